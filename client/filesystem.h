@@ -1,0 +1,134 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "client/attributes.h"
+#include "client/cluster_config.h"
+#include "common/async/task.h"
+#include "common/base/buffer.h"
+#include "common/base/clock.h"
+#include "common/base/ids.h"
+
+namespace boost::asio {
+class io_context;
+}
+
+namespace reelfs::client {
+
+struct CreateOptions {
+  InodeId parent;
+  std::string name;
+  std::uint32_t mode = 0;  // S_IFMT says what: file, directory, symlink, fifo, socket, device
+  std::uint32_t uid = 0;
+  std::uint32_t gid = 0;
+  std::uint64_t rdev = 0;
+  std::string symlink_target;
+  bool exclusive = true;  // create_file alone: false opens an existing regular file instead
+};
+
+struct DirectoryEntry {
+  std::string name;
+  std::uint64_t cookie = 0;
+  Attributes attributes;
+};
+struct DirectoryPage {
+  std::vector<DirectoryEntry> entries;  // "." and ".." are not among them
+  bool end = false;
+};
+
+struct Space {
+  std::uint64_t total_bytes = 0;  // net of copies
+  std::uint64_t free_bytes = 0;
+  std::uint64_t files = 0;
+};
+
+struct FileSystemOptions {
+  std::string purpose = "client";                // shown by `reelctl status`
+  std::chrono::milliseconds timeout{30'000};     // every call ends by then
+  std::uint64_t max_dirty_bytes = 256u << 20;    // written, not yet acknowledged by nodes; above it writers wait
+};
+
+/// An open file. Every open of one inode in one FileSystem shares the written data, so each reads what the others wrote.
+class FileHandle {
+ public:
+  virtual ~FileHandle() = default;
+  virtual InodeId inode() const = 0;
+
+  /// Takes the bytes at once where there is room. The only call that any thread may make; all others are the loop's.
+  /// @return false: nothing was taken, use write()   @errors those of earlier writes (io, unavailable, …), file_too_big
+  virtual Result<bool> try_write(std::uint64_t offset, std::span<const std::byte> bytes) = 0;
+  /// Waits for room. @return bytes.size()
+  virtual Task<std::size_t> write(std::uint64_t offset, Buffer bytes) = 0;
+  /// At most `length` bytes; fewer at the end of the file alone. Holes read as zeros.
+  virtual Task<Buffer> read(std::uint64_t offset, std::size_t length) = 0;
+  /// Sends what is collected, commits extents and size. @errors once per handle, those of earlier writes
+  virtual Task<void> flush() = 0;
+  /// flush, and all of it on stable storage of every copy and in the index's synced journal.
+  virtual Task<void> fsync() = 0;
+  /// lseek's SEEK_DATA (hole = false) and SEEK_HOLE. @errors not_found stands for ENXIO
+  virtual Task<std::uint64_t> seek(std::uint64_t offset, bool hole) = 0;
+  /// Deallocates; the size stays.
+  virtual Task<void> punch_hole(std::uint64_t offset, std::uint64_t length) = 0;
+  /// Grows the size to at least offset + length unless keep_size; space itself is not set aside.
+  virtual Task<void> allocate(std::uint64_t offset, std::uint64_t length, bool keep_size) = 0;
+};
+
+/// A cluster as a filesystem. Lives on one io_context; all calls from its thread, except FileHandle::try_write.
+/// Every call ends within FileSystemOptions::timeout, and at once when its coroutine is cancelled (Errc::cancelled).
+/// Attributes answered include what is written here and not yet committed.
+class FileSystem {
+ public:
+  FileSystem(asio::io_context& context, const Clock& clock, ClusterConfig config, FileSystemOptions options);
+  ~FileSystem();
+  FileSystem(const FileSystem&) = delete;
+  FileSystem& operator=(const FileSystem&) = delete;
+
+  /// Opens the session. @errors unavailable, timed_out, bad_config
+  Task<void> start();
+  /// Writes back what is collected, closes segments and the session (within the timeout), joins.
+  asio::awaitable<void> stop();
+
+  Task<Attributes> lookup(InodeId parent, std::string name);
+  Task<Attributes> get_attributes(InodeId inode);
+  Task<Attributes> set_attributes(InodeId inode, AttributeChanges changes);
+  /// mkdir, mknod, symlink. @errors exists, not_permitted (a file at the root), …
+  Task<Attributes> create(CreateOptions options);
+  Task<Attributes> link(InodeId inode, InodeId parent, std::string name);
+  Task<void> unlink(InodeId parent, std::string name);
+  Task<void> remove_directory(InodeId parent, std::string name);
+  /// @param flags  RENAME_NOREPLACE, RENAME_EXCHANGE
+  Task<void> rename(InodeId parent, std::string name, InodeId new_parent, std::string new_name, std::uint32_t flags);
+  Task<std::string> read_link(InodeId inode);
+  Task<DirectoryPage> read_directory(InodeId inode, std::uint64_t after, std::uint32_t limit);
+  /// Names and attributes of this directory on stable storage.
+  Task<void> sync_directory(InodeId inode);
+  Task<std::string> get_xattr(InodeId inode, std::string name);
+  Task<std::vector<std::string>> list_xattr(InodeId inode);
+  /// @param flags  XATTR_CREATE, XATTR_REPLACE
+  Task<void> set_xattr(InodeId inode, std::string name, std::string value, std::uint32_t flags);
+  Task<void> remove_xattr(InodeId inode, std::string name);
+  Task<Space> statfs(InodeId inode);
+
+  struct Opened {
+    Attributes attributes;
+    std::shared_ptr<FileHandle> handle;
+  };
+  Task<Opened> open(InodeId inode);
+  Task<Opened> create_file(CreateOptions options);
+  /// After the last use of the handle: gives it back to the index.
+  Task<void> release(std::shared_ptr<FileHandle> handle);
+  /// All files: as fsync.
+  Task<void> sync();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace reelfs::client

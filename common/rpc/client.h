@@ -1,0 +1,82 @@
+#pragma once
+
+#include <google/protobuf/message_lite.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/async/task.h"
+#include "common/base/buffer.h"
+#include "common/base/clock.h"
+#include "common/base/ids.h"
+#include "common/rpc/endpoint.h"
+#include "common/wire/method.h"
+
+namespace boost::asio {
+class io_context;
+}
+
+namespace reelfs::rpc {
+
+class TlsContext;
+
+/// What a server answered: the serialised reply message, and raw bytes that were never inside a message.
+struct Reply {
+  std::string message;
+  Buffer payload;
+};
+
+struct ClientOptions {
+  std::shared_ptr<const TlsContext> tls;  // null: plain TCP, allowed to loopback addresses only
+  std::chrono::milliseconds connect_timeout{1000};
+  std::size_t max_queued_bytes = 64u << 20;  // payloads waiting to be sent; a call above it waits its turn
+};
+
+/// Calls to one server over one connection, which is made at the first call and again after it broke. Many calls are in
+/// flight at once; requests leave in the order in which `call` was entered. When the connection breaks, every call under way
+/// ends with `unavailable`: it may or may not have been carried out, and whether to repeat it is the caller's to know.
+///
+/// Lives on one io_context, from whose thread alone it is used. `stop()` before destroying.
+class Client {
+ public:
+  Client(asio::io_context& context, const Clock& clock, Endpoint endpoint, ClientOptions options);
+  ~Client();
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  const Endpoint& endpoint() const;
+  /// Goes into every request from now on.
+  void set_epoch(Epoch epoch);
+  Epoch epoch() const;
+  bool connected() const;
+
+  /// Sends a request and waits for its reply.
+  /// @param payload  raw bytes behind the message, kept alive until sent; null for none. Sent in one gathered write.
+  /// @errors what the server answered; timed_out at the deadline; unavailable; cancelled after stop(); protocol
+  Task<Reply> call(wire::Method method, const google::protobuf::MessageLite& request, Deadline deadline,
+                   SharedBuffer payload = nullptr);
+
+  /// The same with a reply message of type R and no payload.
+  template <class R>
+  Task<R> call_for(wire::Method method, const google::protobuf::MessageLite& request, Deadline deadline) {
+    REELFS_CO_TRY(auto reply, co_await call(method, request, deadline));
+    R message;
+    if (!message.ParseFromString(reply.message)) co_return Error(Errc::protocol, "reply does not parse");
+    co_return std::move(message);
+  }
+
+  /// Ends calls under way with `cancelled`, closes the connection, joins its coroutines.
+  asio::awaitable<void> stop();
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace reelfs::rpc

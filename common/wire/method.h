@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace reelfs::wire {
+
+/// What a request asks for. Travels in the frame header: values keep their meaning for ever.
+/// The message types are those of the same name in index.proto and node.proto, "…Request" and "…Reply"
+/// (a method without a Reply message answers with Empty).
+enum class Method : std::uint16_t {
+  none = 0,
+  // client -> indexd
+  open_session = 1,
+  renew_session = 2,
+  close_session = 3,
+  lookup = 10,          // -> AttributesReply
+  get_attributes = 11,  // -> AttributesReply
+  set_attributes = 12,  // -> AttributesReply
+  create = 13,          // -> AttributesReply
+  link = 14,            // -> AttributesReply
+  unlink = 15,
+  rename = 16,
+  read_link = 17,
+  read_directory = 18,
+  get_xattr = 19,
+  list_xattr = 20,
+  set_xattr = 21,
+  remove_xattr = 22,
+  open = 30,  // -> AttributesReply
+  release = 31,
+  get_extents = 32,
+  commit = 33,
+  punch_hole = 34,  // -> AttributesReply
+  sync = 35,
+  statfs = 36,
+  open_segment = 40,
+  close_segment = 41,
+  locate_segments = 42,
+  list_channels = 60,
+  set_channel = 61,
+  list_nodes = 62,
+  list_segments = 63,
+  show_segment = 64,
+  cluster_status = 65,
+  // noded -> indexd
+  register_worker = 100,
+  heartbeat = 101,
+  report_blocks = 102,
+  // indexd -> noded
+  initialise_device = 200,
+  allocate_block = 201,
+  fence_segment = 202,
+  seal_segment = 203,
+  free_segment = 204,
+  // client -> noded
+  append = 220,
+  sync_segments = 221,
+  read_record = 222,
+};
+
+/// "open_segment", for logs and metrics; "unknown" for a value this build does not know.
+std::string_view to_string(Method method) noexcept;
+
+}  // namespace reelfs::wire
