@@ -1,0 +1,46 @@
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/prefer.hpp>
+#include <memory>
+#include <utility>
+
+namespace reelfs {
+
+namespace asio = boost::asio;
+
+/// A suspended coroutine, kept until what it waits for is there. For the .cc files of this folder.
+/// (asio::any_completion_handler of Boost 1.81 calls itself without end when copied.)
+template <class... Args>
+class Waiter {
+ public:
+  Waiter() = default;
+  /// @param executor  of the coroutine; counts as having work until it resumes
+  template <class Handler>
+  Waiter(const asio::any_io_executor& executor, Handler handler)
+      : held_(std::make_unique<Held<Handler>>(
+            asio::prefer(executor, asio::execution::outstanding_work.tracked), std::move(handler))) {}
+
+  explicit operator bool() const { return held_ != nullptr; }
+  /// Resumes it from its loop. From any thread.
+  void resume(Args... args) { std::exchange(held_, nullptr)->resume(args...); }
+
+ private:
+  struct HeldBase {
+    virtual ~HeldBase() = default;
+    virtual void resume(Args... args) = 0;
+  };
+  template <class Handler>
+  struct Held final : HeldBase {
+    Held(asio::any_io_executor on, Handler resumes) : executor(std::move(on)), handler(std::move(resumes)) {}
+    void resume(Args... args) override {
+      asio::post(executor, [handler = std::move(handler), args...]() mutable { std::move(handler)(args...); });
+    }
+    asio::any_io_executor executor;
+    Handler handler;
+  };
+  std::unique_ptr<HeldBase> held_;
+};
+
+}  // namespace reelfs
