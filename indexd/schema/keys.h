@@ -1,0 +1,152 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "indexd/schema/rows.h"
+
+namespace reelfs::indexd {
+
+/// First byte of a key. Values keep their meaning for ever.
+enum class Table : char {
+  applied = '!',
+  cluster = '#',
+  counter = '+',
+  answer = 'a',
+  acknowledged = 'b',
+  directory_order = 'c',
+  dirent = 'd',
+  extent = 'e',
+  channel = 'h',
+  inode = 'i',
+  name = 'k',
+  symlink = 'l',
+  node = 'n',
+  session = 'o',
+  orphan = 'p',
+  segment = 's',
+  segment_file = 'u',
+  device = 'v',
+  xattr = 'x',
+};
+
+// Keys sort by their fields in the order of declaration; a range of keys is given by two of them.
+
+struct InodeKey {
+  using Row = InodeRow;
+  static constexpr Table kTable = Table::inode;
+  InodeId inode;
+};
+struct DirentKey {
+  using Row = DirentRow;
+  static constexpr Table kTable = Table::dirent;
+  InodeId parent;
+  std::string name;
+};
+struct DirectoryOrderKey {
+  using Row = DirectoryOrderRow;
+  static constexpr Table kTable = Table::directory_order;
+  InodeId parent;
+  std::uint64_t cookie = 0;
+};
+struct NameKey {
+  using Row = NameRow;
+  static constexpr Table kTable = Table::name;
+  InodeId inode;
+  InodeId parent;
+  std::string name;
+};
+struct SymlinkKey {
+  using Row = SymlinkRow;
+  static constexpr Table kTable = Table::symlink;
+  InodeId inode;
+};
+struct XattrKey {
+  using Row = XattrRow;
+  static constexpr Table kTable = Table::xattr;
+  InodeId inode;
+  std::string name;
+};
+struct ExtentKey {
+  using Row = ExtentRow;
+  static constexpr Table kTable = Table::extent;
+  InodeId inode;
+  std::uint64_t file_offset = 0;
+};
+struct SegmentKey {
+  using Row = SegmentRow;
+  static constexpr Table kTable = Table::segment;
+  SegmentId segment;
+};
+struct SegmentFileKey {
+  using Row = SegmentFileRow;
+  static constexpr Table kTable = Table::segment_file;
+  SegmentId segment;
+  InodeId inode;
+};
+struct ChannelKey {
+  using Row = ChannelRow;
+  static constexpr Table kTable = Table::channel;
+  InodeId inode;
+};
+struct NodeKey {
+  using Row = NodeRow;
+  static constexpr Table kTable = Table::node;
+  NodeId node;
+};
+struct DeviceKey {
+  using Row = DeviceRow;
+  static constexpr Table kTable = Table::device;
+  DeviceId device;
+};
+struct SessionKey {
+  using Row = SessionRow;
+  static constexpr Table kTable = Table::session;
+  SessionId session;
+};
+struct AcknowledgedKey {
+  using Row = AcknowledgedRow;
+  static constexpr Table kTable = Table::acknowledged;
+  SessionId session;
+};
+struct AnswerKey {
+  using Row = AnswerRow;
+  static constexpr Table kTable = Table::answer;
+  SessionId session;
+  std::uint64_t request = 0;
+};
+struct OrphanKey {
+  using Row = OrphanRow;
+  static constexpr Table kTable = Table::orphan;
+  InodeId inode;
+};
+
+/// What is numbered. Values keep their meaning for ever.
+enum class Counter : std::uint8_t { inode = 1, segment = 2, session = 3, node = 4, device = 5, inode_generation = 6 };
+struct CounterKey {
+  using Row = CounterRow;
+  static constexpr Table kTable = Table::counter;
+  Counter counter = Counter::inode;
+};
+struct ClusterKey {
+  using Row = ClusterRow;
+  static constexpr Table kTable = Table::cluster;
+};
+struct AppliedKey {
+  using Row = JournalPosition;
+  static constexpr Table kTable = Table::applied;
+};
+
+/// The key's bytes: the table, then big-endian numbers, so that they sort; a name is last and goes to the end.
+template <class Key>
+std::string encode_key(const Key& key);
+
+/// @errors corrupt: of another table, or of a wrong length
+template <class Key>
+Result<Key> decode_key(std::string_view bytes);
+
+/// Decodes a key and its value, whichever table they are of; for tools and fuzzing. @errors corrupt
+Result<void> check_row(std::string_view key, std::string_view value);
+
+}  // namespace reelfs::indexd

@@ -1,0 +1,288 @@
+#include "indexd/schema/rows.h"
+
+#include <fmt/format.h>
+
+#include "indexd/schema/codec.h"
+#include "indexd/schema/keys.h"
+
+namespace reelfs::indexd {
+namespace {
+
+template <class T, class Row>
+concept Of = std::same_as<std::remove_const_t<T>, Row>;
+
+}  // namespace
+
+// The order of the fields is the format (docs/formats/index.md).
+
+template <class Codec>
+void fields(Codec& codec, Of<InodeRow> auto& row) {
+  codec(row.mode, row.uid, row.gid, row.nlink, row.rdev, row.size, row.stored_bytes, row.atime_ns, row.mtime_ns,
+        row.ctime_ns, row.btime_ns, row.channel, row.parent, row.version, row.generation, row.flags, row.entries,
+        row.last_cookie);
+}
+template <class Codec>
+void fields(Codec& codec, Of<DirentRow> auto& row) {
+  codec(row.inode, row.type, row.cookie);
+}
+template <class Codec>
+void fields(Codec& codec, Of<DirectoryOrderRow> auto& row) {
+  codec(row.inode, row.name);
+}
+template <class Codec>
+void fields(Codec&, Of<NameRow> auto&) {}
+template <class Codec>
+void fields(Codec& codec, Of<SymlinkRow> auto& row) {
+  codec(row.target);
+}
+template <class Codec>
+void fields(Codec& codec, Of<XattrRow> auto& row) {
+  codec(row.value);
+}
+template <class Codec>
+void fields(Codec& codec, Of<ExtentRow> auto& row) {
+  codec(row.length, row.segment, row.record_offset, row.payload_offset);
+}
+template <class Codec>
+void fields(Codec& codec, Of<SegmentFileRow> auto& row) {
+  codec(row.live_bytes);
+}
+template <class Codec>
+void fields(Codec& codec, Of<SegmentCopy> auto& row) {
+  codec(row.node, row.worker, row.device, row.block);
+}
+template <class Codec>
+void fields(Codec& codec, Of<SegmentRow> auto& row) {
+  codec(row.state, row.channel, row.generation, row.length, row.live_bytes, row.block_bytes, row.session,
+        row.created_ns, row.sealed_ns, row.copies);
+}
+template <class Codec>
+void fields(Codec& codec, Of<ChannelRow> auto& row) {
+  codec(row.name, row.copies, row.files, row.live_bytes);
+}
+template <class Codec>
+void fields(Codec& codec, Of<NodeRow> auto& row) {
+  codec(row.name, row.rack);
+}
+template <class Codec>
+void fields(Codec& codec, Of<DeviceRow> auto& row) {
+  codec(row.uuid, row.node, row.path, row.block_bytes, row.blocks);
+}
+template <class Codec>
+void fields(Codec& codec, Of<SessionRow> auto& row) {
+  codec(row.host, row.pid, row.purpose, row.opened_ns);
+}
+template <class Codec>
+void fields(Codec& codec, Of<AcknowledgedRow> auto& row) {
+  codec(row.below);
+}
+template <class Codec>
+void fields(Codec& codec, Of<AnswerRow> auto& row) {
+  codec(row.answer);
+}
+template <class Codec>
+void fields(Codec& codec, Of<OrphanRow> auto& row) {
+  codec(row.since_ns);
+}
+template <class Codec>
+void fields(Codec& codec, Of<CounterRow> auto& row) {
+  codec(row.value);
+}
+template <class Codec>
+void fields(Codec& codec, Of<ClusterRow> auto& row) {
+  codec(row.uuid, row.block_bytes, row.created_ns);
+}
+template <class Codec>
+void fields(Codec& codec, Of<JournalPosition> auto& row) {
+  codec(row.epoch, row.index);
+}
+
+template <class Codec>
+void fields(Codec& codec, Of<InodeKey> auto& key) {
+  codec(key.inode);
+}
+template <class Codec>
+void fields(Codec& codec, Of<DirentKey> auto& key) {
+  codec(key.parent, key.name);
+}
+template <class Codec>
+void fields(Codec& codec, Of<DirectoryOrderKey> auto& key) {
+  codec(key.parent, key.cookie);
+}
+template <class Codec>
+void fields(Codec& codec, Of<NameKey> auto& key) {
+  codec(key.inode, key.parent, key.name);
+}
+template <class Codec>
+void fields(Codec& codec, Of<SymlinkKey> auto& key) {
+  codec(key.inode);
+}
+template <class Codec>
+void fields(Codec& codec, Of<XattrKey> auto& key) {
+  codec(key.inode, key.name);
+}
+template <class Codec>
+void fields(Codec& codec, Of<ExtentKey> auto& key) {
+  codec(key.inode, key.file_offset);
+}
+template <class Codec>
+void fields(Codec& codec, Of<SegmentKey> auto& key) {
+  codec(key.segment);
+}
+template <class Codec>
+void fields(Codec& codec, Of<SegmentFileKey> auto& key) {
+  codec(key.segment, key.inode);
+}
+template <class Codec>
+void fields(Codec& codec, Of<ChannelKey> auto& key) {
+  codec(key.inode);
+}
+template <class Codec>
+void fields(Codec& codec, Of<NodeKey> auto& key) {
+  codec(key.node);
+}
+template <class Codec>
+void fields(Codec& codec, Of<DeviceKey> auto& key) {
+  codec(key.device);
+}
+template <class Codec>
+void fields(Codec& codec, Of<SessionKey> auto& key) {
+  codec(key.session);
+}
+template <class Codec>
+void fields(Codec& codec, Of<AcknowledgedKey> auto& key) {
+  codec(key.session);
+}
+template <class Codec>
+void fields(Codec& codec, Of<AnswerKey> auto& key) {
+  codec(key.session, key.request);
+}
+template <class Codec>
+void fields(Codec& codec, Of<OrphanKey> auto& key) {
+  codec(key.inode);
+}
+template <class Codec>
+void fields(Codec& codec, Of<CounterKey> auto& key) {
+  codec(key.counter);
+}
+template <class Codec>
+void fields(Codec&, Of<ClusterKey> auto&) {}
+template <class Codec>
+void fields(Codec&, Of<AppliedKey> auto&) {}
+
+namespace {
+
+inline constexpr std::uint8_t kRowVersion = 1;
+
+template <class Row>
+bool is_sound(const Row&) {
+  return true;
+}
+bool is_sound(const SegmentRow& row) {
+  return row.state >= SegmentState::allocating && row.state <= SegmentState::freeing;
+}
+
+template <class Key>
+Result<void> check_row_of(std::string_view key, std::string_view value) {
+  REELFS_TRY(decode_key<Key>(key));
+  REELFS_TRY(decode_row<typename Key::Row>(value));
+  return ok();
+}
+
+}  // namespace
+
+template <class Row>
+std::string encode_row(const Row& row) {
+  std::string out(1, static_cast<char>(kRowVersion));
+  codec::RowEncoder encoder(out);
+  fields(encoder, row);
+  return out;
+}
+
+template <class Row>
+Result<Row> decode_row(std::string_view bytes) {
+  if (bytes.empty()) return Error(Errc::corrupt, "row is empty");
+  const auto version = static_cast<std::uint8_t>(bytes.front());
+  if (version != kRowVersion) {
+    return Error(Errc::corrupt, fmt::format("row has version {}; this program reads {}", version, kRowVersion));
+  }
+  Row row;
+  codec::RowDecoder decoder(bytes.substr(1));
+  fields(decoder, row);
+  if (!decoder.ok() || !decoder.at_end() || !is_sound(row)) {
+    return Error(Errc::corrupt, fmt::format("row of {} bytes does not decode", bytes.size()));
+  }
+  return row;
+}
+
+template <class Key>
+std::string encode_key(const Key& key) {
+  std::string out(1, static_cast<char>(Key::kTable));
+  codec::KeyEncoder encoder(out);
+  fields(encoder, key);
+  return out;
+}
+
+template <class Key>
+Result<Key> decode_key(std::string_view bytes) {
+  if (!bytes.starts_with(static_cast<char>(Key::kTable))) return Error(Errc::corrupt, "key is of another table");
+  Key key;
+  codec::KeyDecoder decoder(bytes.substr(1));
+  fields(decoder, key);
+  if (!decoder.whole()) return Error(Errc::corrupt, fmt::format("key of {} bytes does not decode", bytes.size()));
+  return key;
+}
+
+Result<void> check_row(std::string_view key, std::string_view value) {
+  if (key.empty()) return Error(Errc::corrupt, "key is empty");
+  switch (static_cast<Table>(key.front())) {
+    case Table::applied: return check_row_of<AppliedKey>(key, value);
+    case Table::cluster: return check_row_of<ClusterKey>(key, value);
+    case Table::counter: return check_row_of<CounterKey>(key, value);
+    case Table::answer: return check_row_of<AnswerKey>(key, value);
+    case Table::acknowledged: return check_row_of<AcknowledgedKey>(key, value);
+    case Table::directory_order: return check_row_of<DirectoryOrderKey>(key, value);
+    case Table::dirent: return check_row_of<DirentKey>(key, value);
+    case Table::extent: return check_row_of<ExtentKey>(key, value);
+    case Table::channel: return check_row_of<ChannelKey>(key, value);
+    case Table::inode: return check_row_of<InodeKey>(key, value);
+    case Table::name: return check_row_of<NameKey>(key, value);
+    case Table::symlink: return check_row_of<SymlinkKey>(key, value);
+    case Table::node: return check_row_of<NodeKey>(key, value);
+    case Table::session: return check_row_of<SessionKey>(key, value);
+    case Table::orphan: return check_row_of<OrphanKey>(key, value);
+    case Table::segment: return check_row_of<SegmentKey>(key, value);
+    case Table::segment_file: return check_row_of<SegmentFileKey>(key, value);
+    case Table::device: return check_row_of<DeviceKey>(key, value);
+    case Table::xattr: return check_row_of<XattrKey>(key, value);
+  }
+  return Error(Errc::corrupt, "key is of an unknown table");
+}
+
+#define REELFS_INSTANTIATE(Key)                                  \
+  template std::string encode_key<Key>(const Key&);              \
+  template Result<Key> decode_key<Key>(std::string_view);        \
+  template std::string encode_row<Key::Row>(const Key::Row&);    \
+  template Result<Key::Row> decode_row<Key::Row>(std::string_view);
+REELFS_INSTANTIATE(InodeKey)
+REELFS_INSTANTIATE(DirentKey)
+REELFS_INSTANTIATE(DirectoryOrderKey)
+REELFS_INSTANTIATE(NameKey)
+REELFS_INSTANTIATE(SymlinkKey)
+REELFS_INSTANTIATE(XattrKey)
+REELFS_INSTANTIATE(ExtentKey)
+REELFS_INSTANTIATE(SegmentKey)
+REELFS_INSTANTIATE(SegmentFileKey)
+REELFS_INSTANTIATE(ChannelKey)
+REELFS_INSTANTIATE(NodeKey)
+REELFS_INSTANTIATE(DeviceKey)
+REELFS_INSTANTIATE(SessionKey)
+REELFS_INSTANTIATE(AcknowledgedKey)
+REELFS_INSTANTIATE(AnswerKey)
+REELFS_INSTANTIATE(OrphanKey)
+REELFS_INSTANTIATE(CounterKey)
+REELFS_INSTANTIATE(ClusterKey)
+REELFS_INSTANTIATE(AppliedKey)
+#undef REELFS_INSTANTIATE
+
+}  // namespace reelfs::indexd

@@ -1,0 +1,195 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/ids.h"
+#include "common/base/result.h"
+
+namespace reelfs::indexd {
+
+/// Wall time as files carry it: nanoseconds since 1970.
+using WallNs = std::int64_t;
+
+// The values that RocksDB holds. Byte tables: docs/formats/index.md. Keys: keys.h.
+
+/// A file, directory, symlink, fifo, socket or device node.
+struct InodeRow {
+  std::uint32_t mode = 0;  // S_IFMT and permissions
+  std::uint32_t uid = 0;
+  std::uint32_t gid = 0;
+  std::uint32_t nlink = 0;
+  std::uint64_t rdev = 0;
+  std::uint64_t size = 0;
+  std::uint64_t stored_bytes = 0;  // sum of its extents' lengths
+  WallNs atime_ns = 0;
+  WallNs mtime_ns = 0;
+  WallNs ctime_ns = 0;
+  WallNs btime_ns = 0;
+  InodeId channel;                // none for the root
+  InodeId parent;                 // directories only; the root is its own
+  std::uint64_t version = 0;      // grows with every change of data or attributes
+  std::uint64_t generation = 0;   // differs from that of an earlier file with the same number
+  std::uint32_t flags = 0;        // none defined
+  std::uint64_t entries = 0;      // directories: names in it
+  std::uint64_t last_cookie = 0;  // directories: of the newest entry; only grows
+  friend bool operator==(const InodeRow&, const InodeRow&) = default;
+};
+
+/// A name in a directory.
+struct DirentRow {
+  InodeId inode;
+  std::uint32_t type = 0;    // S_IFMT bits
+  std::uint64_t cookie = 0;  // its place in the directory's order
+  friend bool operator==(const DirentRow&, const DirentRow&) = default;
+};
+
+/// The same name, found by its place.
+struct DirectoryOrderRow {
+  InodeId inode;
+  std::string name;
+  friend bool operator==(const DirectoryOrderRow&, const DirectoryOrderRow&) = default;
+};
+
+/// A name of an inode: the key says which. Leads from a file to its path.
+struct NameRow {
+  friend bool operator==(const NameRow&, const NameRow&) = default;
+};
+
+struct SymlinkRow {
+  std::string target;
+  friend bool operator==(const SymlinkRow&, const SymlinkRow&) = default;
+};
+
+struct XattrRow {
+  std::string value;
+  friend bool operator==(const XattrRow&, const XattrRow&) = default;
+};
+
+/// Where a piece of a file is: payload bytes from payload_offset on of the record at record_offset of the segment.
+struct ExtentRow {
+  std::uint64_t length = 0;
+  SegmentId segment;
+  std::uint32_t record_offset = 0;
+  std::uint32_t payload_offset = 0;
+  friend bool operator==(const ExtentRow&, const ExtentRow&) = default;
+};
+
+/// How much of a segment belongs to one file.
+struct SegmentFileRow {
+  std::uint64_t live_bytes = 0;  // never 0: the row goes with the last byte
+  friend bool operator==(const SegmentFileRow&, const SegmentFileRow&) = default;
+};
+
+/// The values are those of wire::SegmentState.
+enum class SegmentState : std::uint8_t {
+  allocating = 1,  // blocks are being taken on the nodes
+  open = 2,        // granted to a writer
+  unfilled = 3,    // no writer, room left
+  sealed = 4,
+  freeing = 5,  // nothing lives in it; blocks are being given back
+};
+
+struct SegmentCopy {
+  NodeId node;
+  WorkerId worker;  // that took the block
+  DeviceId device;
+  std::uint32_t block = 0;
+  friend bool operator==(const SegmentCopy&, const SegmentCopy&) = default;
+};
+
+struct SegmentRow {
+  SegmentState state = SegmentState::allocating;
+  InodeId channel;
+  Generation generation;
+  std::uint64_t length = 0;       // sealed or unfilled: exact; open: as far as committed
+  std::uint64_t live_bytes = 0;   // payload bytes that extents point at
+  std::uint64_t block_bytes = 0;
+  SessionId session;              // that writes it
+  WallNs created_ns = 0;
+  WallNs sealed_ns = 0;           // 0 until then
+  std::vector<SegmentCopy> copies;
+  friend bool operator==(const SegmentRow&, const SegmentRow&) = default;
+};
+
+/// A directory at the root, and what is counted and decided for all below it.
+struct ChannelRow {
+  std::string name;
+  std::uint32_t copies = 2;
+  std::uint64_t files = 0;       // inodes in it, its own directory not counted, orphans included until reaped
+  std::uint64_t live_bytes = 0;  // sum of the stored bytes of its files
+  friend bool operator==(const ChannelRow&, const ChannelRow&) = default;
+};
+
+struct NodeRow {
+  std::string name;
+  std::string rack;
+  friend bool operator==(const NodeRow&, const NodeRow&) = default;
+};
+
+struct DeviceRow {
+  Uuid uuid;
+  NodeId node;
+  std::string path;
+  std::uint64_t block_bytes = 0;
+  std::uint32_t blocks = 0;
+  friend bool operator==(const DeviceRow&, const DeviceRow&) = default;
+};
+
+struct SessionRow {
+  std::string host;
+  std::uint32_t pid = 0;
+  std::string purpose;
+  WallNs opened_ns = 0;
+  friend bool operator==(const SessionRow&, const SessionRow&) = default;
+};
+
+/// Answers to a session's requests below this one have arrived there and are forgotten here.
+struct AcknowledgedRow {
+  std::uint64_t below = 0;
+  friend bool operator==(const AcknowledgedRow&, const AcknowledgedRow&) = default;
+};
+
+/// The first answer to a request, for its repetitions.
+struct AnswerRow {
+  std::string answer;
+  friend bool operator==(const AnswerRow&, const AnswerRow&) = default;
+};
+
+/// An inode without a name: it goes when nobody has it open.
+struct OrphanRow {
+  WallNs since_ns = 0;
+  friend bool operator==(const OrphanRow&, const OrphanRow&) = default;
+};
+
+/// The last number given.
+struct CounterRow {
+  std::uint64_t value = 0;
+  friend bool operator==(const CounterRow&, const CounterRow&) = default;
+};
+
+struct ClusterRow {
+  Uuid uuid;
+  std::uint64_t block_bytes = 0;
+  WallNs created_ns = 0;
+  friend bool operator==(const ClusterRow&, const ClusterRow&) = default;
+};
+
+/// A place in the journal. The one RocksDB holds is that of the newest entry it contains.
+struct JournalPosition {
+  Epoch epoch;
+  std::uint64_t index = 0;  // 0: before the first entry
+  friend bool operator==(const JournalPosition&, const JournalPosition&) = default;
+};
+
+/// The row's bytes: a version, then the fields.
+template <class Row>
+std::string encode_row(const Row& row);
+
+/// @errors corrupt: unknown version, too short, too long, or a field that cannot be
+template <class Row>
+Result<Row> decode_row(std::string_view bytes);
+
+}  // namespace reelfs::indexd
