@@ -10,7 +10,7 @@ namespace reelfs {
 
 namespace asio = boost::asio;
 
-/// A suspended coroutine, kept until what it waits for is there. For the .cc files of this folder.
+/// A suspended coroutine, kept until what it waits for is there. For .cc files: it brings in Asio.
 /// (asio::any_completion_handler of Boost 1.81 calls itself without end when copied.)
 template <class... Args>
 class Waiter {

@@ -34,7 +34,7 @@ class Executor {
     std::size_t reader_threads = 2;
     std::uint64_t cache_bytes = 256ULL << 20;
     std::uint64_t buffer_bytes = 32ULL << 20;
-    std::uint64_t replay_bytes = 256ULL << 20;  // journal that a restart may have to read; beyond it RocksDB is flushed
+    std::uint64_t replay_bytes = 192ULL << 20;  // of journal files before the newest; beyond it RocksDB is flushed
   };
 
   /// Recovers: what the journal has and RocksDB has not is applied.
@@ -48,7 +48,8 @@ class Executor {
   /// Carries out `op`, which takes a Transaction& and returns a Result<T>. If that is an error, nothing is changed.
   /// Otherwise the change survives the end of this process when this returns, and the machine's after sync().
   /// `op` may be called once only, on the writer's thread; it must not wait for anything.
-  /// @errors those of op; io: the journal cannot be written, and nothing is accepted any more
+  /// @errors those of op; too_big (its changes exceed kMaxEntryPayload); io: the journal cannot be written, and nothing
+  /// is accepted any more
   template <class Op, class R = std::invoke_result_t<Op&, Transaction&>>
   asio::awaitable<R> run(Op op) {
     std::optional<R> result;

@@ -34,6 +34,8 @@ class Transaction final : public Reader {
   /// The next number of a counter; the first is 1, the first inode 2 (1 is the root).
   Result<std::uint64_t> next(Counter counter);
 
+  /// What the running operation's changes take in the journal so far.
+  std::size_t operation_bytes() const { return operation_changes_.size(); }
   /// Ends an operation: what it changed stays. @return its changes as the journal carries them; empty if there are none
   std::string keep();
   /// Ends an operation: what it changed is undone.
