@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/async/task.h"
@@ -35,7 +36,6 @@ struct Reply {
 struct ClientOptions {
   std::shared_ptr<const TlsContext> tls;  // null: plain TCP, allowed to loopback addresses only
   std::chrono::milliseconds connect_timeout{1000};
-  std::size_t max_queued_bytes = 64u << 20;  // payloads waiting to be sent; a call above it waits its turn
 };
 
 /// Calls to one server over one connection, which is made at the first call and again after it broke. Many calls are in
@@ -56,7 +56,7 @@ class Client {
   Epoch epoch() const;
   bool connected() const;
 
-  /// Sends a request and waits for its reply.
+  /// Sends a request and waits for its reply. The request is serialised at once; it is sent when the task is awaited.
   /// @param payload  raw bytes behind the message, kept alive until sent; null for none. Sent in one gathered write.
   /// @errors what the server answered; timed_out at the deadline; unavailable; cancelled after stop(); protocol
   Task<Reply> call(wire::Method method, const google::protobuf::MessageLite& request, Deadline deadline,
@@ -65,16 +65,21 @@ class Client {
   /// The same with a reply message of type R and no payload.
   template <class R>
   Task<R> call_for(wire::Method method, const google::protobuf::MessageLite& request, Deadline deadline) {
-    REELFS_CO_TRY(auto reply, co_await call(method, request, deadline));
-    R message;
-    if (!message.ParseFromString(reply.message)) co_return Error(Errc::protocol, "reply does not parse");
-    co_return std::move(message);
+    return parsed<R>(call(method, request, deadline));
   }
 
   /// Ends calls under way with `cancelled`, closes the connection, joins its coroutines.
   asio::awaitable<void> stop();
 
  private:
+  template <class R>
+  static Task<R> parsed(Task<Reply> answer) {
+    REELFS_CO_TRY(auto reply, co_await std::move(answer));
+    R message;
+    if (!message.ParseFromString(reply.message)) co_return Error(Errc::protocol, "reply does not parse");
+    co_return std::move(message);
+  }
+
   struct State;
   std::shared_ptr<State> state_;
 };
