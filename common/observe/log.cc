@@ -2,6 +2,7 @@
 
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/sinks/syslog_sink.h>
 
 #include <map>
 #include <mutex>
@@ -10,6 +11,7 @@ namespace reelfs {
 namespace {
 
 constexpr auto kPattern = "%Y-%m-%dT%H:%M:%S.%f%z %^%l%$ %n %v";
+constexpr auto kSystemLogPattern = "%l %n %v";  // syslog adds the time
 
 class Loggers {
  public:
@@ -22,11 +24,11 @@ class Loggers {
     return *found;
   }
 
-  void configure(spdlog::level::level_enum level, spdlog::sink_ptr sink) {
+  void configure(spdlog::level::level_enum level, spdlog::sink_ptr sink, const char* pattern) {
     const std::lock_guard lock(mutex_);
     level_ = level;
     if (sink) sink_ = std::move(sink);
-    sink_->set_pattern(kPattern);
+    sink_->set_pattern(pattern);
     for (auto& [module, logger] : loggers_) {
       logger->sinks() = {sink_};
       logger->set_level(level_);
@@ -61,14 +63,18 @@ Result<void> init_logging(const LogConfig& config, const std::string& program) {
     return Error(Errc::bad_config, "log level \"" + config.level + "\" is none of trace, debug, info, warning, error");
   }
   spdlog::sink_ptr sink;
-  if (!config.file.empty()) {
+  const bool system_log = config.file == kSystemLog;
+  if (system_log) {
+    constexpr bool kEnableFormatting = true;
+    sink = std::make_shared<spdlog::sinks::syslog_sink_mt>(program, LOG_PID, LOG_DAEMON, kEnableFormatting);
+  } else if (!config.file.empty()) {
     try {
       sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(config.file);
     } catch (const spdlog::spdlog_ex& error) {
       return Error(Errc::bad_config, "log file: " + std::string(error.what()));
     }
   }
-  loggers().configure(level, std::move(sink));
+  loggers().configure(level, std::move(sink), system_log ? kSystemLogPattern : kPattern);
   logger(program.c_str()).debug("logging level={}", config.level);
   return ok();
 }

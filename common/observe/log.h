@@ -9,9 +9,12 @@
 
 namespace reelfs {
 
+/// LogConfig::file for the system's log (syslog, journald).
+inline constexpr const char* kSystemLog = "syslog";
+
 struct LogConfig {
   std::string level = "info";  // trace, debug, info, warning, error
-  std::string file;            // empty: standard error
+  std::string file;            // empty: standard error; kSystemLog
 };
 
 /// Sets up logging for the process; once, in main. @errors bad_config
