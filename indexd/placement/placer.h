@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/base/ids.h"
+#include "common/base/result.h"
+
+namespace reelfs::indexd {
+
+/// A healthy worker process of a node, and how busy it said it was.
+struct WorkerLoad {
+  WorkerId worker;
+  std::uint32_t appends_in_flight = 0;
+};
+
+/// What placement knows of a node at one moment.
+struct NodeLoad {
+  NodeId node;
+  std::string name;
+  std::string rack;  // the failure domain; empty: the node is its own
+  std::uint64_t blocks = 0;
+  std::uint64_t free_blocks = 0;
+  std::vector<WorkerLoad> workers;  // those that answer; none: the node is offline
+
+  bool online() const { return !workers.empty(); }
+};
+
+struct PlacementRequest {
+  std::uint32_t copies = 0;   // of each segment, at least 1
+  std::uint32_t grants = 0;   // segments wanted, at least 1; fewer are given where space runs out
+  std::vector<NodeId> avoid;  // suspect nodes: used where nothing else is left
+};
+
+/// Where one copy is to lie, and the process that is to write it.
+struct CopyPlace {
+  NodeId node;
+  WorkerId worker;
+  friend bool operator==(const CopyPlace&, const CopyPlace&) = default;
+};
+/// One segment's copies, each on another node.
+using SegmentPlace = std::vector<CopyPlace>;
+
+/// Chooses nodes and worker processes for new segments. In order of weight:
+///   1. no two copies on one node, no offline or full node: always;
+///   2. nodes that are not to be avoided;
+///   3. another rack for each copy;
+///   4. other nodes than those of the segments chosen before in the same request, so that a spare outlives
+///   them;
+///   5. in proportion to free blocks, less where appends wait (smooth weighted round-robin, as nginx's
+///   upstream does).
+/// Among a node's workers the least busy is taken, in turn where they are equal.
+///
+/// A plain state machine: its state is whose turn it is. No clock, no threads.
+class Placer {
+ public:
+  /// @return 1 .. request.grants places
+  /// @errors unavailable: fewer nodes online than copies; no_space: fewer with a free block
+  Result<std::vector<SegmentPlace>> place(std::span<const NodeLoad> nodes, const PlacementRequest& request);
+
+ private:
+  struct Candidate;
+  WorkerId next_worker(const NodeLoad& node);
+
+  std::map<NodeId, double> credit_;
+  std::map<NodeId, std::uint64_t> turn_;
+};
+
+}  // namespace reelfs::indexd

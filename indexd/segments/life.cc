@@ -1,0 +1,510 @@
+#include "indexd/segments/life.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "common/base/assert.h"
+
+namespace reelfs::indexd {
+
+std::string_view to_string(SegmentState state) {
+  switch (state) {
+    case SegmentState::allocating:
+      return "allocating";
+    case SegmentState::open:
+      return "open";
+    case SegmentState::unfilled:
+      return "unfilled";
+    case SegmentState::sealed:
+      return "sealed";
+    case SegmentState::freeing:
+      return "freeing";
+  }
+  return "unknown";
+}
+
+bool nearly_full(std::uint64_t length, std::uint64_t block_bytes) {
+  return length + block_bytes / 16 >= block_bytes;
+}
+
+SegmentLife::SegmentLife(SegmentId segment, SegmentRow row)
+    : id_(segment), row_(std::move(row)), copies_(row_.copies.size()) {}
+
+bool SegmentLife::waiting() const {
+  const bool calls = step_ == Step::fencing || step_ == Step::sealing || step_ == Step::freeing;
+  return calls && !any(Call::under_way);
+}
+
+// ---- opening
+
+Actions SegmentLife::begin() {
+  REELFS_ASSERT(step_ == Step::resting && row_.state == SegmentState::allocating && !row_.copies.empty());
+  answer_due_ = true;
+  chosen_ = row_.copies;
+  step_ = Step::storing_allocating;
+  return {Persist{row_, true, false, false}};  // segment-life.md, open 1
+}
+
+Actions SegmentLife::allocated(NodeId node, Result<BlockPlace> place) {
+  const auto at = find(node);
+  if (step_ != Step::allocating || !at || copies_[*at].call != Call::under_way) return {};
+  Actions actions;
+  if (place) {
+    copies_[*at].call = Call::done;
+    chosen_[*at].device = place.value().device;
+    chosen_[*at].block = place.value().block;
+  } else {
+    copies_[*at].call = Call::failed;
+    copies_[*at].error = place.error();
+    answer(actions, std::move(place).error());  // the writer need not wait for the others
+  }
+  if (any(Call::under_way)) return actions;
+  auto next = any(Call::failed) || abandoned_ ? store_freeing(false) : Actions{};
+  if (next.empty()) {
+    auto row = row_;
+    row.state = SegmentState::open;
+    row.copies = chosen_;
+    next = store(Step::storing_open, std::move(row), true);  // open 3
+  }
+  actions.insert(actions.end(), std::make_move_iterator(next.begin()), std::make_move_iterator(next.end()));
+  return actions;
+}
+
+Actions SegmentLife::reopen(SessionId session, std::vector<SegmentCopy> copies) {
+  REELFS_ASSERT(step_ == Step::resting && row_.state == SegmentState::unfilled);
+  REELFS_ASSERT(copies.size() == row_.copies.size());
+  answer_due_ = true;
+  next_session_ = session;
+  chosen_ = std::move(copies);
+  step_ = Step::fencing_to_reopen;
+  set_all(Call::under_way);
+  Actions actions;
+  for (const auto& copy : chosen_)
+    actions.push_back(Fence{copy.node, copy.worker, Generation{row_.generation.value + 1}});
+  return actions;
+}
+
+Actions SegmentLife::reopen_failed() {
+  Actions actions;
+  answer(actions, first_error());
+  rest();  // still unfilled; the nodes took a generation that nobody was granted, and take it again
+  return actions;
+}
+
+Actions SegmentLife::give_back_unused() {
+  if (row_.length == 0) return store_freeing(true);
+  return store_end(SegmentState::unfilled, row_.length);
+}
+
+// ---- closing
+
+Actions SegmentLife::close(const Closing& closing) {
+  if (row_.state != SegmentState::open || step_ == Step::fencing) {
+    const bool granted = row_.state != SegmentState::allocating;
+    if (granted) return {Answer{ok()}};  // repeated, or its session's death was quicker
+    return {Answer{Error(Errc::stale_generation, fmt::format("segment {} is not granted", id_.value))}};
+  }
+  if (closing.generation < row_.generation) return {Answer{ok()}};  // that grant ended before
+  if (closing.generation > row_.generation || closing.session != row_.session) {
+    return {Answer{
+        Error(Errc::stale_generation, fmt::format("segment {} is granted to session {} with generation {}",
+                                                  id_.value, row_.session.value, row_.generation.value))}};
+  }
+  if (step_ != Step::resting)
+    return {Answer{Error(Errc::busy, fmt::format("segment {} is being closed", id_.value))}};
+  if (closing.length > row_.block_bytes) {
+    return {Answer{Error(Errc::invalid, fmt::format("length {} is more than a block", closing.length))}};
+  }
+  answer_due_ = true;
+  // A writer that knows of less than was committed is not to be relied upon: the nodes say how long it is.
+  if (closing.failed || closing.length < row_.length) {
+    auto row = row_;
+    row.session = {};
+    return store(Step::storing_writerless, std::move(row));  // close 1: from here a restart fences it
+  }
+  if (closing.length == 0) return store_freeing(true);
+  const bool full = nearly_full(closing.length, row_.block_bytes);
+  return store_end(full ? SegmentState::sealed : SegmentState::unfilled, closing.length);
+}
+
+Actions SegmentLife::session_died() {
+  if (row_.state != SegmentState::open && answer_due_) {
+    abandoned_ = true;
+    return {};
+  }
+  if (row_.state != SegmentState::open) return {};
+  dead_writer_ = true;
+  return step_ == Step::resting ? start_fencing() : Actions{};
+}
+
+Actions SegmentLife::start_fencing() {
+  step_ = Step::fencing;
+  copies_.assign(row_.copies.size(), Copy{.call = Call::failed, .length = 0, .fenced = false, .error = {}});
+  return retry();
+}
+
+Actions SegmentLife::fenced(NodeId node, Result<std::uint64_t> length) {
+  const auto at = find(node);
+  const bool expected = step_ == Step::fencing || step_ == Step::fencing_to_reopen || step_ == Step::sealing;
+  if (!expected || !at || copies_[*at].call != Call::under_way) return {};
+  auto& copy = copies_[*at];
+  if (!length) {
+    copy.call = Call::failed;
+    copy.error = std::move(length).error();
+  } else {
+    copy.fenced = true;
+    copy.length = length.value();
+    if (step_ == Step::sealing && copy.length >= row_.length) return {seal_of(*at, false)};
+    copy.call = Call::done;
+  }
+  if (step_ == Step::sealing) return sealing_progress();
+  if (any(Call::under_way)) return {};
+  return fences_done();
+}
+
+Actions SegmentLife::fences_done() {
+  if (step_ == Step::fencing) return seal_at_valid_length();
+  if (any(Call::failed)) return reopen_failed();
+  const auto length = copies_.front().length;
+  const bool equal =
+      std::all_of(copies_.begin(), copies_.end(), [&](const Copy& c) { return c.length == length; });
+  if (!equal || length < row_.length) {
+    Actions actions;
+    answer(actions, Error(Errc::busy, fmt::format("copies of segment {} differ in length", id_.value)));
+    step_ = Step::fencing;
+    auto next = seal_at_valid_length();
+    actions.insert(actions.end(), std::make_move_iterator(next.begin()), std::make_move_iterator(next.end()));
+    return actions;
+  }
+  step_ = Step::readying;
+  set_all(Call::under_way);
+  Actions actions;
+  for (std::size_t i = 0; i < chosen_.size(); ++i) actions.push_back(seal_of(i, true));
+  return actions;
+}
+
+Actions SegmentLife::seal_at_valid_length() {
+  // What was acknowledged is on every copy, so the shortest that answers holds it; what was committed was
+  // acknowledged, so a copy that is shorter than that has lost something and the others count.
+  std::uint64_t shortest = UINT64_MAX, longest = 0;
+  for (const auto& copy : copies_) {
+    if (!copy.fenced) continue;
+    shortest = std::min(shortest, copy.length);
+    longest = std::max(longest, copy.length);
+  }
+  if (shortest == UINT64_MAX) return {};                      // waits for a node
+  if (longest < row_.length && any(Call::failed)) return {};  // one that is silent may have it all
+  const auto length = std::max(shortest, row_.length);
+  if (length > 0 && !dead_writer_) return store_end(SegmentState::sealed, length);
+  auto sealed = row_;
+  sealed.state = SegmentState::sealed;
+  sealed.length = length;
+  sealed.generation = Generation{row_.generation.value + 1};
+  sealed.session = {};
+  otherwise_ = std::move(sealed);
+  return store_freeing(true);
+}
+
+Actions SegmentLife::store_end(SegmentState state, std::uint64_t length) {
+  auto row = row_;
+  row.state = state;
+  row.length = length;
+  row.session = {};
+  const bool was_fenced = step_ == Step::fencing;
+  if (was_fenced) row.generation = Generation{row_.generation.value + 1};
+  // Close 3. Nodes cut their copies to this length, so it must not be forgotten once one has.
+  return store(Step::storing_end, std::move(row), state == SegmentState::sealed);
+}
+
+// ---- sealing on the nodes
+
+Seal SegmentLife::seal_of(std::size_t at, bool reopen) const {
+  const auto& copy = reopen ? chosen_[at] : row_.copies[at];
+  if (reopen) {
+    return {copy.node, copy.worker, Generation{row_.generation.value + 1}, copies_[at].length, true};
+  }
+  // A copy that lost its end is closed where it ends, and readers find the rest elsewhere or learn that it is
+  // lost.
+  const auto length = copies_[at].fenced ? std::min(copies_[at].length, row_.length) : row_.length;
+  return {copy.node, copy.worker, row_.generation, length, false};
+}
+
+Actions SegmentLife::start_sealing() {
+  const bool was_fenced = std::any_of(copies_.begin(), copies_.end(), [](const Copy& c) { return c.fenced; });
+  step_ = Step::sealing;
+  Actions actions;
+  const bool whole_one = std::any_of(copies_.begin(), copies_.end(),
+                                     [&](const Copy& c) { return c.fenced && c.length >= row_.length; });
+  for (std::size_t i = 0; i < copies_.size(); ++i) {
+    auto& copy = copies_[i];
+    if (was_fenced && !copy.fenced) {
+      copy.call = Call::failed;  // silent: fenced and sealed when it answers
+    } else if (was_fenced && copy.length < row_.length && whole_one) {
+      copy.call = Call::done;  // sealing_progress drops it
+    } else {
+      copy.call = Call::under_way;
+      actions.push_back(seal_of(i, false));
+    }
+  }
+  return actions;
+}
+
+Actions SegmentLife::reseal(NodeId node) {
+  const auto at = find(node);
+  const bool free_to = step_ == Step::resting || step_ == Step::sealing;
+  if (!free_to || !at || row_.state != SegmentState::sealed) return {};
+  if (step_ == Step::resting) set_all(Call::done);
+  step_ = Step::sealing;
+  if (copies_[*at].call == Call::done)
+    copies_[*at] = {.call = Call::failed, .length = 0, .fenced = false, .error = {}};
+  return retry();  // at once, or after the calls under way
+}
+
+Actions SegmentLife::sealed(NodeId node, Result<void> result) {
+  const auto at = find(node);
+  const bool expected = step_ == Step::sealing || step_ == Step::readying;
+  if (!expected || !at || copies_[*at].call != Call::under_way) return {};
+  copies_[*at].call = result ? Call::done : Call::failed;
+  if (!result) copies_[*at].error = std::move(result).error();
+  if (step_ == Step::sealing) return sealing_progress();
+  if (any(Call::under_way)) return {};
+  if (any(Call::failed)) return reopen_failed();
+  auto row = row_;
+  row.state = SegmentState::open;
+  row.generation = Generation{row_.generation.value + 1};
+  row.session = next_session_;
+  row.length = copies_.front().length;
+  row.copies = chosen_;
+  return store(Step::storing_open, std::move(row), true);  // reopen 3
+}
+
+Actions SegmentLife::sealing_progress() {
+  if (any(Call::under_way)) return {};
+  auto row = row_;
+  row.copies.clear();
+  dropped_.clear();
+  for (std::size_t i = 0; i < copies_.size(); ++i) {
+    const bool too_short =
+        copies_[i].call == Call::done && copies_[i].fenced && copies_[i].length < row_.length;
+    (too_short ? dropped_ : row.copies).push_back(row_.copies[i]);
+  }
+  // A last copy is kept, short as it is.
+  if (!dropped_.empty() && !row.copies.empty()) return store(Step::storing_dropped, std::move(row), true);
+  dropped_.clear();
+  return any(Call::failed) ? Actions{} : rest();
+}
+
+// ---- freeing
+
+Actions SegmentLife::free_dead() {
+  const bool ended = row_.state == SegmentState::sealed || row_.state == SegmentState::unfilled;
+  if (!ended || !(step_ == Step::resting || waiting())) return {};
+  return store_freeing(true);
+}
+
+Actions SegmentLife::store_freeing(bool only_if_dead) {
+  auto row = row_;
+  row.state = SegmentState::freeing;
+  row.session = {};
+  // Free 1. What made it dead must not be undone by a crash once the blocks are gone: hence the sync.
+  auto actions = store(Step::storing_freeing, std::move(row), true);
+  std::get<Persist>(actions.front()).only_if_dead = only_if_dead;
+  return actions;
+}
+
+Actions SegmentLife::start_freeing_blocks() {
+  step_ = Step::freeing;
+  set_all(Call::failed);
+  return retry();
+}
+
+Actions SegmentLife::freed(NodeId node, Result<void> result) {
+  const auto at = find(node);
+  if (step_ != Step::freeing || !at || copies_[*at].call != Call::under_way) return {};
+  copies_[*at].call = result ? Call::done : Call::failed;
+  if (!result) copies_[*at].error = std::move(result).error();
+  return freeing_progress();
+}
+
+Actions SegmentLife::reported_without(NodeId node) {
+  const auto at = find(node);
+  if (step_ != Step::freeing || !at || copies_[*at].call != Call::failed) return {};
+  copies_[*at].call = Call::done;
+  return freeing_progress();
+}
+
+Actions SegmentLife::freeing_progress() {
+  if (any(Call::under_way) || any(Call::failed)) return {};
+  step_ = Step::erasing;
+  return {Erase{}};
+}
+
+// ---- the same for all
+
+Actions SegmentLife::resume(bool session_alive) {
+  REELFS_ASSERT(step_ == Step::resting);
+  switch (row_.state) {
+    case SegmentState::allocating:
+      return store_freeing(false);
+    case SegmentState::open:
+      if (row_.session && session_alive) return {};
+      dead_writer_ = static_cast<bool>(row_.session);
+      return start_fencing();
+    case SegmentState::freeing:
+      return start_freeing_blocks();
+    case SegmentState::unfilled:
+    case SegmentState::sealed:
+      return {};
+  }
+  return {};
+}
+
+Actions SegmentLife::retry() {
+  if (!waiting()) return {};
+  Actions actions;
+  for (std::size_t i = 0; i < copies_.size(); ++i) {
+    if (copies_[i].call != Call::failed) continue;
+    copies_[i].call = Call::under_way;
+    const auto& copy = row_.copies[i];
+    if (step_ == Step::freeing) {
+      actions.push_back(Free{copy.node, copy.worker});
+    } else {
+      const auto next = row_.generation.value + (step_ == Step::fencing ? 1 : 0);
+      actions.push_back(Fence{copy.node, copy.worker, Generation{next}});
+    }
+  }
+  return actions;
+}
+
+Actions SegmentLife::store(Step step, SegmentRow row, bool sync) {
+  step_ = step;
+  return {Persist{std::move(row), false, sync, false}};
+}
+
+Actions SegmentLife::persisted(SegmentRow stored) {
+  const auto step = step_;
+  const auto kept = [&] {  // the calls' outcomes, for the copies that are still there
+    std::vector<Copy> copies;
+    for (const auto& copy : stored.copies) copies.push_back(copies_[find(copy.node).value()]);
+    return copies;
+  }();
+  row_ = std::move(stored);
+  copies_ = kept;
+  otherwise_.reset();
+  Actions actions;
+  switch (step) {
+    case Step::storing_allocating:
+      if (abandoned_) return store_freeing(false);
+      step_ = Step::allocating;
+      set_all(Call::under_way);
+      for (const auto& copy : row_.copies)
+        actions.push_back(Allocate{copy.node, copy.worker, row_.generation});  // open 2
+      return actions;
+    case Step::storing_open:
+      if (abandoned_) {
+        answer(actions, Error(Errc::cancelled, "nobody waits for the grant"));
+        rest();
+        auto next = give_back_unused();
+        actions.insert(actions.end(), std::make_move_iterator(next.begin()),
+                       std::make_move_iterator(next.end()));
+        return actions;
+      }
+      answer(actions, ok());
+      rest();
+      return actions;
+    case Step::storing_writerless:
+      answer(actions, ok());
+      for (auto& action : start_fencing()) actions.push_back(std::move(action));
+      return actions;
+    case Step::storing_end:
+      answer(actions, ok());
+      if (row_.state == SegmentState::unfilled) {
+        rest();
+        return actions;
+      }
+      for (auto& action : start_sealing()) actions.push_back(std::move(action));
+      return actions;
+    case Step::storing_dropped: {
+      step_ = Step::sealing;
+      // Not awaited: what is not given back now is found in the node's next block report.
+      for (const auto& copy : dropped_) actions.push_back(Free{copy.node, copy.worker});
+      dropped_.clear();
+      if (!any(Call::failed)) rest();
+      return actions;
+    }
+    case Step::storing_freeing:
+      answer(actions, ok());
+      for (auto& action : start_freeing_blocks()) actions.push_back(std::move(action));
+      return actions;
+    default:
+      return {};
+  }
+}
+
+Actions SegmentLife::persist_refused() {
+  if (step_ != Step::storing_freeing) return {};
+  if (otherwise_) {
+    auto row = std::move(*otherwise_);
+    otherwise_.reset();
+    return store(Step::storing_end, std::move(row), true);
+  }
+  if (row_.state == SegmentState::open) {  // its writer said that it is empty, and it is not
+    Actions actions;
+    answer(actions, ok());
+    for (auto& action : start_fencing()) actions.push_back(std::move(action));
+    return actions;
+  }
+  return rest();
+}
+
+Actions SegmentLife::persist_failed(Error error) {
+  Actions actions;
+  answer(actions, std::move(error));
+  rest();  // the row still says where a restart goes on
+  return actions;
+}
+
+Actions SegmentLife::erased() {
+  if (step_ == Step::erasing) step_ = Step::gone;
+  return {};
+}
+
+std::optional<std::size_t> SegmentLife::find(NodeId node) const {
+  for (std::size_t i = 0; i < row_.copies.size(); ++i) {
+    if (row_.copies[i].node == node) return i;
+  }
+  return std::nullopt;
+}
+
+bool SegmentLife::any(Call call) const {
+  return std::any_of(copies_.begin(), copies_.end(), [&](const Copy& copy) { return copy.call == call; });
+}
+
+void SegmentLife::set_all(Call call) {
+  for (auto& copy : copies_) copy.call = call;
+}
+
+Error SegmentLife::first_error() const {
+  for (const auto& copy : copies_) {
+    if (copy.call == Call::failed && copy.error) return *copy.error;
+  }
+  return Error(Errc::unavailable);
+}
+
+void SegmentLife::answer(Actions& actions, Result<void> result) {
+  if (!answer_due_) return;
+  answer_due_ = false;
+  actions.push_back(Answer{std::move(result)});
+}
+
+Actions SegmentLife::rest() {
+  step_ = Step::resting;
+  copies_.assign(row_.copies.size(), Copy{});
+  otherwise_.reset();
+  abandoned_ = false;
+  return {};
+}
+
+}  // namespace reelfs::indexd

@@ -1,0 +1,189 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "common/base/ids.h"
+#include "common/base/result.h"
+#include "indexd/schema/rows.h"
+
+namespace reelfs::indexd {
+
+/// Where a copy's block was taken on its node.
+struct BlockPlace {
+  DeviceId device;
+  std::uint32_t block = 0;
+};
+
+/// What SegmentLife asks of its driver. Every action but Answer is followed by the event named with it, once.
+struct Persist {              // -> persisted(row as stored) | persist_refused | persist_failed
+  SegmentRow row;             // what is to be stored; live_bytes stays as it is, a longer length too
+  bool create = false;        // there is no such row yet
+  bool sync = false;          // the event comes when the journal is on stable storage up to this
+  bool only_if_dead = false;  // refused where bytes live in it
+};
+struct Erase {};   // -> erased | persist_failed
+struct Allocate {  // -> allocated
+  NodeId node;
+  WorkerId worker;
+  Generation generation;
+};
+struct Fence {  // -> fenced
+  NodeId node;
+  WorkerId worker;  // preferred: any other of the node will do
+  Generation generation;
+};
+struct Seal {  // -> sealed
+  NodeId node;
+  WorkerId worker;  // must be this one where it is reopened
+  Generation generation;
+  std::uint64_t length = 0;
+  bool reopen = false;
+};
+struct Free {  // -> freed
+  NodeId node;
+  WorkerId worker;
+};
+/// Ends begin(), reopen() or close(): the writer has its grant (see row()), or the segment is closed, or
+/// neither.
+struct Answer {
+  Result<void> result;
+};
+using Action = std::variant<Persist, Erase, Allocate, Fence, Seal, Free, Answer>;
+using Actions = std::vector<Action>;
+
+struct Closing {
+  SessionId session;
+  Generation generation;
+  std::uint64_t length = 0;  // acknowledged by every copy
+  bool failed = false;
+};
+
+/// The life of one segment, from the choice of its nodes to the return of its blocks:
+///
+///     allocating -> open -> unfilled -> open -> ... -> sealed -> freeing -> gone
+///
+/// Events in, actions out: no clock, socket, file or coroutine, so that a test or a simulator can drive it.
+/// What is stored before which call, and what a crash between any two steps leaves:
+/// docs/design/segment-life.md. The row as last stored is all that a restart needs: it makes a SegmentLife of
+/// it and calls resume().
+class SegmentLife {
+ public:
+  /// @param row  as the index holds it, or, for begin(), as it is to be: allocating, with the nodes and
+  /// workers chosen
+  SegmentLife(SegmentId segment, SegmentRow row);
+
+  SegmentId id() const { return id_; }
+  const SegmentRow& row() const { return row_; }
+  /// Nothing is under way, and nothing is to be tried again: the row says all.
+  bool resting() const { return step_ == Step::resting; }
+  bool gone() const { return step_ == Step::gone; }
+  /// Nothing is under way, but something failed that retry() is to repeat.
+  bool waiting() const;
+
+  // ---- events from outside
+
+  /// A new segment is wanted. Answers when the grant is stored.
+  Actions begin();
+  /// After a restart: goes on where the last life stopped. @param session_alive  of an open segment's writer
+  Actions resume(bool session_alive);
+  /// Grants an unfilled segment again. @pre resting  @param copies  nodes as in the row, with the worker
+  /// processes chosen
+  Actions reopen(SessionId session, std::vector<SegmentCopy> copies);
+  /// The writer is done with it, or could not go on. Repeating it is harmless.
+  Actions close(const Closing& closing);
+  /// The session that has it open is gone.
+  Actions session_died();
+  /// Nobody waits for the answer of begin() or reopen() any more.
+  void abandon() { abandoned_ = true; }
+  /// Nothing lives in it, and nothing more will be committed to it. Nothing happens where that is no longer
+  /// so.
+  Actions free_dead();
+  /// A node came back with a copy of this sealed segment that was not sealed.
+  Actions reseal(NodeId node);
+  /// A node listed all its blocks, and none is of this segment.
+  Actions reported_without(NodeId node);
+  /// Calls again what failed: nodes may have come back.
+  Actions retry();
+
+  // ---- outcomes of actions
+
+  Actions persisted(SegmentRow stored);
+  Actions persist_refused();
+  Actions persist_failed(Error error);
+  Actions erased();
+  Actions allocated(NodeId node, Result<BlockPlace> place);
+  Actions fenced(NodeId node, Result<std::uint64_t> length);
+  Actions sealed(NodeId node, Result<void> result);
+  Actions freed(NodeId node, Result<void> result);
+
+ private:
+  enum class Step : std::uint8_t {
+    resting,
+    storing_allocating,
+    allocating,
+    storing_open,
+    fencing_to_reopen,
+    readying,  // sealing with reopen
+    storing_writerless,
+    fencing,
+    storing_end,  // sealed or unfilled
+    sealing,
+    storing_dropped,
+    storing_freeing,
+    freeing,
+    erasing,
+    gone,
+  };
+  enum class Call : std::uint8_t { none, under_way, done, failed };
+  struct Copy {
+    Call call = Call::none;
+    std::uint64_t length = 0;  // as the node said when it was fenced
+    bool fenced = false;
+    std::optional<Error> error;
+  };
+
+  Actions start_fencing();
+  Actions fences_done();
+  Actions seal_at_valid_length();
+  Actions start_sealing();
+  Actions sealing_progress();
+  Actions store_end(SegmentState state, std::uint64_t length);
+  Actions store_freeing(bool only_if_dead);
+  Actions start_freeing_blocks();
+  Actions freeing_progress();
+  Actions reopen_failed();
+  Actions give_back_unused();
+  Actions store(Step step, SegmentRow row, bool sync = false);
+  Seal seal_of(std::size_t copy, bool reopen) const;
+  /// The index of a copy; none where the node has none.
+  std::optional<std::size_t> find(NodeId node) const;
+  bool any(Call call) const;
+  void set_all(Call call);
+  Error first_error() const;
+  void answer(Actions& actions, Result<void> result);
+  Actions rest();
+
+  SegmentId id_;
+  SegmentRow row_;            // as stored; before begin() as it is to be
+  std::vector<Copy> copies_;  // of row_.copies
+  Step step_ = Step::resting;
+  bool answer_due_ = false;
+  bool abandoned_ = false;
+  bool dead_writer_ = false;             // nobody will commit anything more
+  SessionId next_session_;               // reopen's
+  std::vector<SegmentCopy> chosen_;      // allocated or reopened: as they are to be stored
+  std::optional<SegmentRow> otherwise_;  // to be stored where freeing is refused
+  std::vector<SegmentCopy> dropped_;     // too short to be copies: their blocks are to be given back
+};
+
+/// "allocating", as SegmentState names it.
+std::string_view to_string(SegmentState state);
+
+/// Too little room is left for it to be granted again.
+bool nearly_full(std::uint64_t length, std::uint64_t block_bytes);
+
+}  // namespace reelfs::indexd
