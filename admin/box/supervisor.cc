@@ -1,0 +1,379 @@
+#include "admin/box/supervisor.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <thread>
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "admin/box/mounts.h"
+#include "admin/connection.h"
+#include "common/wire/index.pb.h"
+
+namespace reelfs::admin {
+namespace {
+
+using namespace std::chrono_literals;
+namespace fs = std::filesystem;
+
+constexpr auto kStartTime = 60s;  // a sanitizer build on two busy cores needs a third of it
+constexpr auto kLookAgain = 50ms;
+constexpr auto kAnswerTime = 2s;      // of an index server, for a report
+constexpr auto kEndTime = 20s;        // after SIGTERM
+constexpr auto kWriteBackTime = 60s;  // after unmounting, while the cluster is there
+
+/// Held while processes are started or stopped.
+class BoxLock {
+ public:
+  static Result<BoxLock> take(const fs::path& directory) {
+    const auto path = directory / "box.lock";
+    const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (descriptor < 0) return from_errno(errno, "open " + path.string());
+    while (::flock(descriptor, LOCK_EX) != 0) {
+      if (errno == EINTR) continue;
+      const auto failed = errno;
+      ::close(descriptor);
+      return from_errno(failed, "lock " + path.string());
+    }
+    return BoxLock(descriptor);
+  }
+  BoxLock(BoxLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+  BoxLock& operator=(BoxLock&&) = delete;
+  ~BoxLock() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
+
+ private:
+  explicit BoxLock(int descriptor) : descriptor_(descriptor) {}
+  int descriptor_;
+};
+
+class Patience {
+ public:
+  explicit Patience(std::chrono::milliseconds time) : until_(std::chrono::steady_clock::now() + time) {}
+  bool over() const { return std::chrono::steady_clock::now() >= until_; }
+  void pause() const { std::this_thread::sleep_for(kLookAgain); }
+
+ private:
+  std::chrono::steady_clock::time_point until_;
+};
+
+std::optional<ProcessId> running(const BoxProcess& process) {
+  auto recorded = read_pid_file(process.pid_file);
+  if (recorded && state_of(*recorded) == ProcessState::gone) recorded.reset();
+  return recorded;
+}
+
+Result<std::unique_ptr<Connection>> connect(const Box& box, std::chrono::milliseconds timeout) {
+  REELFS_TRY(auto config, client::ClusterConfig::load(box.cluster_file()));
+  return Connection::open(config, timeout);
+}
+
+const wire::WorkerInfo* find_worker(const wire::ListNodesReply& nodes, const BoxProcess& process) {
+  for (const auto& node : nodes.nodes()) {
+    if (node.name() != process.node) continue;
+    for (const auto& worker : node.workers()) {
+      if (worker.worker() == process.worker) return &worker;
+    }
+  }
+  return nullptr;
+}
+
+bool is_online(const wire::ListNodesReply& nodes, const BoxProcess& process) {
+  const auto pid = running(process);
+  const auto* worker = find_worker(nodes, process);
+  return pid && worker != nullptr && worker->state() == wire::STATE_ONLINE &&
+         worker->pid() == static_cast<std::uint32_t>(pid->pid);
+}
+
+std::string endpoint_of(const wire::WorkerInfo& worker) {
+  return fmt::format("{}:{}", worker.endpoint().host(), worker.endpoint().port());
+}
+
+// What still stands between the workers given and their work, in words; empty when nothing does.
+std::string missing(const wire::ListNodesReply& nodes, const std::vector<BoxProcess>& workers,
+                    std::uint32_t devices_each) {
+  for (const auto& process : workers) {
+    if (!is_online(nodes, process)) return process.name + " has not registered with the index server";
+    for (const auto& node : nodes.nodes()) {
+      if (node.name() != process.node) continue;
+      std::uint32_t online = 0;
+      std::string reason;
+      for (const auto& device : node.devices()) {
+        if (device.state() == wire::STATE_ONLINE) ++online;
+        if (!device.reason().empty()) reason = fmt::format(" ({}: {})", device.path(), device.reason());
+      }
+      if (online < devices_each) {
+        return fmt::format("{} of {} devices of {} are in use{}", online, devices_each, node.name(), reason);
+      }
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Supervisor::Supervisor(const Box& box, std::function<void(const std::string&)> tell)
+    : box_(box), tell_(std::move(tell)) {}
+
+Result<Supervisor::Chosen> Supervisor::choose(const std::vector<std::string>& names) const {
+  auto all = box_.processes();
+  if (names.empty()) return all;
+  Chosen chosen;
+  for (const auto& process : all) {
+    if (std::find(names.begin(), names.end(), process.name) != names.end()) chosen.push_back(process);
+  }
+  for (const auto& name : names) {
+    const auto same = [&name](const BoxProcess& process) { return process.name == name; };
+    if (std::none_of(all.begin(), all.end(), same)) {
+      return Error(Errc::not_found,
+                   fmt::format("no process {} in this box: `reelctl box status --dir {}` lists them", name,
+                               box_.directory().string()));
+    }
+  }
+  return chosen;
+}
+
+Result<void> Supervisor::launch(const BoxProcess& process) const {
+  std::error_code failed;
+  if (!fs::exists(process.command.front(), failed)) {
+    return Error(Errc::not_found, fmt::format("{} is missing: it belongs beside reelctl; build it first",
+                                              process.command.front()));
+  }
+  REELFS_TRY(auto id, start_process(process.command, process.log));
+  REELFS_TRY(write_pid_file(process.pid_file, id));
+  tell_(fmt::format("started {} (pid {})", process.name, id.pid));
+  return ok();
+}
+
+Result<void> Supervisor::check_alive(const Chosen& started) const {
+  for (const auto& process : started) {
+    if (running(process)) continue;
+    return Error(Errc::io, fmt::format("{} ended; the end of {}:\n{}", process.name, process.log.string(),
+                                       last_lines(process.log, 8)));
+  }
+  return ok();
+}
+
+Result<void> Supervisor::wait_for_index(const Chosen& started) const {
+  const Patience patience(kStartTime);
+  for (;;) {
+    REELFS_TRY(check_alive(started));
+    auto connection = connect(box_, kAnswerTime);
+    if (connection.has_value()) return ok();
+    if (!is_retryable(connection.error().code())) return std::move(connection).error();
+    if (patience.over()) return std::move(connection).error().within("waiting for index1 to answer");
+    patience.pause();
+  }
+}
+
+Result<void> Supervisor::wait_for_workers(const Chosen& started) const {
+  REELFS_TRY(auto connection, connect(box_, kStartTime));
+  const Patience patience(kStartTime);
+  for (;;) {
+    REELFS_TRY(check_alive(started));
+    REELFS_TRY(auto nodes,
+               connection->call<wire::ListNodesReply>(wire::Method::list_nodes, wire::ListNodesRequest{}));
+    const auto wanting = missing(nodes, started, box_.options().devices);
+    if (wanting.empty()) return ok();
+    if (patience.over()) {
+      return Error(Errc::timed_out,
+                   fmt::format("{}; the logs are in {}", wanting, (box_.directory() / "log").string()));
+    }
+    patience.pause();
+  }
+}
+
+Result<void> Supervisor::mount(const BoxProcess& process) const {
+  const auto& point = box_.options().mount;
+  // What a killed mount leaves behind answers ENOTCONN to everyone until it is taken away.
+  while (const auto old = mounted_at(point)) {
+    if (!old->type.starts_with("fuse")) {
+      return Error(Errc::busy,
+                   fmt::format("{} has a {} mounted: choose another --mount", point.string(), old->type));
+    }
+    REELFS_TRY(unmount(point, Unmount::lazy));
+    tell_("unmounted what a mount that died left at " + point.string());
+  }
+  std::error_code failed;
+  fs::create_directories(point, failed);
+  if (failed) return Error(Errc::io, fmt::format("cannot make {}: {}", point.string(), failed.message()));
+  REELFS_TRY(launch(process));
+  const Patience patience(kStartTime);
+  for (;;) {
+    struct stat root {};
+    if (mounted_at(point) && ::stat(point.c_str(), &root) == 0) return ok();
+    REELFS_TRY(check_alive({process}));
+    if (patience.over())
+      return Error(Errc::timed_out,
+                   fmt::format("nothing is mounted at {} yet; see {}", point.string(), process.log.string()));
+    patience.pause();
+  }
+}
+
+Result<void> Supervisor::start(const std::vector<std::string>& names) {
+  REELFS_TRY(auto lock, BoxLock::take(box_.directory()));
+  REELFS_TRY(auto chosen, choose(names));
+  Chosen started;
+  for (const auto& process : chosen) {
+    if (process.role == Role::mount || running(process)) continue;
+    REELFS_TRY(launch(process));
+    started.push_back(process);
+  }
+  const auto with_role = [](const Chosen& all, Role role) {
+    Chosen some;
+    std::copy_if(all.begin(), all.end(), std::back_inserter(some),
+                 [role](auto& one) { return one.role == role; });
+    return some;
+  };
+  if (!with_role(chosen, Role::index).empty()) {
+    REELFS_TRY(wait_for_index(started));
+  }
+  // A worker started while the index server is down registers when that comes back: nothing to wait for here.
+  const auto workers = with_role(chosen, Role::worker);
+  if (!workers.empty() && running(box_.processes().front())) {
+    REELFS_TRY(wait_for_workers(workers));
+  }
+  for (const auto& process : with_role(chosen, Role::mount)) {
+    if (!running(process) || !mounted_at(box_.options().mount)) {
+      REELFS_TRY(mount(process));
+    }
+  }
+  return ok();
+}
+
+void Supervisor::stop_mount(const BoxProcess& process) const {
+  const auto& point = box_.options().mount;
+  const auto id = running(process);
+  if (id) signal_process(*id, SIGCONT);
+  if (const auto mounted = mounted_at(point); mounted && mounted->type.starts_with("fuse")) {
+    auto unmounted = unmount(point, id ? Unmount::clean : Unmount::lazy);
+    if (unmounted.has_error() && unmounted.error().code() == Errc::busy) {
+      tell_(
+          fmt::format("{} is in use: unmounted lazily, it ends when its last user lets go", point.string()));
+      unmounted = unmount(point, Unmount::lazy);
+    }
+    if (unmounted.has_error()) tell_(unmounted.error().describe());
+  }
+  if (!id) return;
+  const bool cluster_is_there = running(box_.processes().front()).has_value();
+  if (wait_gone(*id, cluster_is_there ? kWriteBackTime : kAnswerTime)) return;
+  signal_process(*id, SIGTERM);
+  if (wait_gone(*id, kEndTime)) return;
+  tell_(fmt::format("{} (pid {}) did not end: killed", process.name, id->pid));
+  signal_process(*id, SIGKILL);
+  wait_gone(*id, kEndTime);
+}
+
+void Supervisor::stop_processes(Role role) const {
+  std::vector<std::pair<std::string, ProcessId>> ending;
+  for (const auto& process : box_.processes()) {
+    const auto id = running(process);
+    if (process.role != role || !id) continue;
+    signal_process(*id, SIGTERM);
+    signal_process(*id, SIGCONT);
+    ending.emplace_back(process.name, *id);
+  }
+  for (const auto& [name, id] : ending) {
+    if (!wait_gone(id, kEndTime)) {
+      tell_(fmt::format("{} (pid {}) did not end within {} s of SIGTERM: killed", name, id.pid,
+                        kEndTime.count()));
+      signal_process(id, SIGKILL);
+      wait_gone(id, kEndTime);
+    }
+    tell_("stopped " + name);
+  }
+}
+
+Result<void> Supervisor::stop() {
+  REELFS_TRY(auto lock, BoxLock::take(box_.directory()));
+  for (const auto& process : box_.processes()) {
+    if (process.role == Role::mount) stop_mount(process);
+  }
+  stop_processes(Role::worker);
+  stop_processes(Role::index);
+  for (const auto& process : box_.processes()) {
+    if (running(process)) return Error(Errc::busy, process.name + " still runs");
+    std::error_code ignored;
+    fs::remove(process.pid_file, ignored);
+  }
+  return ok();
+}
+
+Result<void> Supervisor::purge() {
+  const auto& directory = box_.directory();
+  if (const auto below = mounted_below(directory); !below.empty()) {
+    return Error(Errc::busy, fmt::format("{} is still mounted: unmount it, then purge again",
+                                         below.front().point.string()));
+  }
+  const auto is_ours = [](const std::string& name) {
+    for (const auto* whole :
+         {"box.json", "box.lock", "cluster.toml", "index1.toml", "index1", "log", "run", "tls"}) {
+      if (name == whole) return true;
+    }
+    // node1.toml, node1.dev1
+    const auto dot = name.find('.');
+    return name.starts_with("node") && dot != std::string::npos &&
+           (name.substr(dot) == ".toml" || name.substr(dot).starts_with(".dev"));
+  };
+  std::error_code failed;
+  std::vector<fs::path> ours;
+  for (const auto& entry : fs::directory_iterator(directory, failed)) {
+    if (is_ours(entry.path().filename())) ours.push_back(entry.path());
+  }
+  for (const auto& path : ours) {
+    if (!failed) fs::remove_all(path, failed);
+  }
+  if (failed) return Error(Errc::io, fmt::format("removing {}: {}", directory.string(), failed.message()));
+  // These two go only where they are empty: what else lies there is somebody's.
+  if (!box_.options().mount.empty()) ::rmdir(box_.options().mount.c_str());
+  ::rmdir(directory.c_str());
+  return ok();
+}
+
+std::vector<ProcessReport> Supervisor::report() const {
+  std::vector<ProcessReport> all;
+  for (auto& process : box_.processes()) {
+    ProcessReport one;
+    one.running = running(process);
+    one.state = !one.running                                     ? "stopped"
+                : state_of(*one.running) == ProcessState::paused ? "paused"
+                                                                 : "starting";
+    one.process = std::move(process);
+    all.push_back(std::move(one));
+  }
+  auto& index = all.front();
+  index.endpoints.push_back(box_.index_endpoint().to_string());
+  std::optional<wire::ListNodesReply> nodes;
+  if (index.state == "starting") {
+    if (auto connection = connect(box_, kAnswerTime); connection.has_value()) {
+      index.state = "active";
+      auto reply =
+          connection.value()->call<wire::ListNodesReply>(wire::Method::list_nodes, wire::ListNodesRequest{});
+      if (reply.has_value()) nodes = std::move(reply).value();
+    }
+  }
+  for (auto& one : all) {
+    if (one.state != "starting") continue;
+    if (one.process.role == Role::mount && mounted_at(box_.options().mount)) one.state = "mounted";
+    if (one.process.role != Role::worker) continue;
+    if (!nodes) {
+      one.state = "running";
+    } else if (is_online(*nodes, one.process)) {
+      const auto* worker = find_worker(*nodes, one.process);
+      one.state = worker->leader() ? "leader" : "follower";
+      one.endpoints.push_back(endpoint_of(*worker));
+    }
+  }
+  for (auto& one : all) {
+    if (one.process.role == Role::mount) one.endpoints.push_back(box_.options().mount.string());
+  }
+  return all;
+}
+
+}  // namespace reelfs::admin

@@ -1,0 +1,54 @@
+#include "admin/command.h"
+
+#include <cstdlib>
+
+#include <CLI/CLI.hpp>
+
+namespace reelfs::admin {
+
+namespace fs = std::filesystem;
+
+void ClusterOptions::add_to(CLI::App& command) {
+  auto* file = command.add_option("--cluster", cluster_file, "Cluster file (default: $REELFS_CLUSTER)");
+  command.add_option("--dir", box_directory, "Directory of a one-box cluster, instead of --cluster")
+      ->excludes(file);
+  command.add_option("--timeout", timeout_s, "Seconds to wait for the index server")
+      ->check(CLI::Range(1, 3600))
+      ->capture_default_str();
+  command.add_flag("--json", json, "Answer in JSON");
+}
+
+Result<std::unique_ptr<Connection>> ClusterOptions::connect() const {
+  fs::path path = cluster_file;
+  if (!box_directory.empty()) path = fs::path(box_directory) / "cluster.toml";
+  if (const char* named = std::getenv("REELFS_CLUSTER"); path.empty() && named != nullptr) path = named;
+  if (path.empty()) {
+    return Error(Errc::not_found,
+                 "which cluster? Give --cluster FILE, or --dir DIR of a box, or set REELFS_CLUSTER to the "
+                 "cluster file");
+  }
+  REELFS_TRY(auto config, client::ClusterConfig::load(path));
+  auto connection = Connection::open(config, std::chrono::seconds(timeout_s));
+  if (connection.has_error() && is_retryable(connection.error().code())) {
+    const auto advice = box_directory.empty() ? std::string("is indexd running there?")
+                                              : "see `reelctl box status --dir " + box_directory + "`";
+    return Error(connection.error().code(), "no index server of " + path.string() +
+                                                " answers: " + connection.error().message() + "; " + advice);
+  }
+  return connection;
+}
+
+fs::path program_directory() {
+  std::error_code failed;
+  return fs::read_symlink("/proc/self/exe", failed).parent_path();
+}
+
+fs::path absolute_path(const std::string& path) {
+  auto whole = fs::absolute(path).lexically_normal();
+  if (!whole.has_filename()) whole = whole.parent_path();
+  std::error_code failed;
+  const auto parent = fs::weakly_canonical(whole.parent_path(), failed);
+  return failed ? whole : parent / whole.filename();
+}
+
+}  // namespace reelfs::admin

@@ -1,0 +1,54 @@
+#include <iostream>
+#include <memory>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "admin/command.h"
+#include "admin/output.h"
+#include "admin/render.h"
+#include "common/wire/index.pb.h"
+
+namespace reelfs::admin {
+namespace {
+
+using nlohmann::json;
+
+Result<void> list(const ClusterOptions& options) {
+  REELFS_TRY(auto connection, options.connect());
+  REELFS_TRY(auto reply,
+             connection->call<wire::ListNodesReply>(wire::Method::list_nodes, wire::ListNodesRequest{}));
+  if (options.json) {
+    json nodes = json::array();
+    for (const auto& node : reply.nodes()) nodes.push_back(describe_node(node));
+    print_json({{"nodes", nodes}});
+    return ok();
+  }
+  Table table(
+      {"NODE", "ID", "RACK", "STATE", "WORKER", "ROLE", "PID", "ENDPOINT", "WORKER STATE", "LAST HEARD"});
+  for (const auto& node : reply.nodes()) {
+    for (const auto& worker : node.workers()) {
+      table.add({node.name(), std::to_string(node.node()), node.rack().empty() ? "-" : node.rack(),
+                 state_name(node.state()), std::to_string(worker.worker()),
+                 worker.leader() ? "leader" : "follower", std::to_string(worker.pid()),
+                 endpoint_text(worker.endpoint()), state_name(worker.state()),
+                 human_time(worker.silent_ms()) + " ago"});
+    }
+  }
+  table.print(std::cout);
+  return ok();
+}
+
+}  // namespace
+
+void add_node(CLI::App& app, Action& action) {
+  auto* node = app.add_subcommand("node", "Storage nodes");
+  node->require_subcommand(1);
+  auto* command = node->add_subcommand("list", "Each node, its worker processes and their external ports");
+  auto options = std::make_shared<ClusterOptions>();
+  options->add_to(*command);
+  command->callback([options, &action] { action = [options] { return list(*options); }; });
+}
+
+}  // namespace reelfs::admin

@@ -1,0 +1,55 @@
+#include "admin/connection.h"
+
+#include <exception>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+
+#include "common/rpc/tls.h"
+
+namespace reelfs::admin {
+
+struct Connection::State {
+  asio::io_context context{1};
+  SystemClock clock;
+  std::unique_ptr<client::IndexClient> index;
+};
+
+Connection::Connection() : state_(std::make_unique<State>()) {}
+
+Result<std::unique_ptr<Connection>> Connection::open(const client::ClusterConfig& config,
+                                                     std::chrono::milliseconds timeout) {
+  client::IndexClient::Options options;
+  options.purpose = "reelctl";
+  options.timeout = timeout;
+  if (!config.tls.empty()) {
+    REELFS_TRY(options.tls, rpc::TlsContext::load(config.tls));
+  }
+  std::unique_ptr<Connection> connection(new Connection);
+  connection->state_->index = std::make_unique<client::IndexClient>(
+      connection->state_->context, connection->state_->clock, config, std::move(options));
+  std::optional<Result<void>> started;
+  connection->run(keep(connection->index().start(), started));
+  REELFS_TRY(std::move(*started));
+  return connection;
+}
+
+Connection::~Connection() {
+  if (state_->index) run(state_->index->stop());
+}
+
+client::IndexClient& Connection::index() { return *state_->index; }
+
+void Connection::run(asio::awaitable<void> coroutine) {
+  bool done = false;
+  asio::co_spawn(state_->context, std::move(coroutine), [&done](std::exception_ptr failed) {
+    if (failed) std::rethrow_exception(failed);
+    done = true;
+  });
+  // Not run(): the client keeps its lease in the background, and that never ends by itself.
+  state_->context.restart();
+  while (!done && state_->context.run_one() > 0) {
+  }
+}
+
+}  // namespace reelfs::admin

@@ -1,0 +1,120 @@
+#include "admin/render.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "common/base/ids.h"
+
+namespace reelfs::admin {
+
+using nlohmann::json;
+
+std::string state_name(wire::State state) {
+  switch (state) {
+    case wire::STATE_ONLINE:
+      return "online";
+    case wire::STATE_OFFLINE:
+      return "offline";
+    case wire::STATE_BLANK:
+      return "blank";
+    case wire::STATE_FOREIGN:
+      return "foreign";
+    case wire::STATE_FAILED:
+      return "failed";
+    default:
+      return "unknown";
+  }
+}
+
+std::string state_name(wire::SegmentState state) {
+  switch (state) {
+    case wire::SEGMENT_ALLOCATING:
+      return "allocating";
+    case wire::SEGMENT_OPEN:
+      return "open";
+    case wire::SEGMENT_UNFILLED:
+      return "unfilled";
+    case wire::SEGMENT_SEALED:
+      return "sealed";
+    case wire::SEGMENT_FREEING:
+      return "freeing";
+    default:
+      return "unknown";
+  }
+}
+
+std::string endpoint_text(const wire::Endpoint& endpoint) {
+  return fmt::format("{}:{}", endpoint.host(), endpoint.port());
+}
+
+json describe_device(const wire::DeviceInfo& device) {
+  const auto uuid = Uuid::from_bytes(device.uuid());
+  return {{"device", device.device()},
+          {"uuid", uuid.has_value() ? uuid.value().to_string() : ""},
+          {"node", device.node()},
+          {"path", device.path()},
+          {"state", state_name(device.state())},
+          {"block_bytes", device.block_bytes()},
+          {"blocks", device.blocks()},
+          {"free_blocks", device.free_blocks()},
+          {"open_blocks", device.open_blocks()},
+          {"sealed_blocks", device.sealed_blocks()},
+          {"reason", device.reason()}};
+}
+
+json describe_node(const wire::NodeInfo& node) {
+  json workers = json::array();
+  for (const auto& worker : node.workers()) {
+    workers.push_back({{"worker", worker.worker()},
+                       {"endpoint", endpoint_text(worker.endpoint())},
+                       {"pid", worker.pid()},
+                       {"leader", worker.leader()},
+                       {"state", state_name(worker.state())},
+                       {"silent_ms", worker.silent_ms()},
+                       {"appends_in_flight", worker.appends_in_flight()}});
+  }
+  json devices = json::array();
+  for (const auto& device : node.devices()) devices.push_back(describe_device(device));
+  return {{"node", node.node()}, {"name", node.name()},
+          {"rack", node.rack()}, {"state", state_name(node.state())},
+          {"workers", workers},  {"devices", devices}};
+}
+
+json describe_segment(const wire::SegmentInfo& segment, const wire::ListNodesReply& nodes) {
+  json copies = json::array();
+  for (const auto& copy : segment.copies()) {
+    json one = {{"node", copy.node()},
+                {"worker", copy.worker()},
+                {"device", copy.device()},
+                {"block", copy.block()},
+                {"available", copy.available()},
+                {"node_name", ""},
+                {"device_path", ""},
+                {"process", ""}};
+    for (const auto& node : nodes.nodes()) {
+      if (node.node() != copy.node()) continue;
+      one["node_name"] = node.name();
+      one["process"] = fmt::format("{}.worker{}", node.name(), copy.worker());
+      for (const auto& device : node.devices()) {
+        if (device.device() == copy.device()) one["device_path"] = device.path();
+      }
+    }
+    copies.push_back(std::move(one));
+  }
+  json files = json::array();
+  for (const auto& file : segment.files()) {
+    files.push_back({{"inode", file.inode()}, {"path", file.path()}, {"bytes", file.bytes()}});
+  }
+  return {{"segment", segment.segment()},
+          {"channel", segment.channel()},
+          {"channel_name", segment.channel_name()},
+          {"state", state_name(segment.state())},
+          {"generation", segment.generation()},
+          {"length", segment.length()},
+          {"live_bytes", segment.live_bytes()},
+          {"session", segment.session()},
+          {"copies", copies},
+          {"files", files}};
+}
+
+}  // namespace reelfs::admin
