@@ -15,21 +15,14 @@
 
 namespace reelfs::config {
 
-/// Reads one TOML table into typed fields; finds unknown keys and values out of range, and names file and line.
-///
-///     REELFS_TRY(auto file, File::load(path));
-///     auto table = file.root();
-///     table.read("listen", config.listen);                       // rpc::Endpoint from "host:port"
-///     table.read("workers", config.workers, {.min = 1, .max = 1024});
-///     auto tls = table.child("tls");                             // an absent table reads as empty
-///     REELFS_TRY(file.finish());                                 // the first error, or unknown keys
-class File;
-
 struct Bounds {
   std::int64_t min = INT64_MIN;
   std::int64_t max = INT64_MAX;
 };
 
+class File;
+
+/// One table of a File.
 class Table {
  public:
   /// Each leaves `into` as it is where the key is absent.
@@ -48,25 +41,42 @@ class Table {
   void read(std::string_view key, rpc::TlsFiles& into);  // a table with ca, cert, key
   /// Requires the key to be there: an error names it otherwise.
   void require(std::string_view key);
+  /// An absent table reads as empty.
   Table child(std::string_view key);
 
  private:
   friend class File;
-  struct State;
-  std::shared_ptr<State> state_;
+  struct Node;
+  explicit Table(std::shared_ptr<Node> node);
+  std::shared_ptr<Node> node_;
 };
 
+/// Reads a TOML file into typed fields; finds unknown keys and values out of range, and names file and line.
+///
+///     REELFS_TRY(auto file, File::load(path));
+///     auto table = file.root();
+///     table.read("listen", config.listen);                       // rpc::Endpoint from "host:port"
+///     table.read("workers", config.workers, {.min = 1, .max = 1024});
+///     auto tls = table.child("tls");
+///     REELFS_TRY(file.finish());                                 // the first error, or unknown keys
 class File {
  public:
   /// @errors not_found, bad_config with line and column
   static Result<File> load(const std::filesystem::path& path);
   static Result<File> parse(std::string_view text, std::filesystem::path path);
   Table root();
+  /// Once all has been read. @errors bad_config: the first thing wrong, or a key that nobody read
   Result<void> finish();
 
  private:
-  std::shared_ptr<struct Table::State> state_;
+  friend class Table;
+  struct Document;
+  explicit File(std::shared_ptr<Document> document);
+  std::shared_ptr<Document> document_;
 };
+
+/// "200ms", "30s", "5m", "2h" or a number of milliseconds. @errors invalid
+Result<std::chrono::milliseconds> parse_duration(std::string_view text);
 
 /// "64M" -> 67108864; suffixes K M G T (and Ki, KiB, …) are powers of 1024. @errors invalid
 Result<std::uint64_t> parse_bytes(std::string_view text);
