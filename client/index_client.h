@@ -1,9 +1,11 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "client/cluster_config.h"
@@ -30,8 +32,10 @@ class IndexClient {
   IndexClient(const IndexClient&) = delete;
   IndexClient& operator=(const IndexClient&) = delete;
 
+  /// Opens the session and begins to renew it. Where it fails the renewing goes on trying, and so does each later call.
   /// @errors unavailable, timed_out, bad_config (another cluster answers)
   Task<void> start();
+  /// Ends calls under way with `cancelled`, closes the session, joins.
   asio::awaitable<void> stop();
 
   SessionId session() const;
@@ -42,30 +46,43 @@ class IndexClient {
   /// Asked, when a session is resumed or replaced, which inodes are open here.
   void on_resume(std::function<std::vector<InodeId>()> open_inodes);
 
-  /// One call, repeated until answered or the deadline (by default Options::timeout from now).
+  /// One call, repeated until answered or the deadline.
+  /// A change that may have been carried out while the session ran out is not repeated: its request id means nothing to a
+  /// later session. It ends with `unavailable`.
+  /// @errors what the index answered; at the deadline timed_out or unavailable; cancelled; bad_config
   template <class R, class Q>
-  Task<R> call(wire::Method method, Q request) {
-    prepare(request);
-    REELFS_CO_TRY(auto reply, co_await call_raw(method, request));
+  Task<R> call(wire::Method method, Q request, Deadline deadline) {
+    constexpr bool kChanges = requires { request.mutable_header(); };
+    const auto number = kChanges ? next_request() : RequestId();
+    const Stamp stamp = [this, number, &request](SessionId session) {
+      if constexpr (requires { request.mutable_header(); }) {
+        auto& header = *request.mutable_header();
+        header.set_session(session.value);
+        header.set_request(number.value);
+        header.set_acknowledged_below(acknowledged_below());
+      } else if constexpr (requires { request.set_session(std::uint64_t{}); }) {
+        request.set_session(session.value);
+      }
+    };
+    REELFS_CO_TRY(auto reply, co_await call_raw(method, request, stamp, number, deadline));
     R message;
     if (!message.ParseFromString(reply.message)) co_return Error(Errc::protocol, "reply does not parse");
     co_return std::move(message);
   }
+  /// The same with Options::timeout from now.
+  template <class R, class Q>
+  Task<R> call(wire::Method method, Q request) {
+    return call<R>(method, std::move(request), default_deadline());
+  }
 
  private:
-  /// Fills in session and request id where the message has a place for them.
-  template <class Q>
-  void prepare(Q& request) {
-    if constexpr (requires { request.mutable_header(); }) {
-      auto& header = *request.mutable_header();
-      header.set_session(session().value);
-      header.set_request(next_request());
-    } else if constexpr (requires { request.set_session(std::uint64_t{}); }) {
-      request.set_session(session().value);
-    }
-  }
-  std::uint64_t next_request();
-  Task<rpc::Reply> call_raw(wire::Method method, const google::protobuf::MessageLite& request);
+  /// Fills in session, request id and acknowledged_below where the message has a place for them, before each try.
+  using Stamp = std::function<void(SessionId)>;
+  Deadline default_deadline() const;
+  RequestId next_request();
+  std::uint64_t acknowledged_below() const;
+  Task<rpc::Reply> call_raw(wire::Method method, const google::protobuf::MessageLite& request, const Stamp& stamp,
+                            RequestId number, Deadline deadline);
 
   struct State;
   std::unique_ptr<State> state_;
