@@ -1,0 +1,50 @@
+#pragma once
+
+#include <memory>
+
+#include <boost/asio/awaitable.hpp>
+
+#include "common/async/task.h"
+#include "fuse/session/request.h"
+
+namespace boost::asio {
+class io_context;
+}
+
+namespace reelfs::fuse {
+
+/// What answers one call. Owns its Request.
+using Operation = asio::awaitable<void>;
+
+/// The client's loop on a thread of its own, and the operations that run there.
+///
+/// A caller that is interrupted (Ctrl-C, kill) gets EINTR: its operation is cancelled once kInterruptGrace
+/// has passed, so that a timer signal does not break a call which a healthy store answers in milliseconds.
+class Operations {
+ public:
+  Operations();
+  ~Operations();  // after stop()
+  Operations(const Operations&) = delete;
+  Operations& operator=(const Operations&) = delete;
+
+  asio::io_context& context();
+
+  /// Runs the operation that owns the request `raw`. Any thread. After stop() began it is destroyed
+  /// unstarted, which answers it.
+  void start(fuse_req_t raw, Operation operation);
+  /// Runs what answers nobody. Any thread.
+  void start_background(Operation operation);
+
+  /// Runs a task on the loop, from another thread, and waits for it.
+  Result<void> run(Task<void> task);
+  void run(asio::awaitable<void> coroutine);
+
+  /// Cancels all operations and waits for them. From another thread than the loop's.
+  void stop();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace reelfs::fuse
