@@ -25,6 +25,7 @@ Result<std::shared_ptr<const TlsContext>> TlsContext::load(const TlsFiles& files
   const auto wrong = [](const std::filesystem::path& file, const char* what) {
     return Error(Errc::bad_config, std::string(what) + ' ' + file.string() + ": " + take_openssl_error());
   };
+  if (context == nullptr) return Error(Errc::bad_config, "TLS: " + take_openssl_error());
   SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   // Connections live for days: resuming would save nothing, and tickets arrive in the middle of the first reads.
