@@ -118,8 +118,8 @@ struct SegmentRow {
 struct ChannelRow {
   std::string name;
   std::uint32_t copies = 2;
-  std::uint64_t files = 0;       // inodes in it, its own directory not counted, orphans included until reaped
-  std::uint64_t live_bytes = 0;  // sum of the stored bytes of its files
+  std::uint64_t files = 0;       // inodes that have a name in it, of any type; its own directory not counted
+  std::uint64_t live_bytes = 0;  // sum of the stored bytes of its files, those without a name included
   friend bool operator==(const ChannelRow&, const ChannelRow&) = default;
 };
 

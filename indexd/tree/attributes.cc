@@ -1,0 +1,120 @@
+#include "indexd/tree/attributes.h"
+
+#include <linux/xattr.h>
+
+#include <utility>
+
+#include "indexd/tree/extents.h"
+
+namespace reelfs::indexd::tree {
+namespace {
+
+void drop_suid(InodeRow& row) {
+  row.mode &= ~static_cast<std::uint32_t>(S_ISUID);
+  if ((row.mode & S_IXGRP) != 0) row.mode &= ~static_cast<std::uint32_t>(S_ISGID);
+}
+
+Result<void> check_xattr_name(std::string_view name) {
+  if (name.size() > kMaxXattrName) return Error(Errc::out_of_range, "name of an extended attribute");
+  for (const std::string_view prefix : {"user.", "trusted.", "security."}) {
+    if (!name.starts_with(prefix)) continue;
+    if (name.size() == prefix.size() || name.find('\0') != name.npos) return Error(Errc::invalid);
+    return ok();
+  }
+  return Error(Errc::unsupported, "only user, trusted and security attributes are kept");
+}
+
+/// The file's attributes with one added or removed: its row as well has changed.
+Result<void> note_xattr_change(Transaction& txn, Inode inode, WallNs now) {
+  inode.row.ctime_ns = now;
+  put_inode(txn, inode);
+  return ok();
+}
+
+Result<void> resize(Transaction& txn, Inode& inode, std::uint64_t size, std::vector<SegmentId>& emptied) {
+  if (inode.is_directory()) return Error(Errc::is_directory);
+  if (!inode.is_regular()) return Error(Errc::invalid, "only files have a size to set");
+  if (size > kMaxFileSize) return Error(Errc::file_too_big);
+  if (size < inode.row.size) {
+    ExtentEditor editor(txn, inode);
+    REELFS_TRY(editor.clear(size, kMaxFileSize));
+    REELFS_TRY(auto now_empty, editor.finish());
+    emptied = std::move(now_empty);
+  }
+  inode.row.size = size;
+  return ok();
+}
+
+}  // namespace
+
+Result<Changed> set_attributes(Transaction& txn, const SetAttributesParams& params, WallNs now) {
+  REELFS_TRY(auto inode, get_inode(txn, params.inode));
+  auto& row = inode.row;
+  std::vector<SegmentId> emptied;
+  if (params.size) {
+    REELFS_TRY(resize(txn, inode, *params.size, emptied));
+    row.mtime_ns = now;
+  }
+  const bool changes_owner = params.uid || params.gid;
+  if (changes_owner && !inode.is_directory()) drop_suid(row);
+  if (params.clear_suid) drop_suid(row);
+  row.uid = params.uid.value_or(row.uid);
+  row.gid = params.gid.value_or(row.gid);
+  if (params.mode) row.mode = (row.mode & S_IFMT) | (*params.mode & 07777U);
+  row.atime_ns = params.atime_now ? now : params.atime_ns.value_or(row.atime_ns);
+  row.mtime_ns = params.mtime_now ? now : params.mtime_ns.value_or(row.mtime_ns);
+  row.ctime_ns = params.ctime_ns.value_or(now);
+  put_inode(txn, inode);
+  return Changed{.inode = std::move(inode), .emptied = std::move(emptied)};
+}
+
+Result<void> set_xattr(Transaction& txn, const SetXattrParams& params, WallNs now) {
+  REELFS_TRY(check_xattr_name(params.name));
+  constexpr std::uint32_t kBoth = XATTR_CREATE | XATTR_REPLACE;
+  if ((params.flags & ~kBoth) != 0 || params.flags == kBoth) return Error(Errc::invalid, "flags of setxattr");
+  if (params.value.size() > kMaxXattrValue) return Error(Errc::too_big);
+  REELFS_TRY(auto inode, get_inode(txn, params.inode));
+  const XattrKey key{params.inode, params.name};
+  REELFS_TRY(const auto is_there, txn.has(key));
+  if (is_there && params.flags == XATTR_CREATE) return Error(Errc::exists);
+  if (!is_there && params.flags == XATTR_REPLACE) return Error(Errc::no_attribute);
+  if (!is_there) {
+    REELFS_TRY(const auto names, list_xattr(txn, params.inode));
+    auto list_bytes = params.name.size() + 1;
+    for (const auto& name : names) list_bytes += name.size() + 1;
+    if (list_bytes > kMaxXattrList) return Error(Errc::no_space, "the file has too many extended attributes");
+  }
+  txn.put(key, XattrRow{params.value});
+  return note_xattr_change(txn, std::move(inode), now);
+}
+
+Result<void> remove_xattr(Transaction& txn, InodeId id, const std::string& name, WallNs now) {
+  REELFS_TRY(check_xattr_name(name));
+  REELFS_TRY(auto inode, get_inode(txn, id));
+  const XattrKey key{id, name};
+  REELFS_TRY(const auto is_there, txn.has(key));
+  if (!is_there) return Error(Errc::no_attribute);
+  txn.erase(key);
+  return note_xattr_change(txn, std::move(inode), now);
+}
+
+Result<std::string> get_xattr(const Reader& reader, InodeId id, const std::string& name) {
+  REELFS_TRY(check_xattr_name(name));
+  REELFS_TRY(auto row, reader.find(XattrKey{id, name}));
+  if (row) return std::move(row->value);
+  REELFS_TRY(get_inode(reader, id));
+  return Error(Errc::no_attribute);
+}
+
+Result<std::vector<std::string>> list_xattr(const Reader& reader, InodeId id) {
+  REELFS_TRY(get_inode(reader, id));
+  std::vector<std::string> names;
+  REELFS_TRY(reader.scan(XattrKey{id, {}}, XattrKey{InodeId{id.value + 1}, {}},
+                         [&](const XattrKey& key, const XattrRow&) {
+                           names.push_back(key.name);
+                           return true;
+                         }));
+  return names;
+}
+
+}  // namespace reelfs::indexd::tree

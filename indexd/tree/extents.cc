@@ -1,0 +1,232 @@
+#include "indexd/tree/extents.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "common/wire/record.h"
+
+namespace reelfs::indexd::tree {
+namespace {
+
+/// Extents that touch [from, upto), ascending, whole, at most `limit`.
+Result<std::vector<Extent>> find_extents(const Reader& reader, InodeId inode, std::uint64_t from, std::uint64_t upto,
+                                         std::size_t limit) {
+  std::vector<Extent> found;
+  if (limit == 0 || from >= upto) return found;
+  REELFS_TRY(reader.scan_back(ExtentKey{inode, 0}, ExtentKey{inode, from},
+                              [&](const ExtentKey& key, const ExtentRow& row) {
+                                const Extent extent{.file_offset = key.file_offset, .row = row};
+                                if (extent.end() > from) found.push_back(extent);
+                                return false;
+                              }));
+  if (found.size() == limit) return found;
+  REELFS_TRY(reader.scan(ExtentKey{inode, from}, ExtentKey{inode, upto},
+                         [&](const ExtentKey& key, const ExtentRow& row) {
+                           found.push_back({.file_offset = key.file_offset, .row = row});
+                           return found.size() < limit;
+                         }));
+  return found;
+}
+
+/// The part [from, upto) of an extent.
+Extent cut(const Extent& extent, std::uint64_t from, std::uint64_t upto) {
+  auto part = extent;
+  part.file_offset = from;
+  part.row.length = upto - from;
+  part.row.payload_offset += static_cast<std::uint32_t>(from - extent.file_offset);
+  return part;
+}
+
+/// Where the part of a segment ends that an extent needs; the record may be longer.
+std::uint64_t end_in_segment(const ExtentRow& row) {
+  return std::uint64_t{row.record_offset} + sizeof(wire::RecordHeader) + row.payload_offset + row.length;
+}
+
+Result<void> check_extent(const Extent& extent) {
+  const auto& row = extent.row;
+  if (row.length == 0 || !row.segment || row.payload_offset > wire::kMaxRecordPayload ||
+      row.length > wire::kMaxRecordPayload - row.payload_offset) {
+    return Error(Errc::invalid, "an extent is a part of one record");
+  }
+  if (extent.file_offset > kMaxFileSize || row.length > kMaxFileSize - extent.file_offset) {
+    return Error(Errc::file_too_big);
+  }
+  return ok();
+}
+
+/// @errors invalid, stale_generation
+Result<void> note_commit(SegmentId id, SegmentRow& segment, std::uint64_t end) {
+  switch (segment.state) {
+    case SegmentState::open: segment.length = std::max(segment.length, end); return ok();
+    case SegmentState::unfilled:
+    case SegmentState::sealed:
+      if (end <= segment.length) return ok();
+      return Error(Errc::stale_generation, fmt::format("segment {} was closed at {} bytes, and the commit needs {}",
+                                                       id.value, segment.length, end));
+    case SegmentState::allocating:
+    case SegmentState::freeing: break;
+  }
+  return Error(Errc::stale_generation, fmt::format("segment {} holds no records", id.value));
+}
+
+Result<void> commit_file(Transaction& txn, Inode& inode, const FileCommit& file, WallNs now,
+                         std::vector<SegmentId>& emptied) {
+  if (!inode.is_regular()) return Error(Errc::invalid, "only files hold data");
+  if (file.size && *file.size > kMaxFileSize) return Error(Errc::file_too_big);
+  ExtentEditor editor(txn, inode);
+  for (const auto& extent : file.extents) {
+    REELFS_TRY(editor.put(extent));
+  }
+  REELFS_TRY(const auto now_empty, editor.finish());
+  emptied.insert(emptied.end(), now_empty.begin(), now_empty.end());
+  auto& row = inode.row;
+  row.size = std::max(row.size, file.size.value_or(0));
+  row.mtime_ns = file.mtime_ns.value_or(now);
+  row.ctime_ns = now;
+  if (file.clear_suid) {
+    row.mode &= ~static_cast<std::uint32_t>(S_ISUID);
+    if ((row.mode & S_IXGRP) != 0) row.mode &= ~static_cast<std::uint32_t>(S_ISGID);
+  }
+  put_inode(txn, inode);
+  return ok();
+}
+
+}  // namespace
+
+void ExtentEditor::add(const Extent& extent) {
+  txn_.put(ExtentKey{inode_.id, extent.file_offset}, extent.row);
+  inode_.row.stored_bytes += extent.row.length;
+  live_bytes_[extent.row.segment] += static_cast<std::int64_t>(extent.row.length);
+}
+
+void ExtentEditor::remove(const Extent& extent) {
+  txn_.erase(ExtentKey{inode_.id, extent.file_offset});
+  inode_.row.stored_bytes -= extent.row.length;
+  live_bytes_[extent.row.segment] -= static_cast<std::int64_t>(extent.row.length);
+}
+
+Result<bool> ExtentEditor::clear(std::uint64_t from, std::uint64_t upto, std::size_t max_extents) {
+  REELFS_TRY(const auto found, find_extents(txn_, inode_.id, from, upto, max_extents));
+  for (const auto& extent : found) {
+    remove(extent);
+    if (extent.file_offset < from) add(cut(extent, extent.file_offset, from));
+    if (extent.end() > upto) add(cut(extent, upto, extent.end()));
+  }
+  return found.size() < max_extents;
+}
+
+Result<void> ExtentEditor::put(const Extent& extent) {
+  REELFS_TRY(check_extent(extent));
+  // Beyond the size there is nothing to shadow: the usual case, a recording that grows.
+  if (extent.file_offset < inode_.row.size) {
+    REELFS_TRY(clear(extent.file_offset, extent.end()));
+  }
+  inode_.row.size = std::max(inode_.row.size, extent.end());
+  add(extent);
+  auto& end = committed_[extent.row.segment];
+  end = std::max(end, end_in_segment(extent.row));
+  return ok();
+}
+
+Result<std::vector<SegmentId>> ExtentEditor::finish() {
+  std::vector<SegmentId> emptied;
+  std::int64_t total = 0;
+  for (const auto& [id, change] : live_bytes_) {
+    const SegmentKey key{id};
+    REELFS_TRY(auto segment, txn_.find(key));
+    const auto committed = committed_.find(id);
+    if (!segment) return Error(Errc::invalid, fmt::format("there is no segment {}", id.value));
+    if (committed != committed_.end()) {
+      REELFS_TRY(note_commit(id, *segment, committed->second));
+    }
+    const SegmentFileKey file_key{id, inode_.id};
+    REELFS_TRY(auto file, txn_.find(file_key));
+    auto of_file = file.value_or(SegmentFileRow{});
+    if (change < 0 && std::min(of_file.live_bytes, segment->live_bytes) < static_cast<std::uint64_t>(-change)) {
+      return Error(Errc::corrupt, fmt::format("the live bytes of segment {} do not add up", id.value));
+    }
+    of_file.live_bytes += static_cast<std::uint64_t>(change);
+    segment->live_bytes += static_cast<std::uint64_t>(change);
+    txn_.put(key, *segment);
+    if (of_file.live_bytes > 0) {
+      txn_.put(file_key, of_file);
+    } else if (file) {
+      txn_.erase(file_key);
+    }
+    total += change;
+    if (segment->live_bytes == 0 && change < 0 && segment->state == SegmentState::sealed) emptied.push_back(id);
+  }
+  REELFS_TRY(count(txn_, inode_.row.channel, {.live_bytes = total}));
+  return emptied;
+}
+
+Result<Committed> commit(Transaction& txn, std::span<const FileCommit> files, WallNs now) {
+  Committed done;
+  for (const auto& file : files) {
+    REELFS_TRY(auto row, txn.find(InodeKey{file.inode}));
+    Inode inode;
+    if (row) {
+      inode = {.id = file.inode, .row = *row};
+      REELFS_TRY(commit_file(txn, inode, file, now, done.emptied));
+    }
+    done.inodes.push_back(std::move(inode));
+  }
+  return done;
+}
+
+Result<Changed> punch_hole(Transaction& txn, const HoleParams& params, WallNs now) {
+  REELFS_TRY(auto inode, get_inode(txn, params.inode));
+  if (inode.is_directory()) return Error(Errc::is_directory);
+  if (!inode.is_regular() || params.length == 0 || params.offset > kMaxFileSize) return Error(Errc::invalid);
+  const auto length = std::min(params.length, kMaxFileSize - params.offset);
+  ExtentEditor editor(txn, inode);
+  REELFS_TRY(editor.clear(params.offset, params.offset + length));
+  REELFS_TRY(auto emptied, editor.finish());
+  inode.row.mtime_ns = inode.row.ctime_ns = now;
+  put_inode(txn, inode);
+  return Changed{.inode = std::move(inode), .emptied = std::move(emptied)};
+}
+
+Result<Extents> get_extents(const Reader& reader, const ExtentRange& range) {
+  REELFS_TRY(auto inode, get_inode(reader, range.inode));
+  if (inode.is_directory()) return Error(Errc::is_directory);
+  if (!inode.is_regular()) return Error(Errc::invalid);
+  const auto from = std::min(range.offset, kMaxFileSize);
+  const auto upto = from + std::min(range.length, kMaxFileSize - from);
+  REELFS_TRY(auto found, find_extents(reader, range.inode, from, upto, range.limit + 1));
+  const bool more = found.size() > range.limit;
+  if (more) found.pop_back();
+  return Extents{.inode = std::move(inode), .extents = std::move(found), .more = more};
+}
+
+void make_orphan(Transaction& txn, InodeId inode, WallNs now) {
+  txn.put(OrphanKey{inode}, OrphanRow{.since_ns = now});
+}
+
+Result<Reaped> reap_orphan(Transaction& txn, InodeId id, std::size_t max_extents) {
+  REELFS_TRY(const auto is_orphan, txn.has(OrphanKey{id}));
+  Reaped reaped;
+  if (!is_orphan) {
+    reaped.done = true;
+    return reaped;
+  }
+  REELFS_TRY(auto inode, get_inode(txn, id));
+  ExtentEditor editor(txn, inode);
+  REELFS_TRY(const auto cleared, editor.clear(0, kMaxFileSize, max_extents));
+  REELFS_TRY(auto emptied, editor.finish());
+  reaped.done = cleared;
+  reaped.emptied = std::move(emptied);
+  if (!cleared) {
+    put_inode(txn, inode);
+    return reaped;
+  }
+  REELFS_TRY(const auto names, list_xattr(txn, id));
+  for (const auto& name : names) txn.erase(XattrKey{id, name});
+  if (S_ISLNK(inode.row.mode)) txn.erase(SymlinkKey{id});
+  txn.erase(OrphanKey{id});
+  txn.erase(InodeKey{id});
+  return reaped;
+}
+
+}  // namespace reelfs::indexd::tree
