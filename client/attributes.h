@@ -1,12 +1,16 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 
 #include "common/base/clock.h"
 #include "common/base/ids.h"
 
 namespace reelfs::client {
+
+/// No file reaches beyond it.
+inline constexpr std::uint64_t kMaxFileBytes = std::numeric_limits<std::int64_t>::max();
 
 /// What stat(2) tells of an inode, and what the store adds. Times are nanoseconds since 1970.
 struct Attributes {
