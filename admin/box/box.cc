@@ -40,6 +40,16 @@ Result<void> make_directory(const fs::path& path) {
 // A basic string of TOML is, for the paths and names used here, what JSON calls a string.
 std::string quoted(const std::string& text) { return json(text).dump(); }
 
+// A comma would end the option, a backslash change it.
+std::string mount_option(const std::string& text) {
+  std::string escaped;
+  for (const char c : text) {
+    if (c == ',' || c == '\\') escaped += '\\';
+    escaped += c;
+  }
+  return escaped;
+}
+
 // The space is set aside, so that the devices of a box on a full disk fail now and not in the middle of a
 // recording.
 Result<void> make_device(const fs::path& path, std::uint64_t bytes) {
@@ -258,7 +268,7 @@ std::vector<BoxProcess> Box::processes() const {
   }
   if (!options_.mount.empty()) {
     auto mount = process("mount", Role::mount);
-    mount.command = {programs_ / "reelfs", options_.mount, "-f", "-o", "cluster=" + cluster_file().string()};
+    mount.command = {programs_ / "reelfs", options_.mount, "-f", "-o", "cluster=" + mount_option(cluster_file())};
     if (::geteuid() == 0) mount.command.back() += ",allow_other";
     all.push_back(std::move(mount));
   }
