@@ -19,8 +19,7 @@ class Waiter {
   /// @param executor  of the coroutine; counts as having work until it resumes
   template <class Handler>
   Waiter(const asio::any_io_executor& executor, Handler handler)
-      : held_(std::make_unique<Held<Handler>>(
-            asio::prefer(executor, asio::execution::outstanding_work.tracked), std::move(handler))) {}
+      : held_(std::make_unique<Held<Handler>>(executor, std::move(handler))) {}
 
   explicit operator bool() const { return held_ != nullptr; }
   /// Resumes it from its loop. From any thread.
@@ -33,11 +32,19 @@ class Waiter {
   };
   template <class Handler>
   struct Held final : HeldBase {
-    Held(asio::any_io_executor on, Handler resumes) : executor(std::move(on)), handler(std::move(resumes)) {}
+    Held(const asio::any_io_executor& on, Handler resumes)
+        : executor(asio::prefer(on, asio::execution::outstanding_work.untracked)),
+          work(asio::prefer(on, asio::execution::outstanding_work.tracked)),
+          handler(std::move(resumes)) {}
     void resume(Args... args) override {
-      asio::post(executor, [handler = std::move(handler), args...]() mutable { std::move(handler)(args...); });
+      // The work travels with the handler and ends on the loop: ended here, after the handler may have run, it could stop
+      // a loop that has gone on to something else.
+      asio::post(executor, [work = std::move(work), handler = std::move(handler), args...]() mutable {
+        std::move(handler)(args...);
+      });
     }
     asio::any_io_executor executor;
+    asio::any_io_executor work;
     Handler handler;
   };
   std::unique_ptr<HeldBase> held_;
