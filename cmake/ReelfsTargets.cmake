@@ -6,7 +6,7 @@ function(reelfs_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
   add_library(${name} STATIC ${ARG_SOURCES})
   target_link_libraries(${name} PUBLIC ${ARG_DEPS})
-  if(REELFS_TESTS)
+  if(REELFS_TESTS AND NOT REELFS_SANITIZE)  # one build that links them is enough
     add_executable(link_test_${name} "${PROJECT_SOURCE_DIR}/cmake/link_test.cc")
     target_link_libraries(link_test_${name} PRIVATE "$<LINK_LIBRARY:reelfs_whole_archive,${name}>" ${ARG_DEPS})
     set_target_properties(link_test_${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/link_test")
@@ -15,11 +15,13 @@ endfunction()
 set(CMAKE_LINK_LIBRARY_USING_reelfs_whole_archive "-Wl,--whole-archive" "<LINK_ITEM>" "-Wl,--no-whole-archive")
 set(CMAKE_LINK_LIBRARY_USING_reelfs_whole_archive_SUPPORTED TRUE)
 
-# reelfs_unit_test(NAME SOURCES a_test.cc ... DEPS target ...): one binary, one CTest entry.
+# reelfs_unit_test(NAME SOURCES a_test.cc ... DEPS target ...): one binary, one CTest entry. `unit_tests` builds them all.
+add_custom_target(unit_tests)
 function(reelfs_unit_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} GTest::gtest GTest::gtest_main)
+  add_dependencies(unit_tests ${name})
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT 300 LABELS unit)
 endfunction()
