@@ -48,6 +48,7 @@ std::string_view to_string(Method method) noexcept {
     case Method::append: return "append";
     case Method::sync_segments: return "sync_segments";
     case Method::read_record: return "read_record";
+    case Method::join_node: return "join_node";
   }
   return "unknown";
 }
