@@ -1,0 +1,10 @@
+#pragma once
+
+namespace reelfs::noded {
+
+/// Names an instruction at which a test may kill this process: where the environment variable
+/// REELFS_CRASH_POINT is "name" or "name:n", the first or n-th arrival here raises SIGKILL. Costs one load
+/// where nothing is armed.
+void crash_point(const char* name) noexcept;
+
+}  // namespace reelfs::noded

@@ -1,0 +1,205 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/base/ids.h"
+#include "common/base/result.h"
+#include "noded/device/descriptor.h"
+#include "noded/device/superblock.h"
+#include "noded/shm/shm_area.h"
+#include "noded/shm/shm_lock.h"
+
+namespace reelfs::noded {
+
+/// One block in the device shared memory: what the disk knows of it, and what only the running node does.
+struct BlockSlot {
+  BlockDescriptor descriptor;
+  std::uint64_t end = 0;        // every byte before it is written; at most this is read
+  std::uint32_t owner = 0;      // WorkerId that writes it or discards it; 0: nobody
+  std::uint32_t in_flight = 0;  // the owner's writes under way
+  std::uint32_t next = 0;       // derived: next in the free list or in the segment's bucket, as index + 1
+  std::uint32_t discarding =
+      0;  // free, but its space is still being given back to the device: not yet to be taken
+};
+static_assert(sizeof(BlockSlot) == 96 && std::is_trivially_copyable_v<BlockSlot>);
+
+/// How much of the descriptor table page is on disk.
+struct PageSlot {
+  std::uint64_t changes = 0;  // of descriptors in it
+  std::uint64_t written = 0;  // the value of `changes` when the page was last copied out and then written
+  std::uint32_t writer = 0;   // WorkerId that is writing it: one at a time
+  std::uint32_t reserved = 0;
+};
+static_assert(sizeof(PageSlot) == 24);
+
+struct BlockCounts {
+  std::uint32_t blocks = 0;
+  std::uint32_t free = 0;
+  std::uint32_t open = 0;
+  std::uint32_t sealed = 0;
+  friend bool operator==(const BlockCounts&, const BlockCounts&) = default;
+};
+
+/// A device's block descriptors in shared memory: the authority while the node lives, written through to the
+/// device page by page.
+///
+/// Each operation takes the area's robust mutex for a moment, and refuses with a bare code: sentences would
+/// be allocated under it. A descriptor changes by way of a redo slot, so that whoever finds the mutex's owner
+/// dead finishes or drops the change, then rebuilds free list, segment index and counters from the
+/// descriptors. Steps and what a death between them leaves: docs/formats/shm.md.
+class DeviceTable {
+ public:
+  struct Identity {
+    Uuid cluster;
+    Uuid incarnation;  // of the node
+    Superblock superblock;
+    std::string path;  // of the device
+  };
+  /// A block as it is found when the node starts.
+  struct Found {
+    BlockDescriptor descriptor;
+    std::uint64_t end = 0;
+    bool rewrite = false;  // the device does not have the descriptor like this
+  };
+
+  /// Makes the area. @errors no_space, io
+  static Result<std::unique_ptr<DeviceTable>> create(const std::string& name, const Identity& identity,
+                                                     std::span<const Found> blocks);
+  /// Maps what a leader made. @param incarnation  nil: any. @errors those of ShmArea::attach
+  static Result<std::unique_ptr<DeviceTable>> attach(const std::string& name, const Uuid& cluster,
+                                                     const Uuid& incarnation);
+
+  const std::string& name() const { return area_->name(); }
+  DeviceId device() const;
+  Uuid uuid() const;
+  std::string path() const;
+  Geometry geometry() const;
+  std::uint64_t repair_count() const { return area_->header().repair_count.load(); }
+
+  // ---- looking
+
+  BlockCounts counts();
+  std::optional<std::uint32_t> find(SegmentId segment);
+  /// @pre block < block count
+  BlockSlot slot(std::uint32_t block);
+  /// Copies up to out.size() slots from `first` on. @return how many
+  std::size_t copy_slots(std::uint32_t first, std::span<BlockSlot> out);
+  /// What must always hold: each block is free, open or sealed once, linked once, counted once. For tests and
+  /// `reelctl`.
+  /// @errors corrupt, naming the first that does not
+  Result<void> check();
+
+  // ---- a block's life. Each leaves a changed page, to be written before anybody is told (claim_page)
+
+  /// Takes a free block for a segment that has none on this device. @errors no_space
+  Result<std::uint32_t> allocate(SegmentId segment, Generation generation, InodeId channel, WorkerId worker,
+                                 std::int64_t now_ns);
+  /// From now on nobody appends until it is reopened; lower generations never again. Writes under way may
+  /// still be: the caller waits until none is before it goes on with settle_fence, seal or reopen. A sealed
+  /// block stays as it is.
+  /// @errors not_found, stale_generation
+  Result<BlockSlot> fence(std::uint32_t block, SegmentId segment, Generation generation);
+  /// Makes the fence final. @pre no write is under way  @return the length of what counts
+  Result<std::uint64_t> settle_fence(std::uint32_t block, SegmentId segment, Generation generation);
+  /// Closes it for ever at `length`. @errors not_found, stale_generation, busy (writes under way), invalid
+  /// (longer than it is)
+  Result<void> seal(std::uint32_t block, SegmentId segment, Generation generation, std::uint64_t length);
+  /// Cuts it to `length` and readies it for a writer of this generation. @errors as seal
+  Result<void> reopen(std::uint32_t block, SegmentId segment, Generation generation, std::uint64_t length);
+  /// Frees it, but keeps it for `worker` to discard until finish_free. @errors not_found, busy (writes under
+  /// way)
+  Result<void> begin_free(std::uint32_t block, SegmentId segment, WorkerId worker);
+  void finish_free(std::uint32_t block);
+
+  // ---- appending: changes no descriptor
+
+  struct Append {
+    std::uint32_t block = 0;
+    SegmentId segment;
+    Generation generation;
+    WorkerId worker;
+  };
+  enum class AppendStart {
+    begun,    // counted as under way: end_append must follow
+    present,  // these bytes are there already: a repetition
+  };
+  /// Counts a write that is about to begin, and makes `worker` the block's owner.
+  /// @param follows  the caller has writes under way which end where this one begins; otherwise it must begin
+  /// at the end
+  /// @errors not_found, stale_generation, invalid (a gap), no_space, busy (another worker's writes are under
+  /// way)
+  Result<AppendStart> begin_append(const Append& append, std::uint64_t offset, std::uint64_t bytes,
+                                   bool follows);
+  /// Ends one such write. @param end  every byte before it is written now; not larger: nothing is
+  /// @errors stale_generation: it was fenced, cut or freed meanwhile, and the bytes do not count
+  Result<void> end_append(const Append& append, std::uint64_t end);
+
+  // ---- after a worker's death
+
+  /// Releases what a dead worker had of this block. @return the slot as it is now; empty where the worker did
+  /// not own it
+  std::optional<BlockSlot> disown(std::uint32_t block, WorkerId worker);
+  /// Blocks that it owns.
+  std::vector<std::uint32_t> owned_by(WorkerId worker);
+  /// Releases the table pages that it was writing.
+  void release_pages(WorkerId worker);
+  /// Counts bytes that were found behind the end, unless anything happened since. @return whether it did
+  /// count them
+  bool extend_end(std::uint32_t block, SegmentId segment, std::uint64_t from, std::uint64_t to);
+
+  // ---- writing the table through
+
+  static std::uint32_t page_of(std::uint32_t block) { return block / kDescriptorsPerPage; }
+  std::uint32_t page_count() const { return static_cast<std::uint32_t>(table_pages(geometry_.block_count)); }
+  /// What must be on disk for the page as it is now.
+  std::uint64_t page_changes(std::uint32_t page);
+  enum class PageClaim {
+    written,  // `wanted` is on disk
+    claimed,  // it is the caller's to write: `copy` is filled
+    busy,     // somebody is writing it: wait and ask again
+  };
+  struct ClaimedPage {
+    PageClaim claim = PageClaim::busy;
+    std::uint64_t changes = 0;  // that the copy holds
+  };
+  /// @param copy  one page
+  ClaimedPage claim_page(std::uint32_t page, WorkerId worker, std::uint64_t wanted,
+                         std::span<std::byte> copy);
+  /// @param written  false: the write failed, the page stays dirty
+  void release_page(std::uint32_t page, WorkerId worker, std::uint64_t changes, bool written);
+  /// Pages with changes that are not on disk.
+  std::vector<std::uint32_t> dirty_pages();
+
+ private:
+  friend class ShmLock<DeviceTable>;
+  struct Head;
+  struct Tally;
+  explicit DeviceTable(std::unique_ptr<ShmArea> area);
+
+  void repair();
+  void rebuild();
+  Tally tally();
+  void change(std::uint32_t block, const BlockSlot& to);
+  void apply(std::uint32_t block, const BlockSlot& to);
+  void link(std::uint32_t block);
+  void unlink(std::uint32_t block);
+  std::uint32_t& chain_of(const BlockSlot& slot);
+  std::uint32_t find_locked(SegmentId segment);
+  Result<BlockSlot> holder(std::uint32_t block, SegmentId segment);
+  Head& head();
+
+  std::unique_ptr<ShmArea> area_;
+  Geometry geometry_;
+  std::uint32_t bucket_mask_ = 0;
+  BlockSlot* slots_ = nullptr;
+  std::uint32_t* buckets_ = nullptr;
+  PageSlot* pages_ = nullptr;
+};
+
+}  // namespace reelfs::noded

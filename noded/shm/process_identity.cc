@@ -1,0 +1,53 @@
+#include "noded/shm/process_identity.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace reelfs::noded {
+namespace {
+
+/// Field 22 of /proc/PID/stat; 0 where the process is gone.
+std::uint64_t start_ticks_of(std::uint32_t pid) {
+  char text[1024];
+  const auto path = "/proc/" + std::to_string(pid) + "/stat";
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  const auto bytes = read(fd, text, sizeof text - 1);
+  close(fd);
+  if (bytes <= 0) return 0;
+  text[bytes] = 0;
+  const char* at = std::strrchr(text, ')');  // the command's name may hold anything
+  for (int field = 2; at != nullptr && field < 22; ++field) {
+    at = std::strchr(at + 1, ' ');
+  }
+  return at != nullptr ? std::strtoull(at + 1, nullptr, 10) : 0;
+}
+
+}  // namespace
+
+ProcessIdentity ProcessIdentity::self() {
+  ProcessIdentity identity;
+  identity.pid = static_cast<std::uint32_t>(getpid());
+  identity.start_ticks = start_ticks_of(identity.pid);
+  return identity;
+}
+
+bool is_alive(const ProcessIdentity& process) {
+  if (process.pid == 0) return false;
+  const int fd = static_cast<int>(syscall(SYS_pidfd_open, process.pid, 0));
+  if (fd < 0) return false;
+  pollfd poll_fd{fd, POLLIN, 0};
+  const bool ended =
+      poll(&poll_fd, 1, 0) == 1;  // readable once the whole thread group has ended, pidfd_open(2)
+  close(fd);
+  return !ended && start_ticks_of(process.pid) == process.start_ticks;
+}
+
+}  // namespace reelfs::noded

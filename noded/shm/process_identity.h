@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstdint>
+
+namespace reelfs::noded {
+
+/// A process, told from a later one that was given the same pid. Stands in shared memory.
+struct ProcessIdentity {
+  std::uint32_t pid = 0;
+  std::uint32_t reserved = 0;
+  std::uint64_t start_ticks = 0;  // since the machine started, proc(5) "starttime"
+
+  static ProcessIdentity self();
+  friend bool operator==(const ProcessIdentity&, const ProcessIdentity&) = default;
+};
+
+/// False once every thread of the process has ended, and with that every system call it was in: none of its
+/// writes is under way.
+bool is_alive(const ProcessIdentity& process);
+
+}  // namespace reelfs::noded

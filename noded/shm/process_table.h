@@ -1,0 +1,49 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/ids.h"
+#include "common/base/result.h"
+#include "noded/device/descriptor.h"
+#include "noded/shm/process_identity.h"
+#include "noded/shm/shm_area.h"
+
+namespace reelfs::noded {
+
+/// The process shared memory: which blocks a worker process is working on, for the leader to release when it
+/// has died. Made by the leader, written by that process alone, entry before the block's owner changes; so it
+/// names at least what the process owns.
+class ProcessTable {
+ public:
+  static Result<std::unique_ptr<ProcessTable>> create(const std::string& name, const Uuid& cluster,
+                                                      const Uuid& node_incarnation, WorkerId worker,
+                                                      const ProcessIdentity& process);
+  /// @param node_incarnation  nil: any. @errors those of ShmArea::attach
+  static Result<std::unique_ptr<ProcessTable>> attach(const std::string& name, const Uuid& cluster,
+                                                      const Uuid& node_incarnation);
+
+  WorkerId worker() const;
+  ProcessIdentity process() const;
+  Uuid node_incarnation() const;
+
+  /// Notes that the process works on a block. Where the table is full it notes that instead, and every block
+  /// counts as named.
+  void add(BlockAddress address);
+  void remove(BlockAddress address);
+  /// The table was full once: it does not name every block.
+  bool overflowed() const;
+  std::vector<BlockAddress> blocks() const;
+
+ private:
+  struct Head;
+  explicit ProcessTable(std::unique_ptr<ShmArea> area);
+  Head& head() const;
+  std::uint64_t* entries() const;
+  std::uint32_t entry_count() const;
+
+  std::unique_ptr<ShmArea> area_;
+};
+
+}  // namespace reelfs::noded
