@@ -1,0 +1,189 @@
+// SegmentStore's appends: segment_store.h, append_queue.h.
+#include <unordered_map>
+#include <utility>
+
+#include <boost/asio/any_io_executor.hpp>
+
+#include "common/base/assert.h"
+#include "common/wire/record.h"
+#include "noded/segment/explain.h"
+#include "noded/segment/segment_store.h"
+#include "noded/shm/crash_point.h"
+
+namespace reelfs::noded {
+namespace {
+
+// Below it the checksum costs less than the way to a thread and back: 64 KiB take some 5 us.
+constexpr std::size_t kVerifyOnPoolBytes = 64 * kKiB;
+
+}  // namespace
+
+/// Appends under way on one segment; exists while there are any.
+struct SegmentStore::Queue {
+  struct Waiting {
+    std::shared_ptr<Pending<std::uint64_t>> pending;
+    std::shared_ptr<Buffer> unit;
+    Generation generation;
+  };
+
+  Queue(SegmentBlock block, std::size_t window) : found(block), order(block.slot.end, window) {}
+
+  const SegmentBlock found;
+  AppendQueue order;
+  std::unordered_map<AppendQueue::Ticket, Waiting> waiting;
+  std::optional<Error> failure;  // of the write that broke the order
+};
+
+/// One write that is counted in the device table. However its coroutine ends, it is uncounted and the queue
+/// goes on.
+class SegmentStore::UnderWay {
+ public:
+  UnderWay(SegmentStore& store, QueuePtr queue, const DeviceTable::Append& append, std::uint64_t offset)
+      : store_(&store), queue_(std::move(queue)), append_(append), offset_(offset) {}
+  UnderWay(UnderWay&& other) noexcept
+      : store_(std::exchange(other.store_, nullptr)),
+        queue_(std::move(other.queue_)),
+        append_(other.append_),
+        offset_(other.offset_),
+        outcome_(std::move(other.outcome_)) {}
+  UnderWay& operator=(UnderWay&&) = delete;
+  ~UnderWay() {
+    if (store_ != nullptr) store_->finish_write(queue_, append_, offset_, std::move(outcome_));
+  }
+
+  void end(Result<void> outcome) { outcome_ = std::move(outcome); }
+  const DeviceTable::Append& append() const { return append_; }
+  std::uint64_t offset() const { return offset_; }
+  Device& device() const { return store_->device_of(queue_->found); }
+
+ private:
+  SegmentStore* store_;
+  QueuePtr queue_;
+  const DeviceTable::Append append_;
+  const std::uint64_t offset_;
+  Result<void> outcome_ = Error(Errc::cancelled, "the worker is stopping");
+};
+
+Task<std::uint64_t> SegmentStore::append(SegmentId segment, Generation generation, std::uint64_t offset,
+                                         Buffer unit) {
+  if (unit.empty() || unit.size() % kPageBytes != 0 || offset % kPageBytes != 0) {
+    co_return Error(Errc::invalid, "an append is a whole number of pages at a page boundary");
+  }
+  const auto size = unit.size();
+  auto at = queues_.find(segment);
+  if (at == queues_.end()) {
+    REELFS_CO_TRY(const auto found, find(segment));
+    at = queues_.emplace(segment, std::make_shared<Queue>(found, options_.window)).first;
+  }
+  const auto queue = at->second;
+  const auto ticket = ++last_ticket_;
+  const auto arrival = queue->order.arrive(ticket, offset, size);
+  if (arrival == AppendQueue::Arrival::waiting) {
+    auto pending = std::make_shared<Pending<std::uint64_t>>();
+    Queue::Waiting waiting;
+    waiting.pending = pending;
+    waiting.unit = std::make_shared<Buffer>(std::move(unit));
+    waiting.generation = generation;
+    queue->waiting.emplace(ticket, std::move(waiting));
+    pump(queue);
+    co_return co_await Pending<std::uint64_t>::wait(std::move(pending));
+  }
+  pump(queue);  // drops the queue if it was made for nothing
+  const auto slot = device_of(queue->found).table().slot(queue->found.address.block);
+  if (slot.descriptor.segment != segment.value || generation.value < slot.descriptor.generation) {
+    co_return explain(Error(Errc::stale_generation), segment);
+  }
+  if (arrival == AppendQueue::Arrival::overlap) {
+    co_return Error(Errc::invalid,
+                    "the append covers part of another one of segment " + std::to_string(segment.value));
+  }
+  co_return offset + size;
+}
+
+void SegmentStore::pump(const QueuePtr& queue) {
+  auto& device = device_of(queue->found);
+  const auto address = queue->found.address;
+  while (const auto next = queue->order.start()) {
+    const auto& waiting = queue->waiting.at(next->ticket);
+    if (!next->follows && device.table().slot(address.block).owner != options_.worker.value) {
+      process_->add(address);  // before the table says so: the leader looks here after our death
+      unfilled_->remove(address);
+    }
+    DeviceTable::Append append;
+    append.block = address.block;
+    append.segment = queue->found.segment;
+    append.generation = waiting.generation;
+    append.worker = options_.worker;
+    auto begun = device.table().begin_append(append, next->offset, next->bytes, next->follows);
+    if (begun && begun.value() == DeviceTable::AppendStart::begun) {
+      ++appends_under_way_;
+      group_.spawn(write(UnderWay(*this, queue, append, next->offset), waiting.unit));
+      continue;
+    }
+    if (!begun && !queue->failure) queue->failure = explain(std::move(begun).error(), queue->found.segment);
+    decide(queue, queue->order.finish(next->offset, begun.has_value()), std::nullopt);
+  }
+  decide(queue, queue->order.refuse_gaps(), std::nullopt);
+  if (!queue->order.idle()) return;
+  const auto at = queues_.find(queue->found.segment);
+  if (at != queues_.end() && at->second == queue) queues_.erase(at);
+}
+
+void SegmentStore::decide(const QueuePtr& queue, const std::vector<AppendQueue::Decision>& decisions,
+                          const std::optional<Error>& error) {
+  for (const auto& decision : decisions) {
+    const auto at = queue->waiting.find(decision.ticket);
+    REELFS_ASSERT(at != queue->waiting.end());
+    const auto pending = at->second.pending;
+    queue->waiting.erase(at);
+    if (error) {
+      pending->answer(*error);
+    } else if (decision.outcome == AppendQueue::Outcome::written) {
+      pending->answer(decision.end);
+    } else if (decision.outcome == AppendQueue::Outcome::gap) {
+      pending->answer(Error(Errc::invalid, "the append leaves a gap: segment " +
+                                               std::to_string(queue->found.segment.value) + " ends at " +
+                                               std::to_string(queue->order.end()) + " here"));
+    } else {
+      pending->answer(queue->failure.value_or(Error(Errc::io, "an append before this one failed")));
+    }
+  }
+  if (queue->order.idle()) queue->failure.reset();
+}
+
+asio::awaitable<void> SegmentStore::write(UnderWay under_way, std::shared_ptr<Buffer> unit) {
+  const auto append = under_way.append();
+  const auto offset = under_way.offset();
+  Result<void> done = ok();
+  if (unit->size() >= kVerifyOnPoolBytes) {
+    auto verify = [bytes = std::as_const(*unit).span(), append, offset] {
+      return wire::verify_append_unit(bytes, append.segment, append.generation, offset);
+    };
+    done = co_await pool_.run(std::move(verify));
+  } else {
+    done = wire::verify_append_unit(unit->span(), append.segment, append.generation, offset);
+  }
+  if (done) {
+    auto& device = under_way.device();
+    const auto at = device.table().geometry().block_offset(append.block) + offset;
+    done = co_await device.file().write(at, unit->span());
+    crash_point("append.on_disk");
+  }
+  under_way.end(std::move(done));
+}
+
+void SegmentStore::finish_write(const QueuePtr& queue, const DeviceTable::Append& append,
+                                std::uint64_t offset, Result<void> outcome) {
+  --appends_under_way_;
+  const bool written = outcome.has_value();
+  if (!written && !queue->failure) queue->failure = std::move(outcome).error();
+  const auto decisions = queue->order.finish(offset, written);
+  const auto counted = device_of(queue->found).table().end_append(append, queue->order.end());
+  crash_point("append.counted");
+  std::optional<Error> refused;
+  if (written && !counted) refused = explain(counted.error(), queue->found.segment);
+  decide(queue, decisions, refused);
+  pump(queue);
+}
+
+}  // namespace reelfs::noded

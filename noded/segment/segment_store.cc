@@ -1,0 +1,342 @@
+#include "noded/segment/segment_store.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <utility>
+
+#include "common/async/timeout.h"
+#include "common/base/assert.h"
+#include "common/wire/record.h"
+#include "noded/device/device_file.h"
+#include "noded/segment/explain.h"
+
+namespace reelfs::noded {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::size_t kListStep = 256;
+constexpr Duration kDrainPause = 1ms;  // a write under way takes about as long
+constexpr Duration kDrainPauseLimit = 20ms;
+constexpr std::uint64_t kMaxFirstReadBytes = wire::kMaxRecordPayload + 4 * kPageBytes;
+
+}  // namespace
+
+SegmentStore::SegmentStore(asio::any_io_executor executor, const Clock& clock, BlockingPool& pool,
+                           Options options)
+    : clock_(clock), pool_(pool), options_(options), group_(executor) {}
+
+SegmentStore::~SegmentStore() = default;
+
+void SegmentStore::attach(ProcessTable& process, UnfilledTable& unfilled) {
+  process_ = &process;
+  unfilled_ = &unfilled;
+}
+
+Device& SegmentStore::add_device(std::unique_ptr<io::DiskFile> file, std::unique_ptr<DeviceTable> table) {
+  devices_.push_back(std::make_unique<Device>(std::move(file), std::move(table), options_.worker, group_));
+  return *devices_.back();
+}
+
+Device* SegmentStore::find_device(DeviceId device) {
+  for (const auto& candidate : devices_) {
+    if (candidate->id() == device) return candidate.get();
+  }
+  return nullptr;
+}
+
+std::vector<Device*> SegmentStore::devices() const {
+  std::vector<Device*> devices;
+  for (const auto& device : devices_) devices.push_back(device.get());
+  return devices;
+}
+
+Device& SegmentStore::device_of(const SegmentBlock& found) {
+  auto* device = find_device(found.address.device);
+  REELFS_ASSERT(device != nullptr);
+  return *device;
+}
+
+Result<SegmentBlock> SegmentStore::find(SegmentId segment) {
+  for (const auto& device : devices_) {
+    const auto block = device->table().find(segment);
+    if (!block) continue;
+    SegmentBlock found;
+    found.segment = segment;
+    found.address = {device->id(), *block};
+    found.slot = device->table().slot(*block);
+    if (found.slot.descriptor.segment == segment.value) return found;
+  }
+  return explain(Error(Errc::not_found), segment);
+}
+
+std::vector<SegmentBlock> SegmentStore::list() {
+  std::vector<SegmentBlock> blocks;
+  std::array<BlockSlot, kListStep> step;
+  for (const auto& device : devices_) {
+    std::uint32_t first = 0;
+    while (const auto count = device->table().copy_slots(first, step)) {
+      for (std::uint32_t i = 0; i < count; ++i) {
+        if (step[i].descriptor.state == BlockState::free) continue;
+        SegmentBlock found;
+        found.segment = SegmentId(step[i].descriptor.segment);
+        found.address = {device->id(), first + i};
+        found.slot = step[i];
+        blocks.push_back(found);
+      }
+      first += static_cast<std::uint32_t>(count);
+    }
+  }
+  return blocks;
+}
+
+Task<BlockAddress> SegmentStore::allocate(SegmentId segment, Generation generation, InodeId channel) {
+  if (!segment || !generation)
+    co_return Error(Errc::invalid, "a segment and its generation are numbered from 1");
+  Device* device = nullptr;
+  Result<std::uint32_t> block = Error(Errc::no_space);
+  const auto now_ns = clock_.wall().time_since_epoch().count();
+  {
+    const UnfilledTable::AllocationLock lock(*unfilled_);
+    for (const auto& candidate : devices_) {
+      if (const auto present = candidate->table().find(segment)) {
+        device = candidate.get();
+        block = *present;
+      }
+    }
+    std::uint32_t most_free = 0;
+    for (const auto& candidate : devices_) {
+      if (block) break;
+      const auto free = candidate->table().counts().free;
+      if (free <= most_free) continue;
+      most_free = free;
+      device = candidate.get();
+    }
+    if (!block && device != nullptr) {
+      block = device->table().allocate(segment, generation, channel, options_.worker, now_ns);
+    }
+  }
+  if (!block) co_return Error(block.error().code(), "no free block on this node");
+  const auto known = device->table().slot(block.value()).descriptor.generation;
+  if (generation.value < known) co_return explain(Error(Errc::stale_generation), segment);
+  if (generation.value > known) {
+    const auto end = device->table().slot(block.value()).end;
+    if (auto reopened = device->table().reopen(block.value(), segment, generation, end); !reopened) {
+      co_return explain(std::move(reopened).error(), segment);
+    }
+  }
+  REELFS_CO_TRY(co_await device->persist(block.value()));
+  co_return BlockAddress{device->id(), block.value()};
+}
+
+Task<void> SegmentStore::drain(SegmentBlock found, Deadline deadline) {
+  auto& table = device_of(found).table();
+  auto pause = kDrainPause;
+  for (;;) {
+    const auto slot = table.slot(found.address.block);
+    if (slot.in_flight == 0 || slot.descriptor.segment != found.segment.value) co_return ok();
+    if (deadline.left(clock_) <= Duration::zero()) {
+      co_return Error(Errc::timed_out,
+                      "writes of segment " + std::to_string(found.segment.value) + " do not end");
+    }
+    co_await sleep_for(pause);
+    pause = std::min(2 * pause, kDrainPauseLimit);
+  }
+}
+
+// docs/design/node.md, "Fencing": refuse, drain, sync the data, then write down how much of it counts.
+Task<SegmentStore::Fenced> SegmentStore::fence(SegmentId segment, Generation generation, Deadline deadline) {
+  REELFS_CO_TRY(const auto found, find(segment));
+  auto& device = device_of(found);
+  const auto block = found.address.block;
+  if (auto fenced = device.table().fence(block, segment, generation); !fenced) {
+    co_return explain(std::move(fenced).error(), segment);
+  }
+  REELFS_CO_TRY(co_await drain(found, deadline));
+  REELFS_CO_TRY(co_await device.sync());
+  auto length = device.table().settle_fence(block, segment, generation);
+  if (!length) co_return explain(std::move(length).error(), segment);
+  unfilled_->remove(found.address);
+  REELFS_CO_TRY(co_await device.persist(block));
+  REELFS_CO_TRY(co_await device.sync());
+  Fenced answer;
+  answer.address = found.address;
+  answer.length = length.value();
+  co_return answer;
+}
+
+Task<void> SegmentStore::cut(SegmentId segment, Generation generation, std::uint64_t length, After after,
+                             Deadline deadline) {
+  if (length % kPageBytes != 0)
+    co_return Error(Errc::invalid, "a segment's length is a whole number of pages");
+  REELFS_CO_TRY(const auto found, find(segment));
+  auto& device = device_of(found);
+  const auto block = found.address.block;
+  // A descriptor that calls bytes valid is written only behind those bytes.
+  if (after == After::sealed) {
+    REELFS_CO_TRY(co_await device.sync());
+  }
+  for (;;) {
+    auto done = after == After::sealed ? device.table().seal(block, segment, generation, length)
+                                       : device.table().reopen(block, segment, generation, length);
+    if (done) break;
+    if (done.error().code() != Errc::busy) co_return explain(std::move(done).error(), segment);
+    if (auto fenced = device.table().fence(block, segment, generation); !fenced) {
+      co_return explain(std::move(fenced).error(), segment);
+    }
+    REELFS_CO_TRY(co_await drain(found, deadline));
+    REELFS_CO_TRY(co_await device.sync());
+  }
+  unfilled_->remove(found.address);
+  REELFS_CO_TRY(co_await device.persist(block));
+  REELFS_CO_TRY(co_await device.sync());
+  co_return ok();
+}
+
+Task<void> SegmentStore::free(SegmentId segment, Deadline deadline) {
+  const auto present = find(segment);
+  if (!present) co_return ok();
+  const auto found = present.value();
+  auto& device = device_of(found);
+  const auto block = found.address.block;
+  process_->add(found.address);
+  for (;;) {
+    const auto freed = device.table().begin_free(block, segment, options_.worker);
+    if (freed) break;
+    if (freed.error().code() != Errc::busy) co_return ok();  // another worker freed it meanwhile
+    const auto known = Generation(device.table().slot(block).descriptor.generation);
+    if (!device.table().fence(block, segment, known)) continue;  // a newer generation came: look again
+    REELFS_CO_TRY(co_await drain(found, deadline));
+  }
+  unfilled_->remove(found.address);
+  group_.spawn(discard(device, block));
+  REELFS_CO_TRY(co_await device.persist(block));
+  co_return ok();
+}
+
+asio::awaitable<void> SegmentStore::discard(Device& device, std::uint32_t block) {
+  const auto geometry = device.table().geometry();
+  // Advice: a device that cannot do it keeps the old bytes, which name another segment and so never count.
+  (void)co_await device.file().discard(geometry.block_offset(block), geometry.block_bytes);
+  device.table().finish_free(block);
+  process_->remove({device.id(), block});
+}
+
+Task<void> SegmentStore::sync(std::vector<SegmentId> segments) {
+  std::vector<Device*> touched;
+  for (const auto segment : segments) {
+    REELFS_CO_TRY(const auto found, find(segment));
+    auto& device = device_of(found);
+    if (std::find(touched.begin(), touched.end(), &device) == touched.end()) touched.push_back(&device);
+  }
+  for (auto* device : touched) {
+    REELFS_CO_TRY(co_await device->sync());
+  }
+  co_return ok();
+}
+
+Task<SegmentStore::RecordPiece> SegmentStore::read(RecordRange range) {
+  REELFS_CO_TRY(const auto found, find(range.segment));
+  auto& device = device_of(found);
+  const auto end = found.slot.end;
+  const auto base = device.table().geometry().block_offset(found.address.block);
+  const auto header_at = round_down(range.record_offset, kPageBytes);
+  if (range.record_offset % wire::kRecordAlign != 0 || range.record_offset >= end || range.length == 0) {
+    co_return Error(Errc::invalid, "no record begins at " + std::to_string(range.record_offset) +
+                                       " of segment " + std::to_string(range.segment.value));
+  }
+  // One read brings it all where the wanted chunks are near the header, which is the usual case of a whole
+  // record.
+  const auto wanted = round_up(std::uint64_t{range.payload_offset} + range.length, wire::kChunkBytes);
+  const bool near = range.payload_offset < 2 * wire::kChunkBytes;
+  const auto want_end = range.record_offset + wire::kMaxHeaderBytes + (near ? wanted : 0);
+  const auto first_end = std::min(end, round_up(want_end, kPageBytes));
+  auto bytes = std::make_shared<Buffer>(std::min<std::uint64_t>(first_end - header_at, kMaxFirstReadBytes));
+  REELFS_CO_TRY(co_await device.file().read(base + header_at, bytes->span()));
+  const auto in_buffer = range.record_offset - header_at;
+  REELFS_CO_TRY(const auto record, wire::decode_record_header(bytes->span().subspan(in_buffer)));
+  const auto& header = record.header;
+  if (header.segment != range.segment.value || header.segment_offset != range.record_offset) {
+    co_return Error(Errc::corrupt, "the record at " + std::to_string(range.record_offset) + " of segment " +
+                                       std::to_string(range.segment.value) +
+                                       " is addressed to another place");
+  }
+  if (range.payload_offset >= header.payload_bytes)
+    co_return Error(Errc::invalid, "the range lies beyond the record");
+  const auto last =
+      std::min(std::uint64_t{range.payload_offset} + range.length, std::uint64_t{header.payload_bytes}) - 1;
+  RecordPiece piece;
+  piece.header_bytes = header.header_bytes;
+  piece.first_chunk = range.payload_offset / header.chunk_bytes;
+  const auto last_chunk = static_cast<std::uint32_t>(last / header.chunk_bytes);
+  const auto chunks_begin = std::uint64_t{piece.first_chunk} * header.chunk_bytes;
+  const auto chunks_end = std::uint64_t{last_chunk} * header.chunk_bytes + record.chunk_length(last_chunk);
+  piece.size = header.header_bytes + (chunks_end - chunks_begin);
+  const auto payload_at = std::uint64_t{range.record_offset} + header.header_bytes;
+  if (payload_at + chunks_end > end)
+    co_return Error(Errc::corrupt, "the record reaches beyond the segment's end");
+  if (piece.first_chunk == 0 && payload_at + chunks_end <= header_at + bytes->size()) {
+    piece.begin = in_buffer;
+    piece.bytes = std::move(bytes);
+    co_return piece;
+  }
+  // The chunks are read into their own buffer behind a page of room, and the header is put right before them.
+  const auto chunk_at = payload_at + chunks_begin;
+  const auto read_at = round_down(chunk_at, kPageBytes);
+  const auto read_end = round_up(payload_at + chunks_end, kPageBytes);
+  auto whole = std::make_shared<Buffer>(kPageBytes + (read_end - read_at));
+  REELFS_CO_TRY(co_await device.file().read(base + read_at, whole->span().subspan(kPageBytes)));
+  piece.begin = kPageBytes + (chunk_at - read_at) - header.header_bytes;
+  const auto header_bytes = bytes->span().subspan(in_buffer, header.header_bytes);
+  std::copy(header_bytes.begin(), header_bytes.end(), whole->span().subspan(piece.begin).begin());
+  piece.bytes = std::move(whole);
+  co_return piece;
+}
+
+Task<void> SegmentStore::adopt_block(BlockAddress address, WorkerId dead, std::size_t& released) {
+  auto* device = find_device(address.device);
+  if (device == nullptr || address.block >= device->table().geometry().block_count) co_return ok();
+  const auto slot = device->table().disown(address.block, dead);
+  if (!slot) co_return ok();
+  ++released;
+  if (slot->descriptor.state != BlockState::open || slot->descriptor.fenced == 1) co_return ok();
+  // The dead worker may have written more than it came to count. What is whole is kept: nobody was told of
+  // it, and nobody is hurt.
+  auto known = slot->descriptor;
+  known.length = slot->end;
+  REELFS_CO_TRY(const auto walked,
+                co_await find_block_end(device->file(), device->table().geometry(), address.block, known));
+  const SegmentId segment(slot->descriptor.segment);
+  if (!device->table().extend_end(address.block, segment, slot->end, walked.end)) co_return ok();
+  UnfilledTable::Entry entry;
+  entry.segment = segment.value;
+  entry.length = walked.end;
+  entry.device = address.device.value;
+  entry.block = address.block;
+  unfilled_->put(entry);
+  co_return ok();
+}
+
+Task<std::size_t> SegmentStore::adopt(ProcessTable& dead) {
+  const auto worker = dead.worker();
+  std::size_t released = 0;
+  auto blocks = dead.blocks();
+  if (dead.overflowed()) {
+    for (const auto& device : devices_) {
+      for (const auto block : device->table().owned_by(worker)) blocks.push_back({device->id(), block});
+    }
+  }
+  for (const auto address : blocks) {
+    REELFS_CO_TRY(co_await adopt_block(address, worker, released));
+  }
+  for (const auto& device : devices_) {
+    device->table().release_pages(worker);
+    REELFS_CO_TRY(co_await device->persist_all());
+  }
+  co_return released;
+}
+
+asio::awaitable<void> SegmentStore::stop() { co_await group_.stop(); }
+
+}  // namespace reelfs::noded

@@ -1,0 +1,151 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "common/async/blocking_pool.h"
+#include "common/async/task.h"
+#include "common/async/task_group.h"
+#include "common/base/buffer.h"
+#include "common/base/clock.h"
+#include "common/base/ids.h"
+#include "noded/segment/append_queue.h"
+#include "noded/segment/device.h"
+#include "noded/shm/process_table.h"
+#include "noded/shm/unfilled_table.h"
+
+namespace reelfs::noded {
+
+/// A segment's copy on this node, whichever process took its block.
+struct SegmentBlock {
+  SegmentId segment;
+  BlockAddress address;
+  BlockSlot slot;
+};
+
+/// The segments of a node as one of its worker processes serves them: taking blocks, appending, reading,
+/// fencing, freeing.
+///
+/// State that outlives the process is in the device tables; here is only what is under way. Runs on one loop;
+/// `stop()` before destroying. Design: docs/design/node.md, "A segment's copy".
+class SegmentStore {
+ public:
+  struct Options {
+    WorkerId worker;
+    std::size_t window = 8;  // writes under way at once on one segment
+  };
+
+  /// @param pool  computes checksums of large appends
+  SegmentStore(asio::any_io_executor executor, const Clock& clock, BlockingPool& pool, Options options);
+  ~SegmentStore();
+  SegmentStore(const SegmentStore&) = delete;
+  SegmentStore& operator=(const SegmentStore&) = delete;
+
+  /// The node's shared tables, before anything else is asked. They outlive the store.
+  void attach(ProcessTable& process, UnfilledTable& unfilled);
+  Device& add_device(std::unique_ptr<io::DiskFile> file, std::unique_ptr<DeviceTable> table);
+  Device* find_device(DeviceId device);
+  std::vector<Device*> devices() const;
+
+  /// The copy of a segment here. @errors not_found
+  Result<SegmentBlock> find(SegmentId segment);
+  /// Every block that is not free.
+  std::vector<SegmentBlock> list();
+
+  /// Takes a block for a new segment from the device with most free blocks, and writes its descriptor. Asked
+  /// again for a segment that has one, it answers with that.
+  /// @errors no_space, stale_generation, io
+  Task<BlockAddress> allocate(SegmentId segment, Generation generation, InodeId channel);
+
+  struct Fenced {
+    BlockAddress address;
+    std::uint64_t length = 0;  // of what is valid here, on stable storage
+  };
+  /// From now on no lower generation appends, here or through another worker; durable when it returns.
+  /// @errors not_found, stale_generation, timed_out (a write under way does not end), io
+  Task<Fenced> fence(SegmentId segment, Generation generation, Deadline deadline);
+
+  enum class After {
+    sealed,    // closed for ever
+    reopened,  // ready for a writer of this generation
+  };
+  /// Cuts the copy to `length`; durable when it returns. Repeating it is safe.
+  /// @errors not_found, stale_generation, invalid (the copy is shorter), timed_out, io
+  Task<void> cut(SegmentId segment, Generation generation, std::uint64_t length, After after,
+                 Deadline deadline);
+
+  /// Gives the block back; its space is handed to the device in the background before it is taken again. What
+  /// is not here is freed.
+  /// @errors timed_out, io
+  Task<void> free(SegmentId segment, Deadline deadline);
+
+  /// Writes an append unit (wire/record.h) at `offset`. Appends of one segment that are under way together
+  /// are written together and answered in order; one that is there already is answered at once.
+  /// @return the end of this append: every byte before it is written
+  /// @errors not_found, stale_generation, no_space, busy, corrupt, io; invalid (a gap, an overlap, not whole
+  /// pages)
+  Task<std::uint64_t> append(SegmentId segment, Generation generation, std::uint64_t offset, Buffer unit);
+  /// What was acknowledged of these segments is on stable storage. @errors not_found, io
+  Task<void> sync(std::vector<SegmentId> segments);
+
+  struct RecordRange {
+    SegmentId segment;
+    std::uint32_t record_offset = 0;
+    std::uint32_t payload_offset = 0;
+    std::uint32_t length = 0;
+  };
+  struct RecordPiece {
+    std::shared_ptr<Buffer> bytes;
+    std::size_t begin = 0;  // header and chunk table, then whole chunks from first_chunk on
+    std::size_t size = 0;
+    std::uint32_t header_bytes = 0;
+    std::uint32_t first_chunk = 0;
+  };
+  /// The chunks of a record that hold a range of its payload, as they stand on disk; the reader compares the
+  /// checksums.
+  /// @errors not_found, invalid (beyond the record), corrupt (no such record there), io
+  Task<RecordPiece> read(RecordRange range);
+
+  /// Releases what a dead worker had: its blocks stay open, their ends found anew, with nobody as owner; what
+  /// it was discarding is free; table pages it was writing are written. Any worker may do it; one is enough.
+  /// @return blocks released
+  Task<std::size_t> adopt(ProcessTable& dead);
+
+  std::size_t appends_under_way() const { return appends_under_way_; }
+  asio::awaitable<void> stop();
+
+ private:
+  struct Queue;
+  class UnderWay;
+  using QueuePtr = std::shared_ptr<Queue>;
+
+  Device& device_of(const SegmentBlock& found);
+  void pump(const QueuePtr& queue);
+  void decide(const QueuePtr& queue, const std::vector<AppendQueue::Decision>& decisions,
+              const std::optional<Error>& error);
+  void finish_write(const QueuePtr& queue, const DeviceTable::Append& append, std::uint64_t offset,
+                    Result<void> outcome);
+  asio::awaitable<void> write(UnderWay under_way, std::shared_ptr<Buffer> unit);
+  asio::awaitable<void> discard(Device& device, std::uint32_t block);
+  Task<void> drain(SegmentBlock found, Deadline deadline);
+  Task<void> adopt_block(BlockAddress address, WorkerId dead, std::size_t& released);
+
+  const Clock& clock_;
+  BlockingPool& pool_;
+  const Options options_;
+  ProcessTable* process_ = nullptr;
+  UnfilledTable* unfilled_ = nullptr;
+  std::vector<std::unique_ptr<Device>> devices_;
+  std::unordered_map<SegmentId, QueuePtr> queues_;  // of segments with appends under way
+  AppendQueue::Ticket last_ticket_ = 0;
+  std::size_t appends_under_way_ = 0;
+  TaskGroup group_;  // last: stopped before what its coroutines use goes
+};
+
+}  // namespace reelfs::noded
