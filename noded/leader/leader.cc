@@ -1,0 +1,258 @@
+#include "noded/leader/leader.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "common/async/timeout.h"
+#include "common/observe/log.h"
+#include "noded/shm/crash_point.h"
+
+namespace reelfs::noded {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::uint32_t kMinUnfilled = 1024;
+constexpr std::uint32_t kMaxUnfilled = 65536;
+constexpr Duration kInitialisePause = 10ms;
+
+spdlog::logger& log() {
+  static auto& instance = logger("noded.leader");
+  return instance;
+}
+
+/// Keeps a name in a set for a scope, however that ends.
+template <class Key>
+class Marked {
+ public:
+  Marked(std::set<Key>& set, Key key) : set_(set), key_(std::move(key)) { set_.insert(key_); }
+  ~Marked() { set_.erase(key_); }
+  Marked(const Marked&) = delete;
+  Marked& operator=(const Marked&) = delete;
+
+ private:
+  std::set<Key>& set_;
+  const Key key_;
+};
+
+}  // namespace
+
+Leader::Leader(NodeState& state, const Clock& clock, std::vector<std::filesystem::path> devices)
+    : state_(state), clock_(clock), paths_(std::move(devices)) {}
+
+Task<void> Leader::start() {
+  if (!state_.attached()) {
+    if (const auto incarnation = state_.node_is_alive()) {
+      REELFS_CO_TRY(co_await take_over(*incarnation));
+    } else {
+      REELFS_CO_TRY(co_await make_anew());
+    }
+  }
+  for (auto* device : state_.store.devices()) {
+    DeviceStatus status;
+    status.path = device->table().path();
+    status.state = DeviceStatus::State::online;
+    status.device = device->id();
+    status.uuid = device->table().uuid();
+    const bool known = std::any_of(statuses_.begin(), statuses_.end(),
+                                   [&](const DeviceStatus& other) { return other.path == status.path; });
+    if (!known) statuses_.push_back(std::move(status));
+  }
+  co_await release_dead();
+  co_await bring_up_missing();
+  log().info("leading node={} worker={} devices={}", state_.identity.node_name, state_.identity.worker.value,
+             state_.store.devices().size());
+  co_return ok();
+}
+
+Task<void> Leader::make_anew() {
+  for (const auto& name : state_.own_areas(state_.names.prefix())) {
+    log().info("shared memory of a dead node removed name={}", name);
+    remove_shm(name);
+  }
+  crash_point("leader.removed");
+  state_.incarnation = Uuid::random();
+  std::uint32_t blocks = 0;
+  std::vector<BroughtUp> brought_up;
+  for (const auto& path : paths_) {
+    auto device = co_await bring_up_device(state_.identity, state_.incarnation, path, state_.open_device);
+    if (device.table) blocks += device.table->geometry().block_count;
+    brought_up.push_back(std::move(device));
+  }
+  crash_point("leader.devices");
+  const auto& identity = state_.identity;
+  REELFS_CO_TRY(auto unfilled,
+                UnfilledTable::create(state_.names.unfilled(), identity.cluster, state_.incarnation,
+                                      std::clamp(blocks, kMinUnfilled, kMaxUnfilled)));
+  state_.unfilled = std::move(unfilled);
+  // Last: from here on the shared memory counts as that of a living node.
+  REELFS_CO_TRY(auto process, ProcessTable::create(state_.names.process(identity.worker), identity.cluster,
+                                                   state_.incarnation, identity.worker, identity.process));
+  state_.process = std::move(process);
+  crash_point("leader.process");
+  state_.store.attach(*state_.process, *state_.unfilled);
+  for (auto& device : brought_up) {
+    statuses_.push_back(device.status);
+    if (!device.table) continue;
+    auto& added = state_.store.add_device(std::move(device.file), std::move(device.table));
+    if (auto written = co_await added.persist_all(); !written) {
+      log().error("block table not repaired device={} why=\"{}\"", added.table().path(),
+                  written.error().describe());
+    }
+  }
+  note_unfilled();
+  co_return ok();
+}
+
+void Leader::note_unfilled() {
+  for (const auto& found : state_.store.list()) {
+    if (found.slot.descriptor.state != BlockState::open || found.slot.descriptor.fenced == 1) continue;
+    UnfilledTable::Entry entry;
+    entry.segment = found.segment.value;
+    entry.length = found.slot.end;
+    entry.device = found.address.device.value;
+    entry.block = found.address.block;
+    state_.unfilled->put(entry);
+  }
+}
+
+Task<void> Leader::take_over(Uuid incarnation) {
+  log().info("adopting the shared memory of the running node incarnation={}", incarnation.to_string());
+  const auto& identity = state_.identity;
+  NodeAreas areas;
+  areas.incarnation = incarnation;
+  areas.unfilled_shm = state_.names.unfilled();
+  areas.process_shm = state_.names.process(identity.worker);
+  for (const auto& name : state_.own_areas(state_.names.prefix() + "dev-")) {
+    auto table = DeviceTable::attach(name, identity.cluster, incarnation);
+    if (!table) {
+      log().warn("shared memory left alone name={} why=\"{}\"", name, table.error().describe());
+      continue;
+    }
+    NodeAreas::DeviceArea area;
+    area.device = table.value()->device();
+    area.shm_name = name;
+    area.path = table.value()->path();
+    areas.devices.push_back(std::move(area));
+  }
+  // Whoever had our number before: its area is kept until its blocks are released, which needs the devices.
+  const auto predecessor = ProcessTable::attach(areas.process_shm, identity.cluster, incarnation);
+  if (predecessor && is_alive(predecessor.value()->process())) {
+    co_return Error(Errc::exists, "worker " + std::to_string(identity.worker.value) +
+                                      " runs already as process " +
+                                      std::to_string(predecessor.value()->process().pid));
+  }
+  if (!predecessor) {
+    REELFS_CO_TRY(const auto created, ProcessTable::create(areas.process_shm, identity.cluster, incarnation,
+                                                           identity.worker, identity.process));
+  }
+  REELFS_CO_TRY(attach_areas(state_, areas));
+  co_return co_await release_predecessor(identity.worker, identity.process);
+}
+
+/// Where the worker's process shared memory is a dead process's, releases its blocks and makes it anew for
+/// the successor.
+Task<void> Leader::release_predecessor(WorkerId worker, ProcessIdentity successor) {
+  const auto name = state_.names.process(worker);
+  const auto& identity = state_.identity;
+  const auto present = ProcessTable::attach(name, identity.cluster, state_.incarnation);
+  if (present && present.value()->process() == successor) co_return ok();
+  if (present && is_alive(present.value()->process())) {
+    co_return Error(Errc::exists, "worker " + std::to_string(worker.value) + " runs already as process " +
+                                      std::to_string(present.value()->process().pid));
+  }
+  if (present) {
+    REELFS_CO_TRY(co_await adopt(name));
+  }
+  REELFS_CO_TRY(auto created,
+                ProcessTable::create(name, identity.cluster, state_.incarnation, worker, successor));
+  if (worker == identity.worker) {
+    state_.process = std::move(created);
+    state_.store.attach(*state_.process, *state_.unfilled);
+  }
+  co_return ok();
+}
+
+Task<void> Leader::adopt(std::string process_shm) {
+  while (adopting_.contains(process_shm)) co_await sleep_for(kInitialisePause);
+  const Marked<std::string> adopting(adopting_, process_shm);
+  const auto dead = ProcessTable::attach(process_shm, state_.identity.cluster, state_.incarnation);
+  if (!dead || is_alive(dead.value()->process())) co_return ok();
+  REELFS_CO_TRY(const auto released, co_await state_.store.adopt(*dead.value()));
+  log().info("released what a dead worker had worker={} pid={} blocks={}", dead.value()->worker().value,
+             dead.value()->process().pid, released);
+  crash_point("leader.adopted");
+  remove_shm(process_shm);
+  co_return ok();
+}
+
+asio::awaitable<void> Leader::release_dead() {
+  for (const auto& name : state_.own_areas(state_.names.process_prefix())) {
+    const auto process = ProcessTable::attach(name, state_.identity.cluster, state_.incarnation);
+    if (!process || is_alive(process.value()->process())) continue;
+    if (const auto released = co_await adopt(name); !released) {
+      log().error("blocks of a dead worker not released name={} why=\"{}\"", name,
+                  released.error().describe());
+    }
+  }
+}
+
+asio::awaitable<void> Leader::bring_up_missing() {
+  for (const auto& path : paths_) {
+    const bool known = std::any_of(statuses_.begin(), statuses_.end(),
+                                   [&](const DeviceStatus& status) { return status.path == path; });
+    if (known) continue;
+    auto device = co_await bring_up_device(state_.identity, state_.incarnation, path, state_.open_device);
+    statuses_.push_back(device.status);
+    if (device.table) state_.store.add_device(std::move(device.file), std::move(device.table));
+  }
+}
+
+Task<NodeAreas> Leader::join(Joining joining) {
+  if (joining.first) {
+    REELFS_CO_TRY(co_await release_predecessor(joining.worker, joining.process));
+    log().info("worker joined worker={} pid={}", joining.worker.value, joining.process.pid);
+  }
+  NodeAreas areas;
+  areas.incarnation = state_.incarnation;
+  areas.leader_pid = state_.identity.process.pid;
+  areas.process_shm = state_.names.process(joining.worker);
+  areas.unfilled_shm = state_.names.unfilled();
+  for (auto* device : state_.store.devices()) {
+    NodeAreas::DeviceArea area;
+    area.device = device->id();
+    area.shm_name = device->table().name();
+    area.path = device->table().path();
+    areas.devices.push_back(std::move(area));
+  }
+  co_return areas;
+}
+
+Task<void> Leader::initialise_device(NewDevice device) {
+  const auto status_of = [&] {
+    return std::find_if(statuses_.begin(), statuses_.end(),
+                        [&](const DeviceStatus& status) { return status.path == device.path; });
+  };
+  if (status_of() == statuses_.end()) {
+    co_return Error(Errc::not_found,
+                    device.path.string() + " is not a device of node " + state_.identity.node_name);
+  }
+  while (initialising_.contains(device.path)) co_await sleep_for(kInitialisePause);
+  if (status_of()->state == DeviceStatus::State::online) {
+    if (status_of()->uuid == device.uuid && status_of()->device == device.device) co_return ok();
+    co_return Error(Errc::exists, device.path.string() + " is initialised as device " +
+                                      std::to_string(status_of()->device.value));
+  }
+  const Marked<std::filesystem::path> initialising(initialising_, device.path);
+  const auto now_ns = clock_.wall().time_since_epoch().count();
+  REELFS_CO_TRY(co_await initialise_blank_device(state_.identity, device, now_ns, state_.open_device));
+  auto brought_up =
+      co_await bring_up_device(state_.identity, state_.incarnation, device.path, state_.open_device);
+  *status_of() = brought_up.status;
+  if (!brought_up.table) co_return Error(Errc::io, brought_up.status.reason);
+  state_.store.add_device(std::move(brought_up.file), std::move(brought_up.table));
+  co_return ok();
+}
+
+}  // namespace reelfs::noded

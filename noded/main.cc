@@ -1,0 +1,130 @@
+#include <csignal>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <CLI/CLI.hpp>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include "common/async/blocking_pool.h"
+#include "common/async/task_group.h"
+#include "common/observe/log.h"
+#include "noded/worker/node_config.h"
+#include "noded/worker/worker.h"
+
+namespace {
+
+using namespace reelfs;
+
+constexpr std::size_t kChecksumThreads = 2;
+constexpr std::size_t kThreadsPerDevice =
+    8;  // calls under way at once on one device; a slow one holds up no other
+
+/// A pool for each device that is opened.
+class DevicePools {
+ public:
+  Result<std::unique_ptr<io::DiskFile>> open(const std::filesystem::path& path) {
+    auto& pool = pools_[path];
+    if (!pool) pool = std::make_unique<BlockingPool>(kThreadsPerDevice, "device");
+    return io::open_disk_file(path, io::DiskFileMode::read_write, *pool);
+  }
+
+ private:
+  std::map<std::filesystem::path, std::unique_ptr<BlockingPool>> pools_;
+};
+
+struct Arguments {
+  std::filesystem::path config;
+  std::uint32_t worker = 0;
+};
+
+/// Runs the worker until a signal or its failure, then stops it.
+class Process {
+ public:
+  Process(asio::io_context& context, noded::Worker& worker)
+      : worker_(worker), signals_(context, SIGTERM, SIGINT), running_(context.get_executor()) {}
+
+  asio::awaitable<void> run() {
+    running_.spawn(run_worker());
+    (void)co_await signals_.async_wait(asio::as_tuple(asio::use_awaitable));
+    if (!failure_) logger("noded").info("stopping");
+    co_await running_.stop();
+    co_await worker_.stop();
+  }
+  const std::optional<Error>& failure() const { return failure_; }
+
+ private:
+  asio::awaitable<void> run_worker() {
+    const auto ended = co_await worker_.run();
+    if (ended.has_error()) failure_ = ended.error();
+    signals_.cancel();
+  }
+
+  noded::Worker& worker_;
+  asio::signal_set signals_;
+  TaskGroup running_;
+  std::optional<Error> failure_;
+};
+
+Result<void> run(const Arguments& arguments) {
+  REELFS_TRY(const auto config, noded::load_node_config(arguments.config));
+  if (arguments.worker > config.workers) {
+    return Error(Errc::bad_config,
+                 "node " + config.name + " has workers 1 to " + std::to_string(config.workers));
+  }
+  REELFS_TRY(init_logging(config.log, "noded"));
+  std::shared_ptr<const rpc::TlsContext> tls;
+  if (!config.tls.empty()) {
+    REELFS_TRY(tls, rpc::TlsContext::load(config.tls));
+  }
+  DevicePools device_pools;
+  BlockingPool checksum_pool(kChecksumThreads, "checksum");
+  const SystemClock clock;
+  asio::io_context context(1);
+  noded::Worker::Options options;
+  options.identity.cluster = config.cluster;
+  options.identity.node_name = config.name;
+  options.identity.worker = WorkerId(arguments.worker);
+  options.identity.process = noded::ProcessIdentity::self();
+  options.rack = config.rack;
+  options.indexes = config.indexes;
+  options.host = config.host;
+  options.internal_port = static_cast<std::uint16_t>(config.internal_port);
+  options.devices = config.devices;
+  options.tls = tls;
+  options.open_device = [&device_pools](const std::filesystem::path& path) {
+    return device_pools.open(path);
+  };
+  noded::Worker worker(context, clock, checksum_pool, std::move(options));
+  Process process(context, worker);
+  TaskGroup main_group(context.get_executor());
+  main_group.spawn(process.run());
+  context.run();
+  if (process.failure()) return *process.failure();
+  return ok();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("A worker process of a reelfs storage node");
+  Arguments arguments;
+  app.add_option("--config", arguments.config, "The node's configuration file")->required();
+  app.add_option("--worker", arguments.worker, "Which of the node's workers to be, from 1")
+      ->required()
+      ->check(CLI::Range(1, 1024));
+  app.set_version_flag("--version", "noded " REELFS_VERSION);
+  CLI11_PARSE(app, argc, argv);
+  const auto done = run(arguments);
+  if (done) return 0;
+  std::fprintf(stderr, "noded: %s\n", done.error().describe().c_str());
+  return 1;
+}

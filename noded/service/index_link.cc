@@ -1,0 +1,201 @@
+#include "noded/service/index_link.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/async/timeout.h"
+#include "common/observe/log.h"
+#include "common/wire/node.pb.h"
+
+namespace reelfs::noded {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr Duration kCallLimit = 2s;
+constexpr Duration kRetryPause = 250ms;
+constexpr Duration kFreeLimit = 10s;
+constexpr std::chrono::milliseconds kShortestHeartbeat{50};
+constexpr std::chrono::milliseconds kLongestHeartbeat{
+    1000};  // the index is to know of load and health within a second
+
+spdlog::logger& log() {
+  static auto& instance = logger("noded.index");
+  return instance;
+}
+
+wire::State to_wire(DeviceStatus::State state) {
+  switch (state) {
+    case DeviceStatus::State::online:
+      return wire::STATE_ONLINE;
+    case DeviceStatus::State::blank:
+      return wire::STATE_BLANK;
+    case DeviceStatus::State::foreign:
+      return wire::STATE_FOREIGN;
+    case DeviceStatus::State::failed:
+      return wire::STATE_FAILED;
+  }
+  return wire::STATE_UNKNOWN;
+}
+
+void fill_device(const DeviceStatus& status, std::uint32_t node, SegmentStore& store,
+                 wire::DeviceInfo& info) {
+  info.set_device(status.device.value);
+  if (!status.uuid.is_nil()) info.set_uuid(status.uuid.raw());
+  info.set_node(node);
+  info.set_path(status.path.string());
+  info.set_state(to_wire(status.state));
+  info.set_reason(status.reason);
+  auto* device = status.state == DeviceStatus::State::online ? store.find_device(status.device) : nullptr;
+  if (device == nullptr) return;
+  const auto counts = device->table().counts();
+  info.set_block_bytes(device->table().geometry().block_bytes);
+  info.set_blocks(counts.blocks);
+  info.set_free_blocks(counts.free);
+  info.set_open_blocks(counts.open);
+  info.set_sealed_blocks(counts.sealed);
+}
+
+void fill_status(const NodeIdentity& identity, const IndexLink::Situation& situation, std::uint32_t node,
+                 SegmentStore& store, wire::WorkerStatus& status) {
+  status.set_worker(identity.worker.value);
+  status.mutable_endpoint()->set_host(situation.endpoint.host);
+  status.mutable_endpoint()->set_port(situation.endpoint.port);
+  status.set_pid(identity.process.pid);
+  status.set_leader(situation.leader);
+  status.set_appends_in_flight(static_cast<std::uint32_t>(store.appends_under_way()));
+  if (!situation.leader) return;
+  for (const auto& device : situation.devices) fill_device(device, node, store, *status.add_devices());
+}
+
+}  // namespace
+
+IndexLink::IndexLink(asio::io_context& context, const Clock& clock, NodeIdentity identity, Options options,
+                     SegmentStore& store, UnfilledTable& unfilled, std::function<Situation()> situation)
+    : clock_(clock),
+      identity_(std::move(identity)),
+      options_(std::move(options)),
+      store_(store),
+      unfilled_(unfilled),
+      situation_(std::move(situation)),
+      incarnation_(Uuid::random()) {
+  for (const auto& endpoint : options_.indexes) {
+    clients_.push_back(std::make_unique<rpc::Client>(context, clock, endpoint, options_.client));
+  }
+}
+
+IndexLink::~IndexLink() = default;
+
+void IndexLink::changed() { wake_.set(); }
+
+asio::awaitable<void> IndexLink::stop() {
+  for (const auto& client : clients_) co_await client->stop();
+}
+
+Deadline IndexLink::call_deadline() const { return Deadline::after(clock_, kCallLimit); }
+
+void IndexLink::learn_epoch(std::uint64_t epoch) {
+  if (epoch == 0) return;
+  (void)unfilled_.observe_epoch(Epoch(epoch));
+  for (const auto& client : clients_) client->set_epoch(unfilled_.epoch());
+}
+
+namespace {
+
+Task<void> wait_for(Event& event) {
+  (void)co_await event.wait();
+  co_return ok();
+}
+
+}  // namespace
+
+asio::awaitable<void> IndexLink::pause(Duration duration) {
+  (void)co_await with_timeout(clock_, Deadline::after(clock_, duration), wait_for(wake_));
+}
+
+asio::awaitable<void> IndexLink::run() {
+  std::string last_trouble;
+  for (std::size_t next = 0;; next = (next + 1) % clients_.size()) {
+    auto& index = *clients_[next];
+    const auto ended = co_await stay_in_touch(index);
+    // Said once for each reason: an index that is away for a night is one event.
+    if (ended.has_error() && last_trouble != ended.error().describe()) {
+      last_trouble = ended.error().describe();
+      log().warn("index not reachable, trying on index={} why=\"{}\"", index.endpoint().to_string(),
+                 last_trouble);
+    }
+    co_await sleep_for(kRetryPause);
+  }
+}
+
+/// Returns why it lost touch.
+Task<void> IndexLink::stay_in_touch(rpc::Client& index) {
+  REELFS_CO_TRY(co_await register_worker(index));
+  for (;;) {
+    co_await pause(heartbeat_);
+    REELFS_CO_TRY(co_await heartbeat(index));
+  }
+}
+
+Task<void> IndexLink::register_worker(rpc::Client& index) {
+  wire::RegisterWorkerRequest request;
+  request.set_cluster(identity_.cluster.raw());
+  request.set_node_name(identity_.node_name);
+  request.set_rack(options_.rack);
+  request.set_incarnation(incarnation_.raw());
+  fill_status(identity_, situation_(), node_, store_, *request.mutable_status());
+  REELFS_CO_TRY(const auto reply, co_await index.call_for<wire::RegisterWorkerReply>(
+                                      wire::Method::register_worker, request, call_deadline()));
+  if (reply.cluster() != identity_.cluster.raw()) {
+    co_return Error(Errc::bad_config, index.endpoint().to_string() + " serves another cluster");
+  }
+  node_ = reply.node();
+  const std::chrono::milliseconds asked(reply.heartbeat_ms());
+  if (asked.count() > 0) heartbeat_ = std::clamp(asked, kShortestHeartbeat, kLongestHeartbeat);
+  learn_epoch(reply.epoch());
+  log().info("registered index={} node={} epoch={} heartbeat_ms={}", index.endpoint().to_string(), node_,
+             reply.epoch(), heartbeat_.count());
+  co_return ok();
+}
+
+Task<void> IndexLink::heartbeat(rpc::Client& index) {
+  wire::HeartbeatRequest request;
+  request.set_node(node_);
+  request.set_incarnation(incarnation_.raw());
+  fill_status(identity_, situation_(), node_, store_, *request.mutable_status());
+  REELFS_CO_TRY(const auto reply, co_await index.call_for<wire::HeartbeatReply>(wire::Method::heartbeat,
+                                                                                request, call_deadline()));
+  learn_epoch(reply.epoch());
+  if (reply.register_again()) co_return co_await register_worker(index);
+  if (reply.report_blocks() && situation_().leader) co_return co_await report_blocks(index);
+  co_return ok();
+}
+
+Task<void> IndexLink::report_blocks(rpc::Client& index) {
+  wire::ReportBlocksRequest request;
+  request.set_node(node_);
+  for (const auto& found : store_.list()) {
+    auto& block = *request.add_blocks();
+    block.set_device(found.address.device.value);
+    block.set_block(found.address.block);
+    block.set_segment(found.segment.value);
+    block.set_generation(found.slot.descriptor.generation);
+    block.set_length(found.slot.end);
+    block.set_sealed(found.slot.descriptor.state == BlockState::sealed);
+  }
+  log().info("reporting blocks index={} blocks={}", index.endpoint().to_string(), request.blocks_size());
+  REELFS_CO_TRY(const auto reply, co_await index.call_for<wire::ReportBlocksReply>(
+                                      wire::Method::report_blocks, request, call_deadline()));
+  for (const auto& block : reply.free()) {
+    const SegmentId segment(block.segment());
+    const BlockAddress address{DeviceId(block.device()), block.block()};
+    const auto found = store_.find(segment);
+    if (!found || found.value().address != address) continue;  // gone or taken anew since the report
+    log().info("freeing a block that the index does not know segment={} device={} block={}", segment.value,
+               address.device.value, address.block);
+    REELFS_CO_TRY(co_await store_.free(segment, Deadline::after(clock_, kFreeLimit)));
+  }
+  co_return ok();
+}
+
+}  // namespace reelfs::noded

@@ -1,0 +1,169 @@
+#include "noded/service/node_service.h"
+
+#include <algorithm>
+#include <chrono>
+#include <unordered_map>
+#include <utility>
+
+#include "common/observe/log.h"
+#include "common/wire/node.pb.h"
+#include "common/wire/record.h"
+
+namespace reelfs::noded {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr Duration kLongestOperation = 60s;  // a request without a deadline does not wait longer either
+constexpr std::uint32_t kMaxReadBytes = wire::kMaxRecordPayload;
+
+spdlog::logger& log() {
+  static auto& instance = logger("noded.service");
+  return instance;
+}
+
+/// Commands of the active index server, which an earlier one must not give any more.
+bool is_index_command(wire::Method method) {
+  return method >= wire::Method::initialise_device && method <= wire::Method::free_segment;
+}
+
+}  // namespace
+
+NodeService::NodeService(Uuid cluster, const Clock& clock, SegmentStore& store, UnfilledTable& unfilled,
+                         Hooks hooks)
+    : cluster_(cluster), clock_(clock), store_(store), unfilled_(unfilled), hooks_(std::move(hooks)) {}
+
+NodeService::Operation NodeService::operation_of(wire::Method method) {
+  static const std::unordered_map<wire::Method, Operation> operations = {
+      {wire::Method::initialise_device, &NodeService::initialise_device},
+      {wire::Method::allocate_block, &NodeService::allocate_block},
+      {wire::Method::fence_segment, &NodeService::fence_segment},
+      {wire::Method::seal_segment, &NodeService::seal_segment},
+      {wire::Method::free_segment, &NodeService::free_segment},
+      {wire::Method::append, &NodeService::append},
+      {wire::Method::sync_segments, &NodeService::sync_segments},
+      {wire::Method::read_record, &NodeService::read_record},
+  };
+  const auto found = operations.find(method);
+  return found == operations.end() ? nullptr : found->second;
+}
+
+Deadline NodeService::bounded(const rpc::Request& request) const {
+  return {std::min(request.deadline.at, clock_.now() + kLongestOperation)};
+}
+
+Task<rpc::Response> NodeService::handle(rpc::Request request) {
+  const auto method = request.method;
+  const auto operation = operation_of(method);
+  if (operation == nullptr) {
+    co_return Error(Errc::unsupported, "a node does not answer " + std::string(wire::to_string(method)));
+  }
+  // Clients may go on under an older epoch: their grants' generations say whether they still may, and data is
+  // to keep flowing while the index fails over.
+  if (request.epoch && !unfilled_.observe_epoch(request.epoch) && is_index_command(method)) {
+    log().warn("command of an earlier epoch refused method={} peer={} epoch={} known={}",
+               wire::to_string(method), request.peer, request.epoch.value, unfilled_.epoch().value);
+    co_return Error(Errc::stale_epoch, "epoch " + std::to_string(request.epoch.value) + " is over, this is " +
+                                           std::to_string(unfilled_.epoch().value));
+  }
+  const auto peer = request.peer;
+  auto response = co_await (this->*operation)(std::move(request));
+  if (!response) {
+    const auto code = response.error().code();
+    const bool usual = code == Errc::cancelled || code == Errc::stale_generation || code == Errc::not_found;
+    log().log(usual ? spdlog::level::info : spdlog::level::warn, "refused method={} peer={} why=\"{}\"",
+              wire::to_string(method), peer, response.error().describe());
+  }
+  co_return std::move(response);
+}
+
+Task<rpc::Response> NodeService::initialise_device(rpc::Request request) {
+  REELFS_CO_TRY(const auto command, request.parse<wire::InitialiseDeviceRequest>());
+  REELFS_CO_TRY(const auto cluster, Uuid::from_bytes(command.cluster()));
+  if (cluster != cluster_) {
+    co_return Error(Errc::not_permitted, "this node belongs to cluster " + cluster_.to_string());
+  }
+  NewDevice device;
+  device.path = command.path();
+  REELFS_CO_TRY(device.uuid, Uuid::from_bytes(command.uuid()));
+  device.device = DeviceId(command.device());
+  device.block_bytes = command.block_bytes();
+  if (!device.device || device.uuid.is_nil())
+    co_return Error(Errc::invalid, "a device needs an id and a UUID");
+  REELFS_CO_TRY(co_await hooks_.initialise_device(std::move(device), bounded(request)));
+  co_return rpc::Response(wire::Empty());
+}
+
+Task<rpc::Response> NodeService::allocate_block(rpc::Request request) {
+  REELFS_CO_TRY(const auto command, request.parse<wire::AllocateBlockRequest>());
+  REELFS_CO_TRY(const auto address,
+                co_await store_.allocate(SegmentId(command.segment()), Generation(command.generation()),
+                                         InodeId(command.channel())));
+  wire::AllocateBlockReply reply;
+  reply.set_device(address.device.value);
+  reply.set_block(address.block);
+  co_return rpc::Response(reply);
+}
+
+Task<rpc::Response> NodeService::fence_segment(rpc::Request request) {
+  REELFS_CO_TRY(const auto command, request.parse<wire::FenceSegmentRequest>());
+  REELFS_CO_TRY(const auto fenced, co_await store_.fence(SegmentId(command.segment()),
+                                                         Generation(command.generation()), bounded(request)));
+  wire::FenceSegmentReply reply;
+  reply.set_length(fenced.length);
+  reply.set_device(fenced.address.device.value);
+  reply.set_block(fenced.address.block);
+  co_return rpc::Response(reply);
+}
+
+Task<rpc::Response> NodeService::seal_segment(rpc::Request request) {
+  REELFS_CO_TRY(const auto command, request.parse<wire::SealSegmentRequest>());
+  const auto after = command.reopen() ? SegmentStore::After::reopened : SegmentStore::After::sealed;
+  REELFS_CO_TRY(co_await store_.cut(SegmentId(command.segment()), Generation(command.generation()),
+                                    command.length(), after, bounded(request)));
+  co_return rpc::Response(wire::Empty());
+}
+
+Task<rpc::Response> NodeService::free_segment(rpc::Request request) {
+  REELFS_CO_TRY(const auto command, request.parse<wire::FreeSegmentRequest>());
+  REELFS_CO_TRY(co_await store_.free(SegmentId(command.segment()), bounded(request)));
+  co_return rpc::Response(wire::Empty());
+}
+
+Task<rpc::Response> NodeService::append(rpc::Request request) {
+  REELFS_CO_TRY(const auto command, request.parse<wire::AppendRequest>());
+  REELFS_CO_TRY(const auto end,
+                co_await store_.append(SegmentId(command.segment()), Generation(command.generation()),
+                                       command.offset(), std::move(request.payload)));
+  wire::AppendReply reply;
+  reply.set_end(end);
+  co_return rpc::Response(reply);
+}
+
+Task<rpc::Response> NodeService::sync_segments(rpc::Request request) {
+  REELFS_CO_TRY(const auto command, request.parse<wire::SyncSegmentsRequest>());
+  std::vector<SegmentId> segments;
+  for (const auto segment : command.segments()) segments.emplace_back(segment);
+  REELFS_CO_TRY(co_await store_.sync(std::move(segments)));
+  co_return rpc::Response(wire::Empty());
+}
+
+Task<rpc::Response> NodeService::read_record(rpc::Request request) {
+  REELFS_CO_TRY(const auto command, request.parse<wire::ReadRecordRequest>());
+  SegmentStore::RecordRange range;
+  range.segment = SegmentId(command.segment());
+  range.record_offset = command.record_offset();
+  range.payload_offset = command.payload_offset();
+  range.length = std::min(command.length(), kMaxReadBytes);
+  REELFS_CO_TRY(auto piece, co_await store_.read(range));
+  wire::ReadRecordReply reply;
+  reply.set_header_bytes(piece.header_bytes);
+  reply.set_first_chunk(piece.first_chunk);
+  rpc::Response response(reply);
+  response.payload = std::move(piece.bytes);
+  response.payload_offset = piece.begin;
+  response.payload_bytes = piece.size;
+  co_return std::move(response);
+}
+
+}  // namespace reelfs::noded

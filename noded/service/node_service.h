@@ -1,0 +1,50 @@
+#pragma once
+
+#include <functional>
+
+#include "common/async/task.h"
+#include "common/base/clock.h"
+#include "common/rpc/server.h"
+#include "noded/leader/device_bring_up.h"
+#include "noded/segment/segment_store.h"
+
+namespace reelfs::noded {
+
+/// Answers what clients and the index ask of a worker process on its external port.
+class NodeService {
+ public:
+  struct Hooks {
+    /// Carries out or passes on the index's command.
+    std::function<Task<void>(NewDevice device, Deadline deadline)> initialise_device;
+  };
+
+  NodeService(Uuid cluster, const Clock& clock, SegmentStore& store, UnfilledTable& unfilled, Hooks hooks);
+  NodeService(const NodeService&) = delete;
+  NodeService& operator=(const NodeService&) = delete;
+
+  /// @errors those of the operation; stale_epoch: a command of an index server that is not active any more;
+  /// unsupported
+  Task<rpc::Response> handle(rpc::Request request);
+
+ private:
+  using Operation = Task<rpc::Response> (NodeService::*)(rpc::Request);
+  static Operation operation_of(wire::Method method);
+  Deadline bounded(const rpc::Request& request) const;
+
+  Task<rpc::Response> initialise_device(rpc::Request request);
+  Task<rpc::Response> allocate_block(rpc::Request request);
+  Task<rpc::Response> fence_segment(rpc::Request request);
+  Task<rpc::Response> seal_segment(rpc::Request request);
+  Task<rpc::Response> free_segment(rpc::Request request);
+  Task<rpc::Response> append(rpc::Request request);
+  Task<rpc::Response> sync_segments(rpc::Request request);
+  Task<rpc::Response> read_record(rpc::Request request);
+
+  const Uuid cluster_;
+  const Clock& clock_;
+  SegmentStore& store_;
+  UnfilledTable& unfilled_;
+  const Hooks hooks_;
+};
+
+}  // namespace reelfs::noded

@@ -1,0 +1,62 @@
+#include "noded/worker/node_config.h"
+
+#include <algorithm>
+#include <cctype>
+#include <utility>
+
+#include "common/config/config.h"
+#include "noded/device/superblock.h"
+
+namespace reelfs::noded {
+namespace {
+
+/// A node's name is part of the names of its shared memory and stands in superblocks.
+bool is_node_name(const std::string& name) {
+  const auto allowed = [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.';
+  };
+  return !name.empty() && name.size() <= kMaxNodeNameBytes && std::all_of(name.begin(), name.end(), allowed);
+}
+
+}  // namespace
+
+Result<NodeConfig> load_node_config(const std::filesystem::path& path) {
+  REELFS_TRY(auto file, config::File::load(path));
+  auto root = file.root();
+  NodeConfig config;
+  std::string cluster;
+  std::vector<std::string> devices;
+  for (const char* key : {"cluster", "name", "indexes", "internal_port"}) root.require(key);
+  root.read("cluster", cluster);
+  root.read("name", config.name);
+  root.read("rack", config.rack);
+  root.read("indexes", config.indexes);
+  root.read("host", config.host);
+  root.read("internal_port", config.internal_port, {.min = 1, .max = 65535});
+  root.read("workers", config.workers, {.min = 1, .max = 1024});
+  root.read("devices", devices);
+  root.read("tls", config.tls);
+  auto log = root.child("log");
+  log.read("level", config.log.level);
+  log.read("file", config.log.file);
+  REELFS_TRY(file.finish());
+  const auto where = path.string() + ": ";
+  auto uuid = Uuid::parse(cluster);
+  if (!uuid) return Error(Errc::bad_config, where + "cluster is not a UUID");
+  config.cluster = uuid.value();
+  if (!is_node_name(config.name)) {
+    return Error(Errc::bad_config, where + "name is to be 1 to 63 of letters, digits, '-', '_' and '.'");
+  }
+  if (config.indexes.empty()) return Error(Errc::bad_config, where + "indexes names no index server");
+  const auto directory = std::filesystem::absolute(path).parent_path();
+  for (const auto& device : devices) {
+    auto absolute = (directory / device).lexically_normal();
+    if (std::find(config.devices.begin(), config.devices.end(), absolute) != config.devices.end()) {
+      return Error(Errc::bad_config, where + "device " + device + " is named twice");
+    }
+    config.devices.push_back(std::move(absolute));
+  }
+  return config;
+}
+
+}  // namespace reelfs::noded

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "common/base/ids.h"
+#include "common/base/result.h"
+#include "common/observe/log.h"
+#include "common/rpc/endpoint.h"
+#include "common/rpc/tls.h"
+
+namespace reelfs::noded {
+
+/// noded.toml, the same for all worker processes of a node. Described in noded(8).
+struct NodeConfig {
+  Uuid cluster;
+  std::string name;
+  std::string rack;
+  std::vector<rpc::Endpoint> indexes;
+  std::string host = "127.0.0.1";   // external ports are opened here
+  std::uint32_t internal_port = 0;  // on the loopback address
+  std::uint32_t workers = 2;
+  std::vector<std::filesystem::path> devices;
+  rpc::TlsFiles tls;
+  LogConfig log;
+};
+
+/// @errors not_found, bad_config naming file and line
+Result<NodeConfig> load_node_config(const std::filesystem::path& path);
+
+}  // namespace reelfs::noded

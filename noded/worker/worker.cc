@@ -1,0 +1,190 @@
+#include "noded/worker/worker.h"
+
+#include <chrono>
+#include <utility>
+
+#include <boost/asio/io_context.hpp>
+
+#include "common/async/timeout.h"
+#include "common/observe/log.h"
+#include "noded/service/leader_service.h"
+
+namespace reelfs::noded {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr const char* kInternalHost = "127.0.0.1";
+constexpr Duration kJoinLimit = 2s;
+constexpr Duration kJoinPause = 50ms;    // while the leader is not ready
+constexpr Duration kWatchPause = 200ms;  // between looks at what the leader has
+constexpr Duration kReleasePause = 250ms;
+
+spdlog::logger& log() {
+  static auto& instance = logger("noded.worker");
+  return instance;
+}
+
+Task<void> wait_for(Event& event) {
+  (void)co_await event.wait();
+  co_return ok();
+}
+
+}  // namespace
+
+Worker::Worker(asio::io_context& context, const Clock& clock, BlockingPool& pool, Options options)
+    : context_(context),
+      clock_(clock),
+      options_(std::move(options)),
+      store_(context.get_executor(), clock, pool, {.worker = options_.identity.worker}),
+      state_(options_.identity, options_.open_device, store_),
+      group_(context.get_executor()) {}
+
+Worker::~Worker() = default;
+
+Task<void> Worker::run() {
+  for (;;) {
+    REELFS_CO_TRY(const bool leading, co_await try_to_lead());
+    if (leading) co_return co_await lead();
+    REELFS_CO_TRY(co_await follow());
+    log().info("leader lost, standing for election worker={}", options_.identity.worker.value);
+  }
+}
+
+Task<bool> Worker::try_to_lead() {
+  rpc::ServerOptions server_options;
+  internal_server_ = std::make_unique<rpc::Server>(
+      context_, clock_, server_options,
+      [this](rpc::Request request) { return answer_follower(std::move(request)); });
+  internal_server_->on_disconnect([this](std::uint64_t) { connection_lost_.set(); });
+  rpc::Endpoint internal;
+  internal.host = kInternalHost;
+  internal.port = options_.internal_port;
+  const auto bound = internal_server_->listen(internal);
+  if (bound) co_return true;
+  co_await internal_server_->stop();
+  internal_server_.reset();
+  if (bound.error().code() != Errc::busy) co_return bound.error();
+  co_return false;
+}
+
+Task<rpc::Response> Worker::answer_follower(rpc::Request request) {
+  if (!ready_to_be_joined_) co_return Error(Errc::busy, "the leader is not ready");
+  co_return co_await serve_follower(*leader_, state_.identity, std::move(request));
+}
+
+Task<void> Worker::lead() {
+  leader_ = std::make_unique<Leader>(state_, clock_, options_.devices);
+  REELFS_CO_TRY(co_await leader_->start());
+  ready_to_be_joined_ = true;
+  REELFS_CO_TRY(co_await serve());
+  index_link_->changed();
+  for (;;) {
+    (void)co_await with_timeout(clock_, Deadline::after(clock_, kReleasePause), wait_for(connection_lost_));
+    co_await leader_->release_dead();
+  }
+}
+
+/// Returns ok when the leader is gone.
+Task<void> Worker::follow() {
+  rpc::Endpoint internal;
+  internal.host = kInternalHost;
+  internal.port = options_.internal_port;
+  if (leader_client_) co_await leader_client_->stop();
+  leader_client_ = std::make_unique<rpc::Client>(context_, clock_, internal, rpc::ClientOptions());
+  for (;;) {
+    const auto areas = co_await join_node(*leader_client_, state_.identity, !state_.attached(),
+                                          Deadline::after(clock_, kJoinLimit));
+    if (!areas) {
+      const auto code = areas.error().code();
+      if (code == Errc::unavailable) co_return ok();
+      if (code != Errc::busy && code != Errc::timed_out) co_return areas.error();
+      co_await sleep_for(kJoinPause);
+      continue;
+    }
+    REELFS_CO_TRY(attach_areas(state_, areas.value()));
+    REELFS_CO_TRY(co_await serve());
+    co_await sleep_for(kWatchPause);
+  }
+}
+
+/// Opens the external port and begins to talk to the index, once.
+Task<void> Worker::serve() {
+  if (server_) co_return ok();
+  NodeService::Hooks hooks;
+  hooks.initialise_device = [this](NewDevice device, Deadline deadline) {
+    return initialise_device(std::move(device), deadline);
+  };
+  service_ = std::make_unique<NodeService>(state_.identity.cluster, clock_, store_, *state_.unfilled,
+                                           std::move(hooks));
+  rpc::ServerOptions server_options;
+  server_options.tls = options_.tls;
+  server_ = std::make_unique<rpc::Server>(context_, clock_, server_options, [this](rpc::Request request) {
+    return service_->handle(std::move(request));
+  });
+  rpc::Endpoint external;
+  external.host = options_.host;
+  REELFS_CO_TRY(endpoint_, server_->listen(external));
+  log().info("serving worker={} endpoint={}", options_.identity.worker.value, endpoint_.to_string());
+  IndexLink::Options link_options;
+  link_options.indexes = options_.indexes;
+  link_options.rack = options_.rack;
+  link_options.client.tls = options_.tls;
+  index_link_ = std::make_unique<IndexLink>(context_, clock_, state_.identity, std::move(link_options),
+                                            store_, *state_.unfilled, [this] { return situation(); });
+  group_.spawn(index_link_->run());
+  co_return ok();
+}
+
+Task<void> Worker::initialise_device(NewDevice device, Deadline deadline) {
+  if (leader_ != nullptr && ready_to_be_joined_) {
+    REELFS_CO_TRY(co_await leader_->initialise_device(std::move(device)));
+    index_link_->changed();
+    co_return ok();
+  }
+  if (!leader_client_) co_return Error(Errc::busy, "no leader yet");
+  co_return co_await forward_initialise_device(*leader_client_, state_.identity.cluster, std::move(device),
+                                               deadline);
+}
+
+IndexLink::Situation Worker::situation() const {
+  IndexLink::Situation situation;
+  situation.endpoint = endpoint_;
+  situation.leader = leading() && ready_to_be_joined_;
+  if (situation.leader) situation.devices = leader_->devices();
+  return situation;
+}
+
+asio::awaitable<void> Worker::stop() {
+  co_await group_.stop();
+  if (server_) co_await server_->stop();
+  if (index_link_) co_await index_link_->stop();
+  if (leader_client_) co_await leader_client_->stop();
+  if (state_.attached()) {
+    for (auto* device : store_.devices()) {
+      auto synced = co_await device->persist_all();
+      if (synced) synced = co_await device->sync();
+      if (!synced) {
+        log().error("device not synced device={} why=\"{}\"", device->table().path(),
+                    synced.error().describe());
+      }
+    }
+  }
+  co_await store_.stop();
+  if (internal_server_) co_await internal_server_->stop();
+  if (state_.attached()) give_back();
+}
+
+void Worker::give_back() {
+  const auto worker = state_.identity.worker;
+  for (auto* device : store_.devices()) {
+    for (const auto block : device->table().owned_by(worker)) device->table().disown(block, worker);
+    device->table().release_pages(worker);
+  }
+  remove_shm(state_.names.process(worker));
+  if (state_.node_is_alive()) return;
+  for (const auto& name : state_.own_areas(state_.names.prefix())) remove_shm(name);
+  log().info("last worker of the node, shared memory removed");
+}
+
+}  // namespace reelfs::noded

@@ -1,0 +1,87 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/async/event.h"
+#include "common/async/task.h"
+#include "common/async/task_group.h"
+#include "common/base/clock.h"
+#include "common/rpc/client.h"
+#include "common/rpc/server.h"
+#include "noded/leader/leader.h"
+#include "noded/leader/node_state.h"
+#include "noded/segment/segment_store.h"
+#include "noded/service/index_link.h"
+#include "noded/service/node_service.h"
+
+namespace reelfs::noded {
+
+/// One worker process of a node: becomes leader by binding the internal port or follows whoever has it,
+/// serves its external port as soon as it has attached the node's shared memory, and stands for election
+/// again when the leader goes.
+///
+///     racing ── port free ──> leading (to the end)
+///       │ ^
+///       v └──────── leader's connection broke
+///     following
+class Worker {
+ public:
+  struct Options {
+    NodeIdentity identity;
+    std::string rack;
+    std::vector<rpc::Endpoint> indexes;
+    std::string host;
+    std::uint16_t internal_port = 0;
+    std::vector<std::filesystem::path> devices;
+    std::shared_ptr<const rpc::TlsContext> tls;  // of the external port and towards the index
+    OpenDevice open_device;
+  };
+
+  /// @param pool  for checksums
+  Worker(asio::io_context& context, const Clock& clock, BlockingPool& pool, Options options);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  /// Returns when it cannot go on, saying why, or `cancelled` when it is cancelled. `stop()` afterwards in
+  /// either case.
+  Task<void> run();
+  /// A clean end: what is under way is ended, devices are synced, this process's shared memory is given back,
+  /// and when no other worker of the node lives, the node's too.
+  asio::awaitable<void> stop();
+
+  bool leading() const { return leader_ != nullptr; }
+  /// The external port, once it is served; port 0 before.
+  const rpc::Endpoint& endpoint() const { return endpoint_; }
+
+ private:
+  Task<bool> try_to_lead();
+  Task<void> lead();
+  Task<void> follow();
+  Task<void> serve();
+  Task<rpc::Response> answer_follower(rpc::Request request);
+  Task<void> initialise_device(NewDevice device, Deadline deadline);
+  IndexLink::Situation situation() const;
+  void give_back();
+
+  asio::io_context& context_;
+  const Clock& clock_;
+  const Options options_;
+  SegmentStore store_;
+  NodeState state_;
+  TaskGroup group_;
+  rpc::Endpoint endpoint_;
+  std::unique_ptr<rpc::Server> internal_server_;
+  std::unique_ptr<rpc::Client> leader_client_;
+  std::unique_ptr<Leader> leader_;
+  bool ready_to_be_joined_ = false;
+  Event connection_lost_;
+  std::unique_ptr<NodeService> service_;
+  std::unique_ptr<rpc::Server> server_;
+  std::unique_ptr<IndexLink> index_link_;
+};
+
+}  // namespace reelfs::noded
