@@ -1,0 +1,109 @@
+#pragma once
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <boost/asio/io_context.hpp>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/async/blocking_pool.h"
+#include "common/base/clock.h"
+#include "noded/leader/leader.h"
+#include "noded/leader/node_state.h"
+#include "noded/segment/segment_store.h"
+#include "tests/unit/common/run.h"
+#include "tests/unit/noded/units.h"
+
+namespace reelfs::noded {
+
+/// A directory with sparse device files, and a cluster's name that no other test has. Leaves no shared memory behind.
+class NodeFiles {
+ public:
+  NodeFiles() {
+    auto pattern = (std::filesystem::temp_directory_path() / "noded_test_XXXXXX").string();
+    EXPECT_NE(mkdtemp(pattern.data()), nullptr);
+    directory_ = pattern;
+  }
+  ~NodeFiles() {
+    std::filesystem::remove_all(directory_);
+    for (const auto& name : list_shm("/reelfs-" + cluster.to_string().substr(0, 8))) remove_shm(name);
+  }
+  std::filesystem::path add_device(const std::string& name, std::uint64_t bytes) {
+    const auto path = directory_ / name;
+    const int fd = open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    EXPECT_EQ(ftruncate(fd, static_cast<off_t>(bytes)), 0);
+    close(fd);
+    devices.push_back(path);
+    return path;
+  }
+  const std::filesystem::path& directory() const { return directory_; }
+
+  const Uuid cluster = Uuid::random();
+  std::vector<std::filesystem::path> devices;
+
+ private:
+  std::filesystem::path directory_;
+};
+
+/// A worker process's inside, without its ports: store and leader on a loop of their own. Destroying it without `end()` is like its death,
+/// but for the process, which lives on: `forget_process` makes it look dead.
+class TestNode {
+ public:
+  explicit TestNode(NodeFiles& node_files, std::uint32_t worker = 1, std::string name = "node1")
+      : files(node_files),
+        store(context.get_executor(), clock, pool, {.worker = WorkerId(worker)}),
+        state(identity_of(node_files, worker, std::move(name)), opener(), store),
+        leader(state, clock, node_files.devices) {}
+  ~TestNode() { run(store.stop()); }
+
+  template <class T>
+  T run(asio::awaitable<T> coroutine) {
+    return testing::run(context, std::move(coroutine));
+  }
+  void run(asio::awaitable<void> coroutine) { testing::run(context, std::move(coroutine)); }
+
+  Result<void> lead() { return run(leader.start()); }
+  /// Makes the configured device number `index` one of the cluster's.
+  Result<void> initialise(std::size_t index = 0, std::uint64_t block_bytes = 4 * kMiB) {
+    NewDevice device;
+    device.path = files.devices[index];
+    device.uuid = Uuid::random();
+    device.device = DeviceId(static_cast<std::uint32_t>(index + 1));
+    device.block_bytes = block_bytes;
+    return run(leader.initialise_device(device));
+  }
+  Deadline soon() const { return Deadline::after(clock, std::chrono::seconds(10)); }
+  DeviceTable& table() { return store.devices().front()->table(); }
+  Result<std::uint64_t> append(const UnitOptions& options) {
+    return run(store.append(options.segment, options.generation, options.offset, make_unit(options)));
+  }
+
+  NodeFiles& files;
+  const SystemClock clock;
+  asio::io_context context{1};
+  BlockingPool pool{4, "test"};
+  SegmentStore store;
+  NodeState state;
+  Leader leader;
+
+ private:
+  static NodeIdentity identity_of(const NodeFiles& files, std::uint32_t worker, std::string name) {
+    NodeIdentity identity;
+    identity.cluster = files.cluster;
+    identity.node_name = std::move(name);
+    identity.worker = WorkerId(worker);
+    identity.process = ProcessIdentity::self();
+    return identity;
+  }
+  OpenDevice opener() {
+    return [this](const std::filesystem::path& path) {
+      return io::open_disk_file(path, io::DiskFileMode::read_write, pool);
+    };
+  }
+};
+
+}  // namespace reelfs::noded

@@ -1,0 +1,234 @@
+#include "noded/segment/segment_store.h"
+
+#include <gtest/gtest.h>
+
+#include <boost/asio/co_spawn.hpp>
+
+#include "tests/unit/noded/node_fixture.h"
+
+namespace reelfs::noded {
+namespace {
+
+constexpr SegmentId kSegment{1};
+constexpr Generation kFirst{1};
+constexpr InodeId kChannel{2};
+
+class SegmentStoreTest : public ::testing::Test {
+ protected:
+  SegmentStoreTest() {
+    files.add_device("dev1", 64 * kMiB);
+    node = std::make_unique<TestNode>(files);
+    EXPECT_TRUE(node->lead());
+    EXPECT_TRUE(node->initialise());
+  }
+  Result<BlockAddress> allocate(SegmentId segment = kSegment, Generation generation = kFirst) {
+    return node->run(node->store.allocate(segment, generation, kChannel));
+  }
+  std::uint64_t unit_bytes(std::uint32_t payload = 5000) { return round_up(wire::record_bytes(payload), kPageBytes); }
+
+  /// Starts an append without waiting for it.
+  void start(const UnitOptions& options, std::vector<Result<std::uint64_t>>& answers) {
+    auto append = [](SegmentStore& store, UnitOptions o, std::vector<Result<std::uint64_t>>& into) -> asio::awaitable<void> {
+      into.push_back(co_await store.append(o.segment, o.generation, o.offset, make_unit(o)));
+    };
+    ++started;
+    asio::co_spawn(node->context, append(node->store, options, answers), [](const std::exception_ptr& failure) {
+      if (failure) std::rethrow_exception(failure);
+    });
+  }
+  void finish(std::vector<Result<std::uint64_t>>& answers) {
+    node->context.restart();
+    while (answers.size() < started) ASSERT_EQ(node->context.run_one(), 1u);
+  }
+
+  /// The same device after a restart of the whole node.
+  void restart() {
+    node.reset();
+    for (const auto& name : list_shm("/reelfs-" + files.cluster.to_string().substr(0, 8))) remove_shm(name);
+    node = std::make_unique<TestNode>(files);
+    ASSERT_TRUE(node->lead());
+  }
+
+  NodeFiles files;
+  std::unique_ptr<TestNode> node;
+  std::size_t started = 0;
+};
+
+TEST_F(SegmentStoreTest, AllocatesOnceForASegment) {
+  const auto first = allocate();
+  ASSERT_TRUE(first);
+  EXPECT_EQ(allocate().value(), first.value());
+  EXPECT_EQ(node->table().counts().open, 1u);
+  EXPECT_NE(allocate(SegmentId(2)).value(), first.value());
+}
+
+TEST_F(SegmentStoreTest, SaysWhenItIsFull) {
+  const auto blocks = node->table().counts().blocks;
+  for (std::uint32_t i = 1; i <= blocks; ++i) ASSERT_TRUE(allocate(SegmentId(i)));
+  EXPECT_EQ(allocate(SegmentId(1000)).error().code(), Errc::no_space);
+  EXPECT_TRUE(node->table().check());
+}
+
+TEST_F(SegmentStoreTest, ReadsBackWhatWasAppended) {
+  ASSERT_TRUE(allocate());
+  const UnitOptions small{.payload_bytes = 5000};
+  const UnitOptions large{.offset = unit_bytes(), .payload_bytes = 300000};
+  EXPECT_EQ(node->append(small).value(), unit_bytes());
+  EXPECT_EQ(node->append(large).value(), unit_bytes() + unit_bytes(300000));
+
+  for (const std::uint32_t payload_offset : {0u, 70000u, 200000u, 299999u}) {
+    SegmentStore::RecordRange range;
+    range.segment = kSegment;
+    range.record_offset = static_cast<std::uint32_t>(large.offset);
+    range.payload_offset = payload_offset;
+    range.length = 100000;
+    const auto piece = node->run(node->store.read(range));
+    ASSERT_TRUE(piece) << piece.error().describe();
+    const auto bytes = piece.value().bytes->span().subspan(piece.value().begin, piece.value().size);
+    const auto record = wire::decode_record_header(bytes.first(piece.value().header_bytes)).value();
+    EXPECT_EQ(piece.value().first_chunk, payload_offset / wire::kChunkBytes);
+    auto at = std::size_t{piece.value().header_bytes};
+    auto chunk = piece.value().first_chunk;
+    for (; at < bytes.size(); ++chunk) {
+      EXPECT_TRUE(wire::verify_chunk(record, chunk, bytes.subspan(at, record.chunk_length(chunk))));
+      at += record.chunk_length(chunk);
+    }
+    EXPECT_GE(std::uint64_t{chunk} * wire::kChunkBytes, std::min(payload_offset + 100000u, 300000u));
+  }
+}
+
+TEST_F(SegmentStoreTest, RefusesToReadWhereNoRecordIs) {
+  ASSERT_TRUE(allocate());
+  ASSERT_TRUE(node->append({}));
+  SegmentStore::RecordRange range;
+  range.segment = kSegment;
+  range.length = 100;
+  range.record_offset = 4096;
+  EXPECT_EQ(node->run(node->store.read(range)).error().code(), Errc::corrupt);
+  range.record_offset = 64 * 1024;
+  EXPECT_EQ(node->run(node->store.read(range)).error().code(), Errc::invalid);
+  range.record_offset = 0;
+  range.payload_offset = 5000;
+  EXPECT_EQ(node->run(node->store.read(range)).error().code(), Errc::invalid);
+  range.segment = SegmentId(77);
+  EXPECT_EQ(node->run(node->store.read(range)).error().code(), Errc::not_found);
+}
+
+TEST_F(SegmentStoreTest, WritesManyAppendsAtOnceAndAnswersInOrder) {
+  ASSERT_TRUE(allocate());
+  std::vector<Result<std::uint64_t>> answers;
+  constexpr std::uint64_t kAppends = 30;
+  for (std::uint64_t i = 0; i < kAppends; ++i) start({.offset = i * unit_bytes(100000), .payload_bytes = 100000}, answers);
+  finish(answers);
+  for (std::uint64_t i = 0; i < kAppends; ++i) EXPECT_EQ(answers[i].value(), (i + 1) * unit_bytes(100000));
+  EXPECT_EQ(node->store.find(kSegment).value().slot.end, kAppends * unit_bytes(100000));
+  EXPECT_EQ(node->store.find(kSegment).value().slot.in_flight, 0u);
+}
+
+TEST_F(SegmentStoreTest, ARepeatedAppendIsAnsweredLikeTheFirst) {
+  ASSERT_TRUE(allocate());
+  EXPECT_EQ(node->append({}).value(), unit_bytes());
+  EXPECT_EQ(node->append({.offset = unit_bytes()}).value(), 2 * unit_bytes());
+  EXPECT_EQ(node->append({}).value(), unit_bytes());
+  EXPECT_EQ(node->store.find(kSegment).value().slot.end, 2 * unit_bytes());
+}
+
+TEST_F(SegmentStoreTest, RefusesGapsWrongGenerationsAndCorruptUnits) {
+  ASSERT_TRUE(allocate(kSegment, Generation(5)));
+  EXPECT_EQ(node->append({.generation = Generation(5), .offset = kPageBytes}).error().code(), Errc::invalid);
+  EXPECT_EQ(node->append({.generation = Generation(4)}).error().code(), Errc::stale_generation);
+  EXPECT_EQ(node->append({.generation = Generation(6)}).error().code(), Errc::invalid);
+  EXPECT_EQ(node->append({.segment = SegmentId(9)}).error().code(), Errc::not_found);
+  auto unit = make_unit({.generation = Generation(5)});
+  unit.span()[1000] ^= std::byte{1};
+  EXPECT_EQ(node->run(node->store.append(kSegment, Generation(5), 0, std::move(unit))).error().code(), Errc::corrupt);
+  EXPECT_EQ(node->append({.generation = Generation(5)}).value(), unit_bytes());
+}
+
+TEST_F(SegmentStoreTest, RefusesWhatDoesNotFitTheBlock) {
+  ASSERT_TRUE(allocate());
+  std::uint64_t end = 0;
+  const auto bytes = unit_bytes(wire::kMaxRecordPayload);
+  for (; end + bytes <= 4 * kMiB; end += bytes) {
+    ASSERT_TRUE(node->append({.offset = end, .payload_bytes = wire::kMaxRecordPayload}));
+  }
+  EXPECT_EQ(node->append({.offset = end, .payload_bytes = wire::kMaxRecordPayload}).error().code(), Errc::no_space);
+}
+
+TEST_F(SegmentStoreTest, AFenceStopsTheWriterAndSurvivesARestart) {
+  ASSERT_TRUE(allocate());
+  ASSERT_TRUE(node->append({}));
+  const auto fenced = node->run(node->store.fence(kSegment, Generation(2), node->soon()));
+  ASSERT_TRUE(fenced);
+  EXPECT_EQ(fenced.value().length, unit_bytes());
+  EXPECT_EQ(node->append({.offset = unit_bytes()}).error().code(), Errc::stale_generation);
+  EXPECT_EQ(node->run(node->store.fence(kSegment, Generation(1), node->soon())).error().code(), Errc::stale_generation);
+  restart();
+  EXPECT_EQ(node->append({.offset = unit_bytes()}).error().code(), Errc::stale_generation);
+  EXPECT_EQ(node->append({.generation = Generation(2), .offset = unit_bytes()}).error().code(), Errc::stale_generation);
+  EXPECT_EQ(node->run(node->store.fence(kSegment, Generation(2), node->soon())).value().length, unit_bytes());
+}
+
+TEST_F(SegmentStoreTest, AReopenedSegmentGoesOnFromItsCutAndForgetsWhatWasBehind) {
+  ASSERT_TRUE(allocate());
+  for (std::uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(node->append({.offset = i * unit_bytes()}));
+  const auto reopened = SegmentStore::After::reopened;
+  ASSERT_TRUE(node->run(node->store.cut(kSegment, Generation(2), unit_bytes(), reopened, node->soon())));
+  EXPECT_EQ(node->append({.offset = unit_bytes()}).error().code(), Errc::stale_generation);
+  restart();
+  EXPECT_EQ(node->store.find(kSegment).value().slot.end, unit_bytes());
+  ASSERT_TRUE(node->append({.generation = Generation(2), .offset = unit_bytes()}));
+  ASSERT_TRUE(node->run(node->store.cut(kSegment, Generation(2), unit_bytes(), reopened, node->soon())));
+  EXPECT_EQ(node->store.find(kSegment).value().slot.end, 2 * unit_bytes()) << "a repeated command must not cut again";
+  restart();
+  EXPECT_EQ(node->store.find(kSegment).value().slot.end, 2 * unit_bytes());
+}
+
+TEST_F(SegmentStoreTest, ASealedSegmentKeepsItsLength) {
+  ASSERT_TRUE(allocate());
+  for (std::uint64_t i = 0; i < 2; ++i) ASSERT_TRUE(node->append({.offset = i * unit_bytes()}));
+  const auto seal = [&](std::uint64_t length) {
+    return node->run(node->store.cut(kSegment, Generation(2), length, SegmentStore::After::sealed, node->soon()));
+  };
+  EXPECT_EQ(seal(3 * unit_bytes()).error().code(), Errc::invalid);
+  EXPECT_TRUE(seal(unit_bytes()));
+  EXPECT_TRUE(seal(unit_bytes()));
+  restart();
+  const auto found = node->store.find(kSegment).value();
+  EXPECT_EQ(found.slot.descriptor.state, BlockState::sealed);
+  EXPECT_EQ(found.slot.end, unit_bytes());
+  EXPECT_EQ(node->append({.generation = Generation(2), .offset = unit_bytes()}).error().code(), Errc::stale_generation);
+}
+
+TEST_F(SegmentStoreTest, AFreedBlockIsTakenAgainAndShowsNothingOfItsEarlierLife) {
+  const auto address = allocate().value();
+  ASSERT_TRUE(node->append({}));
+  const auto free_before = node->table().counts().free;
+  ASSERT_TRUE(node->run(node->store.free(kSegment, node->soon())));
+  ASSERT_TRUE(node->run(node->store.free(kSegment, node->soon())));
+  EXPECT_EQ(node->store.find(kSegment).error().code(), Errc::not_found);
+  while (node->table().counts().free == free_before) ASSERT_EQ(node->context.run_one(), 1u);
+  EXPECT_EQ(allocate(SegmentId(2)).value(), address);
+  EXPECT_EQ(node->store.find(SegmentId(2)).value().slot.end, 0u);
+  restart();
+  EXPECT_EQ(node->store.find(kSegment).error().code(), Errc::not_found);
+  EXPECT_EQ(node->store.find(SegmentId(2)).value().slot.end, 0u);
+  EXPECT_TRUE(node->table().check());
+}
+
+TEST_F(SegmentStoreTest, FindsAcknowledgedBytesAfterARestart) {
+  ASSERT_TRUE(allocate());
+  for (std::uint64_t i = 0; i < 5; ++i) ASSERT_TRUE(node->append({.offset = i * unit_bytes()}));
+  ASSERT_TRUE(node->run(node->store.sync({kSegment})));
+  restart();
+  EXPECT_EQ(node->store.find(kSegment).value().slot.end, 5 * unit_bytes());
+  ASSERT_TRUE(node->append({.offset = 5 * unit_bytes()}));
+  EXPECT_EQ(node->state.unfilled->entries().size(), 0u) << "it has a writer again";
+}
+
+TEST_F(SegmentStoreTest, SyncNamesASegmentItDoesNotHave) {
+  EXPECT_EQ(node->run(node->store.sync({SegmentId(5)})).error().code(), Errc::not_found);
+}
+
+}  // namespace
+}  // namespace reelfs::noded
