@@ -49,8 +49,7 @@ Task<std::string> get_symlink(Executor& executor, std::uint64_t number) {
   co_return co_await executor.read(std::move(f));
 }
 
-std::map<std::string, std::string> everything(Executor& executor) {
-  asio::io_context context;
+std::map<std::string, std::string> everything(asio::io_context& context, Executor& executor) {
   auto f = [](const View& view) -> Result<std::map<std::string, std::string>> {
     std::map<std::string, std::string> rows;
     REELFS_TRY(view.scan_all([&](std::string_view key, std::string_view value) {
@@ -64,8 +63,8 @@ std::map<std::string, std::string> everything(Executor& executor) {
 
 TEST(Executor, ReadsWhatWasAnswered) {
   const TempDirectory directory;
-  const auto executor = open(options_in(directory));
   asio::io_context context;
+  const auto executor = open(options_in(directory));
   for (std::uint64_t i = 1; i <= 100; ++i) {
     ASSERT_TRUE(testing::run(context, put_symlink(*executor, i, std::to_string(i))));
     EXPECT_EQ(testing::run(context, get_symlink(*executor, i)).value(), std::to_string(i));
@@ -74,10 +73,10 @@ TEST(Executor, ReadsWhatWasAnswered) {
 
 TEST(Executor, ChangesNothingWhereTheOperationFails) {
   const TempDirectory directory;
-  const auto executor = open(options_in(directory));
   asio::io_context context;
+  const auto executor = open(options_in(directory));
   ASSERT_TRUE(testing::run(context, put_symlink(*executor, 1, "before")));
-  const auto before = everything(*executor);
+  const auto before = everything(context, *executor);
   const auto index = executor->journal_index();
   auto op = [](Transaction& txn) -> Result<int> {
     txn.put(SymlinkKey{InodeId{1}}, SymlinkRow{"after"});
@@ -88,14 +87,14 @@ TEST(Executor, ChangesNothingWhereTheOperationFails) {
   const auto result = testing::run(context, executor->run(std::move(op)));
   ASSERT_FALSE(result);
   EXPECT_EQ(result.error().code(), Errc::not_empty);
-  EXPECT_EQ(everything(*executor), before);
+  EXPECT_EQ(everything(context, *executor), before);
   EXPECT_EQ(executor->journal_index(), index);
 }
 
 TEST(Executor, OperationsInFlightTogetherSeeThoseBefore) {
   const TempDirectory directory;
-  const auto executor = open(options_in(directory));
   asio::io_context context;
+  const auto executor = open(options_in(directory));
   std::vector<std::uint64_t> numbers;
   int ended = 0;
   const auto take_number = [](Executor& on, std::uint64_t i, std::vector<std::uint64_t>& into) -> asio::awaitable<void> {
@@ -135,8 +134,8 @@ TEST(Executor, SyncPutsEverythingAnsweredOnStableStorage) {
   const TempDirectory directory;
   auto options = options_in(directory);
   options.sync_interval = std::chrono::hours(1);
-  const auto executor = open(options);
   asio::io_context context;
+  const auto executor = open(options);
   ASSERT_TRUE(testing::run(context, put_symlink(*executor, 1, "a")));
   EXPECT_LT(executor->synced_index(), executor->journal_index());
   ASSERT_TRUE(testing::run(context, executor->sync()));
@@ -150,20 +149,21 @@ TEST(Executor, TheJournalAloneBringsEverythingBack) {
   options.journal_file_bytes = 4096;  // many files
   std::map<std::string, std::string> before;
   {
-    const auto executor = open(options);
     asio::io_context context;
+    const auto executor = open(options);
     // Only what RocksDB has flushed is removed from the journal, and nothing has been yet: copy the journal.
     for (std::uint64_t i = 1; i <= 300; ++i) {
       ASSERT_TRUE(testing::run(context, put_symlink(*executor, i % 50, std::string(100, static_cast<char>('a' + i % 26)))));
     }
     ASSERT_TRUE(testing::run(context, executor->sync()));
-    before = everything(*executor);
+    before = everything(context, *executor);
     std::filesystem::copy(options.directory / "journal", directory.path() / "saved");
   }
   std::filesystem::remove_all(options.directory);
   std::filesystem::create_directories(options.directory);
   std::filesystem::rename(directory.path() / "saved", options.directory / "journal");
-  EXPECT_EQ(everything(*open(options)), before);
+  asio::io_context context;
+  EXPECT_EQ(everything(context, *open(options)), before);
 }
 
 TEST(Executor, RemovesJournalFilesThatRocksDbHasMadePermanent) {
@@ -171,8 +171,8 @@ TEST(Executor, RemovesJournalFilesThatRocksDbHasMadePermanent) {
   auto options = options_in(directory);
   options.journal_file_bytes = 64 << 10;
   options.replay_bytes = 256 << 10;
-  const auto executor = open(options);
   asio::io_context context;
+  const auto executor = open(options);
   const auto first = options.directory / "journal" / "journal-00000000000000000001.log";
   ASSERT_TRUE(std::filesystem::exists(first));
   for (std::uint64_t i = 1; std::filesystem::exists(first); ++i) {
@@ -204,8 +204,8 @@ TEST(Executor, EveryAnsweredOperationSurvivesAKill) {
     while (::read(ends[0], &number, sizeof number) == sizeof number) answered = number;
     ::close(ends[0]);
 
-    const auto executor = open(options);
     asio::io_context context;
+    const auto executor = open(options);
     for (std::uint64_t i = 1; i <= answered; ++i) {
       ASSERT_EQ(testing::run(context, get_symlink(*executor, i)).value(), std::to_string(i)) << "of " << answered;
     }

@@ -26,9 +26,9 @@ int run(const char* directory) {
   options.directory = directory;
   options.journal_file_bytes = 16 << 10;
   options.buffer_bytes = 64 << 10;  // flushes in the middle, too
+  asio::io_context context;
   const auto executor = Executor::open(options);
   if (!executor) return 1;
-  asio::io_context context;
   for (std::uint64_t i = 1; testing::run(context, put(*executor.value(), i)); ++i) {
     if (::write(STDOUT_FILENO, &i, sizeof i) != sizeof i) return 1;
   }
