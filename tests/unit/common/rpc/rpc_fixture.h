@@ -29,7 +29,7 @@ class RpcTest : public ::testing::Test {
     context_.poll();
   }
 
-  void start_server(Server::Handler handler, ServerOptions options = {}) {
+  void start_server(Server::Handler handler, ServerOptions options = ServerOptions()) {
     server_ = std::make_unique<Server>(context_, clock_, std::move(options), std::move(handler));
     auto where = endpoint_;
     auto bound = server_->listen(where);
@@ -42,7 +42,7 @@ class RpcTest : public ::testing::Test {
     server_.reset();
   }
 
-  Client& new_client(ClientOptions options = {}) {
+  Client& new_client(ClientOptions options = ClientOptions()) {
     clients_.push_back(std::make_unique<Client>(context_, clock_, endpoint_, std::move(options)));
     return *clients_.back();
   }
@@ -62,7 +62,7 @@ class RpcTest : public ::testing::Test {
   }
 
   asio::io_context context_;
-  const SystemClock clock_;
+  const SystemClock clock_{};
   Endpoint endpoint_{"127.0.0.1", 0};
   std::unique_ptr<Server> server_;
   std::vector<std::unique_ptr<Client>> clients_;
