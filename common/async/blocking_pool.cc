@@ -1,10 +1,5 @@
 #include "common/async/blocking_pool.h"
 
-#include <pthread.h>
-
-#include <boost/asio/async_result.hpp>
-#include <boost/asio/this_coro.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <condition_variable>
 #include <csignal>
 #include <deque>
@@ -12,6 +7,11 @@
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include <boost/asio/async_result.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <pthread.h>
 
 #include "common/async/waiter.h"
 #include "common/base/assert.h"
@@ -48,7 +48,8 @@ BlockingPool::BlockingPool(std::size_t threads, const char* thread_name) : state
   pthread_sigmask(SIG_BLOCK, &all, &before);
   for (std::size_t i = 0; i < threads; ++i) {
     state_->threads.emplace_back([state = state_.get()] { state->work(); });
-    pthread_setname_np(state_->threads.back().native_handle(), std::string(thread_name).substr(0, 15).c_str());
+    pthread_setname_np(state_->threads.back().native_handle(),
+                       std::string(thread_name).substr(0, 15).c_str());
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
@@ -72,7 +73,8 @@ void BlockingPool::post(std::function<void()> work) {
 
 asio::awaitable<void> BlockingPool::run_erased(const std::function<void()>& work) {
   const asio::any_io_executor executor = co_await asio::this_coro::executor;
-  // The coroutine's frame holds `waiter` and `work` until it resumes; the pool's thread takes the waiter out first.
+  // The coroutine's frame holds `waiter` and `work` until it resumes; the pool's thread takes the waiter out
+  // first.
   Waiter<> waiter;
   auto start = [this, &executor, &waiter, &work](auto handler) {
     waiter = Waiter<>(executor, std::move(handler));

@@ -12,10 +12,11 @@ namespace reelfs {
 
 /// A few threads for calls that block (pread, fdatasync, RocksDB, name lookup).
 ///
-///     auto work = [fd] { return do_fdatasync(fd); };   // name it: g++ 12 miscompiles owning temporaries in co_await
-///     REELFS_CO_TRY(co_await pool_.run(std::move(work)));
+///     auto work = [fd] { return do_fdatasync(fd); };   // name it: g++ 12 miscompiles owning temporaries in
+///     co_await REELFS_CO_TRY(co_await pool_.run(std::move(work)));
 ///
-/// The coroutine resumes on its own executor. A call that has started is not interrupted: cancelling waits for its end.
+/// The coroutine resumes on its own executor. A call that has started is not interrupted: cancelling waits
+/// for its end.
 class BlockingPool {
  public:
   /// @param threads  at least 1

@@ -1,10 +1,11 @@
 #include "common/async/event.h"
 
+#include <utility>
+
 #include <boost/asio/associated_cancellation_slot.hpp>
 #include <boost/asio/async_result.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <utility>
 
 #include "common/async/waiter.h"
 #include "common/base/assert.h"
@@ -34,7 +35,8 @@ asio::awaitable<bool> Event::wait() {
     }
     state->waiter = Waiter<bool>(executor, std::move(handler));
   };
-  co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(bool)>(start, asio::use_awaitable);
+  co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(bool)>(start,
+                                                                                     asio::use_awaitable);
 }
 
 void Event::set() {

@@ -1,7 +1,8 @@
 #pragma once
 
-#include <boost/asio/awaitable.hpp>
 #include <memory>
+
+#include <boost/asio/awaitable.hpp>
 
 namespace reelfs {
 

@@ -1,5 +1,9 @@
 #include "common/async/task_group.h"
 
+#include <cstdio>
+#include <exception>
+#include <list>
+
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -8,9 +12,6 @@
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/system/system_error.hpp>
-#include <cstdio>
-#include <exception>
-#include <list>
 
 #include "common/async/event.h"
 #include "common/base/assert.h"

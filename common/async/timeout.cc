@@ -1,5 +1,7 @@
 #include "common/async/timeout.h"
 
+#include <exception>
+
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/deferred.hpp>
 #include <boost/asio/error.hpp>
@@ -9,7 +11,6 @@
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/system/system_error.hpp>
-#include <exception>
 
 namespace reelfs {
 
@@ -25,8 +26,8 @@ asio::awaitable<bool> cancel_after(Duration limit, asio::awaitable<void> work) {
   const auto executor = co_await asio::this_coro::executor;
   asio::steady_timer timer(executor, limit);
   const auto [order, failure, timer_error] =
-      co_await asio::experimental::make_parallel_group(asio::co_spawn(executor, std::move(work), asio::deferred),
-                                                       timer.async_wait(asio::deferred))
+      co_await asio::experimental::make_parallel_group(
+          asio::co_spawn(executor, std::move(work), asio::deferred), timer.async_wait(asio::deferred))
           .async_wait(asio::experimental::wait_for_one(), asio::use_awaitable);
   const bool late = !timer_error;
   if (failure) {

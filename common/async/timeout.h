@@ -23,12 +23,14 @@ asio::awaitable<void> store_result(Task<T> task, std::optional<Result<T>>& into)
 
 }  // namespace detail
 
-/// Awaits `task` until the deadline; then cancels it, and waits for it to end. Not started where the deadline has passed.
+/// Awaits `task` until the deadline; then cancels it, and waits for it to end. Not started where the deadline
+/// has passed.
 /// @errors timed_out, or the task's own
 template <class T>
 Task<T> with_timeout(const Clock& clock, Deadline deadline, Task<T> task) {
   std::optional<Result<T>> result;
-  const bool late = co_await detail::cancel_after(deadline.left(clock), detail::store_result(std::move(task), result));
+  const bool late =
+      co_await detail::cancel_after(deadline.left(clock), detail::store_result(std::move(task), result));
   if (result && !(late && result->has_error() && result->error().code() == Errc::cancelled)) {
     co_return std::move(*result);
   }

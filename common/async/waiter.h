@@ -1,10 +1,11 @@
 #pragma once
 
+#include <memory>
+#include <utility>
+
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/prefer.hpp>
-#include <memory>
-#include <utility>
 
 namespace reelfs {
 
@@ -37,8 +38,8 @@ class Waiter {
           work(asio::prefer(on, asio::execution::outstanding_work.tracked)),
           handler(std::move(resumes)) {}
     void resume(Args... args) override {
-      // The work travels with the handler and ends on the loop: ended here, after the handler may have run, it could stop
-      // a loop that has gone on to something else.
+      // The work travels with the handler and ends on the loop: ended here, after the handler may have run,
+      // it could stop a loop that has gone on to something else.
       asio::post(executor, [work = std::move(work), handler = std::move(handler), args...]() mutable {
         std::move(handler)(args...);
       });

@@ -6,8 +6,9 @@
 #include <optional>
 #include <set>
 #include <sstream>
-#include <toml++/toml.h>
 #include <utility>
+
+#include <toml++/toml.h>
 
 namespace reelfs::config {
 namespace {
@@ -17,16 +18,30 @@ struct Unit {
   std::uint64_t factor;
 };
 
-constexpr Unit kByteUnits[] = {
-    {"", 1},          {"B", 1},           {"K", 1ull << 10},   {"KB", 1ull << 10},  {"Ki", 1ull << 10},
-    {"KiB", 1ull << 10}, {"M", 1ull << 20}, {"MB", 1ull << 20},  {"Mi", 1ull << 20},  {"MiB", 1ull << 20},
-    {"G", 1ull << 30}, {"GB", 1ull << 30}, {"Gi", 1ull << 30},  {"GiB", 1ull << 30}, {"T", 1ull << 40},
-    {"TB", 1ull << 40}, {"Ti", 1ull << 40}, {"TiB", 1ull << 40}};
-constexpr Unit kTimeUnits[] = {
-    {"", 1}, {"ms", 1}, {"s", 1000}, {"m", 60'000}, {"min", 60'000}, {"h", 3'600'000}, {"d", 86'400'000}};
+constexpr Unit kByteUnits[] = {{"", 1},
+                               {"B", 1},
+                               {"K", 1ull << 10},
+                               {"KB", 1ull << 10},
+                               {"Ki", 1ull << 10},
+                               {"KiB", 1ull << 10},
+                               {"M", 1ull << 20},
+                               {"MB", 1ull << 20},
+                               {"Mi", 1ull << 20},
+                               {"MiB", 1ull << 20},
+                               {"G", 1ull << 30},
+                               {"GB", 1ull << 30},
+                               {"Gi", 1ull << 30},
+                               {"GiB", 1ull << 30},
+                               {"T", 1ull << 40},
+                               {"TB", 1ull << 40},
+                               {"Ti", 1ull << 40},
+                               {"TiB", 1ull << 40}};
+constexpr Unit kTimeUnits[] = {{"", 1},         {"ms", 1},        {"s", 1000},      {"m", 60'000},
+                               {"min", 60'000}, {"h", 3'600'000}, {"d", 86'400'000}};
 
 template <std::size_t N>
-std::optional<std::uint64_t> parse_with_unit(std::string_view text, const Unit (&units)[N], std::uint64_t max) {
+std::optional<std::uint64_t> parse_with_unit(std::string_view text, const Unit (&units)[N],
+                                             std::uint64_t max) {
   std::uint64_t number = 0;
   const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (failure != std::errc{} || end == text.data()) return std::nullopt;
@@ -94,7 +109,8 @@ struct Table::Node {
     const auto min = static_cast<std::uint64_t>(std::max<std::int64_t>(bounds.min, 0));
     const auto max = static_cast<std::uint64_t>(std::max<std::int64_t>(bounds.max, 0));
     if (value >= min && value <= max) return true;
-    fail(node, key, "must be " + std::to_string(min) + " to " + std::to_string(max) + ", not " + std::to_string(value));
+    fail(node, key,
+         "must be " + std::to_string(min) + " to " + std::to_string(max) + ", not " + std::to_string(value));
     return false;
   }
   template <std::size_t N>
@@ -152,7 +168,8 @@ void Table::read(std::string_view key, std::uint64_t& into, Bounds bounds) {
   const auto* value = node->as_integer();
   if (value == nullptr || value->get() < 0) {
     node_->fail(*node, key, "must be a whole number, not below zero");
-  } else if (const auto number = static_cast<std::uint64_t>(value->get()); node_->within(*node, key, number, bounds)) {
+  } else if (const auto number = static_cast<std::uint64_t>(value->get());
+             node_->within(*node, key, number, bounds)) {
     into = number;
   }
 }
@@ -190,7 +207,8 @@ void Table::read(std::string_view key, std::vector<rpc::Endpoint>& into) {
   std::vector<rpc::Endpoint> endpoints;
   for (const auto& text : *strings) {
     const auto parsed = rpc::Endpoint::parse(text);
-    if (!parsed) return node_->fail(*node_->find(key), key, "must be a list of \"host:port\", not " + in_quotes(text));
+    if (!parsed)
+      return node_->fail(*node_->find(key), key, "must be a list of \"host:port\", not " + in_quotes(text));
     endpoints.push_back(parsed.value());
   }
   into = std::move(endpoints);
@@ -203,8 +221,8 @@ void Table::read_bytes(std::string_view key, std::uint64_t& into, Bounds bounds)
 }
 
 void Table::read_duration(std::string_view key, std::chrono::milliseconds& into, Bounds bounds_ms) {
-  const auto value =
-      node_->find_with_unit(key, kTimeUnits, bounds_ms, "must be a time, such as \"200ms\", \"30s\" or milliseconds");
+  const auto value = node_->find_with_unit(key, kTimeUnits, bounds_ms,
+                                           "must be a time, such as \"200ms\", \"30s\" or milliseconds");
   if (value) into = std::chrono::milliseconds(*value);
 }
 
@@ -268,7 +286,8 @@ Table File::root() {
 Result<void> File::finish() {
   if (document_->first) return *document_->first;
   const auto* unread = document_->find_unread(document_->root);
-  if (unread != nullptr) return document_->error_at(unread->source(), "unknown key " + in_quotes(unread->str()));
+  if (unread != nullptr)
+    return document_->error_at(unread->source(), "unknown key " + in_quotes(unread->str()));
   return ok();
 }
 

@@ -1,15 +1,15 @@
 #include "common/io/disk_file.h"
 
+#include <array>
+#include <cerrno>
+#include <string>
+#include <utility>
+
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <array>
-#include <cerrno>
-#include <string>
-#include <utility>
 
 #include "common/async/blocking_pool.h"
 #include "common/base/assert.h"
@@ -66,7 +66,8 @@ class PooledDiskFile final : public DiskFile {
   std::uint64_t size() const override { return bytes_; }
 
  private:
-  // What the device says is an I/O error to the caller, whatever its number; only "not possible here" is another matter.
+  // What the device says is an I/O error to the caller, whatever its number; only "not possible here" is
+  // another matter.
   Error failed(const char* call) const {
     const auto number = errno;
     auto error = from_errno(number, std::string(call) + ' ' + name_);
@@ -76,7 +77,8 @@ class PooledDiskFile final : public DiskFile {
   Result<void> check_range(const void* address, std::uint64_t offset, std::uint64_t bytes) const {
     REELFS_ASSERT(aligned(address, offset, bytes));
     if (offset <= bytes_ && bytes <= bytes_ - offset) return ok();
-    return Error(Errc::out_of_range, name_ + " ends before " + std::to_string(offset) + '+' + std::to_string(bytes));
+    return Error(Errc::out_of_range,
+                 name_ + " ends before " + std::to_string(offset) + '+' + std::to_string(bytes));
   }
 
   Result<void> read_now(std::uint64_t offset, std::span<std::byte> into) const {

@@ -1,11 +1,11 @@
 #include "common/observe/log.h"
 
+#include <map>
+#include <mutex>
+
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/sinks/syslog_sink.h>
-
-#include <map>
-#include <mutex>
 
 namespace reelfs {
 namespace {
@@ -60,7 +60,8 @@ Loggers& loggers() {
 Result<void> init_logging(const LogConfig& config, const std::string& program) {
   const auto level = spdlog::level::from_str(config.level);
   if (level == spdlog::level::off && config.level != "off") {
-    return Error(Errc::bad_config, "log level \"" + config.level + "\" is none of trace, debug, info, warning, error");
+    return Error(Errc::bad_config,
+                 "log level \"" + config.level + "\" is none of trace, debug, info, warning, error");
   }
   spdlog::sink_ptr sink;
   const bool system_log = config.file == kSystemLog;

@@ -1,7 +1,7 @@
 #include "common/observe/metrics_server.h"
 
-#include <prometheus/registry.h>
-#include <prometheus/text_serializer.h>
+#include <sstream>
+#include <utility>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/io_context.hpp>
@@ -10,8 +10,8 @@
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
-#include <sstream>
-#include <utility>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
 
 #include "common/async/task_group.h"
 #include "common/async/timeout.h"

@@ -1,3 +1,7 @@
+#include <cerrno>
+#include <memory>
+
+#include <boost/asio/ip/address.hpp>
 #include <fcntl.h>
 #include <openssl/bio.h>
 #include <openssl/bn.h>
@@ -8,10 +12,6 @@
 #include <openssl/x509v3.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <boost/asio/ip/address.hpp>
-#include <cerrno>
-#include <memory>
 
 #include "common/rpc/tls.h"
 #include "common/rpc/tls_native.h"
@@ -42,7 +42,8 @@ Result<void> write_file(const fs::path& path, BIO* content, mode_t mode) {
   const auto bytes = static_cast<std::size_t>(BIO_get_mem_data(content, &data));
   const int fd = open(unfinished.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
   if (fd < 0) return from_errno(errno, "creating " + unfinished);
-  const bool written = fchmod(fd, mode) == 0 && write(fd, data, bytes) == static_cast<ssize_t>(bytes) && fsync(fd) == 0;
+  const bool written =
+      fchmod(fd, mode) == 0 && write(fd, data, bytes) == static_cast<ssize_t>(bytes) && fsync(fd) == 0;
   const int number = errno;
   close(fd);
   if (!written) return from_errno(number, "writing " + unfinished);
@@ -60,7 +61,8 @@ Result<Key> read_key(const fs::path& path) {
 Result<Certificate> read_certificate(const fs::path& path) {
   const Memory file(BIO_new_file(path.c_str(), "r"));
   Certificate certificate(file ? PEM_read_bio_X509(file.get(), nullptr, nullptr, nullptr) : nullptr);
-  if (!certificate) return Error(Errc::bad_config, "certificate " + path.string() + ": " + take_openssl_error());
+  if (!certificate)
+    return Error(Errc::bad_config, "certificate " + path.string() + ": " + take_openssl_error());
   return certificate;
 }
 
@@ -69,7 +71,8 @@ Result<Key> key_at(const fs::path& path) {
   if (fs::exists(path)) return read_key(path);
   Key key(EVP_EC_gen("P-256"));
   const Memory content(BIO_new(BIO_s_mem()));
-  if (!key || PEM_write_bio_PrivateKey(content.get(), key.get(), nullptr, nullptr, 0, nullptr, nullptr) != 1) {
+  if (!key ||
+      PEM_write_bio_PrivateKey(content.get(), key.get(), nullptr, nullptr, 0, nullptr, nullptr) != 1) {
     return openssl_failed("making a key");
   }
   REELFS_TRY(write_file(path, content.get(), 0600));
@@ -90,15 +93,16 @@ Certificate blank_certificate(const std::string& name, EVP_PKEY* key) {
   auto* x509 = certificate.get();
   auto* subject = x509 != nullptr ? X509_get_subject_name(x509) : nullptr;
   const auto* text = reinterpret_cast<const unsigned char*>(name.c_str());
-  const bool made = subject != nullptr && X509_set_version(x509, X509_VERSION_3) == 1 &&
-                    BN_rand(serial.get(), kSerialBits, BN_RAND_TOP_ONE, BN_RAND_BOTTOM_ANY) == 1 &&
-                    BN_to_ASN1_INTEGER(serial.get(), X509_get_serialNumber(x509)) != nullptr &&
-                    X509_gmtime_adj(X509_getm_notBefore(x509), -kClockSkewSeconds) != nullptr &&
-                    X509_gmtime_adj(X509_getm_notAfter(x509), kValidSeconds) != nullptr &&
-                    X509_NAME_add_entry_by_txt(subject, "O", MBSTRING_UTF8,
-                                               reinterpret_cast<const unsigned char*>("reelfs"), -1, -1, 0) == 1 &&
-                    X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8, text, -1, -1, 0) == 1 &&
-                    X509_set_pubkey(x509, key) == 1;
+  const bool made =
+      subject != nullptr && X509_set_version(x509, X509_VERSION_3) == 1 &&
+      BN_rand(serial.get(), kSerialBits, BN_RAND_TOP_ONE, BN_RAND_BOTTOM_ANY) == 1 &&
+      BN_to_ASN1_INTEGER(serial.get(), X509_get_serialNumber(x509)) != nullptr &&
+      X509_gmtime_adj(X509_getm_notBefore(x509), -kClockSkewSeconds) != nullptr &&
+      X509_gmtime_adj(X509_getm_notAfter(x509), kValidSeconds) != nullptr &&
+      X509_NAME_add_entry_by_txt(subject, "O", MBSTRING_UTF8,
+                                 reinterpret_cast<const unsigned char*>("reelfs"), -1, -1, 0) == 1 &&
+      X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8, text, -1, -1, 0) == 1 &&
+      X509_set_pubkey(x509, key) == 1;
   if (!made) certificate.reset();
   return certificate;
 }

@@ -1,13 +1,14 @@
 #include "common/rpc/client.h"
 
 #include <algorithm>
+#include <optional>
+#include <unordered_map>
+#include <utility>
+
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <optional>
-#include <unordered_map>
-#include <utility>
 
 #include "common/async/event.h"
 #include "common/async/task_group.h"
@@ -69,8 +70,9 @@ struct Client::State : std::enable_shared_from_this<State> {
         options(std::move(chosen)),
         group(io.get_executor()),
         outbox(time),
-        deadlines(io.get_executor(), time,
-                  [this](std::uint64_t id) { end_early(id, Error(Errc::timed_out, "no reply from " + endpoint.to_string())); }) {}
+        deadlines(io.get_executor(), time, [this](std::uint64_t id) {
+          end_early(id, Error(Errc::timed_out, "no reply from " + endpoint.to_string()));
+        }) {}
 
   static Task<Reply> call(std::shared_ptr<State> self, OutgoingFrame frame, Deadline deadline);
   static asio::awaitable<void> run(std::shared_ptr<State> self);
@@ -148,7 +150,8 @@ Task<tcp::socket> Client::State::connect_socket() {
   auto last = Error(Errc::unavailable, endpoint.host + " has no address");
   for (const auto& address : addresses) {
     if (!options.tls && !address.address().is_loopback()) {
-      last = Error(Errc::bad_config, "plain TCP is for loopback addresses only; " + endpoint.to_string() + " needs TLS");
+      last = Error(Errc::bad_config,
+                   "plain TCP is for loopback addresses only; " + endpoint.to_string() + " needs TLS");
       continue;
     }
     tcp::socket socket(context);
@@ -185,8 +188,9 @@ asio::awaitable<void> Client::State::run(std::shared_ptr<State> self) {
     if (!connected) {
       auto why = std::move(connected).error();
       if (why.code() != Errc::bad_config) {
-        why = Error(Errc::unavailable, why.code() == Errc::timed_out ? "connecting to " + self->endpoint.to_string() + " took too long"
-                                                                     : why.message());
+        why = Error(Errc::unavailable, why.code() == Errc::timed_out
+                                           ? "connecting to " + self->endpoint.to_string() + " took too long"
+                                           : why.message());
       }
       log.debug("not connected peer={} why=\"{}\"", self->endpoint.to_string(), why.message());
       self->connect_not_before = self->clock.now() + self->backoff;
@@ -212,7 +216,8 @@ asio::awaitable<void> Client::State::run(std::shared_ptr<State> self) {
   }
 }
 
-asio::awaitable<void> Client::State::send(std::shared_ptr<State> self, std::shared_ptr<Connection> connection) {
+asio::awaitable<void> Client::State::send(std::shared_ptr<State> self,
+                                          std::shared_ptr<Connection> connection) {
   (void)co_await self->outbox.drain(connection->stream, [](const OutgoingFrame&) {});
   connection->stream.close();  // which ends the receiver, and that knows why
   connection->sender_ended.set();
@@ -257,7 +262,8 @@ Task<Reply> Client::call(wire::Method method, const google::protobuf::MessageLit
 
 Task<Reply> Client::State::call(std::shared_ptr<State> self, OutgoingFrame frame, Deadline deadline) {
   if (self->stopped) co_return Error(Errc::cancelled, "the client was stopped");
-  if (deadline.left(self->clock) <= Duration::zero()) co_return Error(Errc::timed_out, "the deadline has passed");
+  if (deadline.left(self->clock) <= Duration::zero())
+    co_return Error(Errc::timed_out, "the deadline has passed");
   if (frame.message.size() > wire::kMaxMessageBytes || frame.payload_bytes > wire::kMaxPayloadBytes) {
     co_return Error(Errc::too_big, "request above the frame's limits");
   }

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <google/protobuf/message_lite.h>
-
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +9,8 @@
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <google/protobuf/message_lite.h>
 
 #include "common/async/task.h"
 #include "common/base/buffer.h"
@@ -38,9 +38,10 @@ struct ClientOptions {
   std::chrono::milliseconds connect_timeout{1000};
 };
 
-/// Calls to one server over one connection, which is made at the first call and again after it broke. Many calls are in
-/// flight at once; requests leave in the order in which `call` was entered. When the connection breaks, every call under way
-/// ends with `unavailable`: it may or may not have been carried out, and whether to repeat it is the caller's to know.
+/// Calls to one server over one connection, which is made at the first call and again after it broke. Many
+/// calls are in flight at once; requests leave in the order in which `call` was entered. When the connection
+/// breaks, every call under way ends with `unavailable`: it may or may not have been carried out, and whether
+/// to repeat it is the caller's to know.
 ///
 /// Lives on one io_context, from whose thread alone it is used. `stop()` before destroying.
 class Client {
@@ -56,9 +57,12 @@ class Client {
   Epoch epoch() const;
   bool connected() const;
 
-  /// Sends a request and waits for its reply. The request is serialised at once; it is sent when the task is awaited.
-  /// @param payload  raw bytes behind the message, kept alive until sent; null for none. Sent in one gathered write.
-  /// @errors what the server answered; timed_out at the deadline; unavailable; cancelled after stop(); protocol
+  /// Sends a request and waits for its reply. The request is serialised at once; it is sent when the task is
+  /// awaited.
+  /// @param payload  raw bytes behind the message, kept alive until sent; null for none. Sent in one gathered
+  /// write.
+  /// @errors what the server answered; timed_out at the deadline; unavailable; cancelled after stop();
+  /// protocol
   Task<Reply> call(wire::Method method, const google::protobuf::MessageLite& request, Deadline deadline,
                    SharedBuffer payload = nullptr);
 

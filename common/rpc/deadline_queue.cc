@@ -1,9 +1,10 @@
 #include "common/rpc/deadline_queue.h"
 
 #include <algorithm>
-#include <boost/asio/steady_timer.hpp>
 #include <set>
 #include <utility>
+
+#include <boost/asio/steady_timer.hpp>
 
 namespace reelfs::rpc {
 
@@ -11,8 +12,8 @@ struct DeadlineQueue::State : std::enable_shared_from_this<State> {
   State(asio::any_io_executor executor, const Clock& time, std::function<void(std::uint64_t)> callback)
       : clock(time), expired(std::move(callback)), timer(std::move(executor)) {}
 
-  // The timer is left alone while it fires early enough: calls mostly end long before their deadline, and later ones
-  // mostly have later deadlines.
+  // The timer is left alone while it fires early enough: calls mostly end long before their deadline, and
+  // later ones mostly have later deadlines.
   void arm() {
     if (entries.empty() || entries.begin()->first >= armed_for) return;
     armed_for = entries.begin()->first;

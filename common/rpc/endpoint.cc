@@ -18,7 +18,8 @@ Result<Endpoint> Endpoint::parse(std::string_view text) {
   }
   Endpoint endpoint;
   const auto [end, failure] = std::from_chars(digits.data(), digits.data() + digits.size(), endpoint.port);
-  if (host.empty() || digits.empty() || failure != std::errc{} || end != digits.data() + digits.size()) return wrong();
+  if (host.empty() || digits.empty() || failure != std::errc{} || end != digits.data() + digits.size())
+    return wrong();
   endpoint.host = host;
   return endpoint;
 }

@@ -10,8 +10,8 @@
 
 namespace reelfs::rpc {
 
-/// Takes frames off a stream. Reads a little ahead, so that small frames cost less than a system call each; what a payload
-/// has beyond that goes straight into its buffer.
+/// Takes frames off a stream. Reads a little ahead, so that small frames cost less than a system call each;
+/// what a payload has beyond that goes straight into its buffer.
 class FrameReader {
  public:
   explicit FrameReader(Stream& stream);

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <sys/uio.h>
-
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -10,6 +8,8 @@
 #include <optional>
 #include <string>
 #include <vector>
+
+#include <sys/uio.h>
 
 #include "common/async/event.h"
 #include "common/async/task.h"
@@ -31,7 +31,8 @@ struct OutgoingFrame {
   std::array<std::byte, sizeof(wire::FrameHeader)> encoded{};
 };
 
-/// The frames waiting to be sent on one connection, and the coroutine that sends them, several in one system call.
+/// The frames waiting to be sent on one connection, and the coroutine that sends them, several in one system
+/// call.
 class Outbox {
  public:
   explicit Outbox(const Clock& clock) : clock_(clock) {}

@@ -1,6 +1,12 @@
 #include "common/rpc/server.h"
 
 #include <algorithm>
+#include <exception>
+#include <list>
+#include <map>
+#include <unordered_map>
+#include <vector>
+
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
@@ -10,11 +16,6 @@
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/system/system_error.hpp>
-#include <exception>
-#include <list>
-#include <map>
-#include <unordered_map>
-#include <vector>
 
 #include "common/async/event.h"
 #include "common/async/task_group.h"
@@ -70,7 +71,8 @@ struct InFlight {
 };
 
 struct Connection {
-  Connection(std::uint64_t number, tcp::socket socket, const asio::any_io_executor& executor, const Clock& clock)
+  Connection(std::uint64_t number, tcp::socket socket, const asio::any_io_executor& executor,
+             const Clock& clock)
       : id(number),
         stream(std::move(socket)),
         reader(stream),
@@ -157,7 +159,8 @@ struct Server::State : std::enable_shared_from_this<State> {
   bool stopping = false;
 };
 
-asio::awaitable<void> Server::State::accept(std::shared_ptr<State> self, std::shared_ptr<tcp::acceptor> acceptor) {
+asio::awaitable<void> Server::State::accept(std::shared_ptr<State> self,
+                                            std::shared_ptr<tcp::acceptor> acceptor) {
   while (acceptor->is_open()) {
     auto [failure, socket] = co_await acceptor->async_accept(asio::as_tuple(asio::use_awaitable));
     if (failure == asio::error::operation_aborted) co_return;
@@ -178,7 +181,8 @@ asio::awaitable<void> Server::State::accept(std::shared_ptr<State> self, std::sh
   }
 }
 
-asio::awaitable<void> Server::State::serve(std::shared_ptr<State> self, std::shared_ptr<Connection> connection) {
+asio::awaitable<void> Server::State::serve(std::shared_ptr<State> self,
+                                           std::shared_ptr<Connection> connection) {
   // Ended by close(), not by exceptions: there is something to join.
   co_await asio::this_coro::throw_if_cancelled(false);
   auto ended = Result<void>(ok());
@@ -220,7 +224,8 @@ Task<void> Server::State::receive(std::shared_ptr<Connection> connection) {
     REELFS_CO_TRY(const auto header, co_await connection->reader.read_header());
     const auto kind = static_cast<wire::FrameKind>(header.kind);
     if (kind == wire::FrameKind::cancel) {
-      if (header.message_bytes + header.payload_bytes > 0) co_return Error(Errc::protocol, "a cancel carries nothing");
+      if (header.message_bytes + header.payload_bytes > 0)
+        co_return Error(Errc::protocol, "a cancel carries nothing");
       connection->abandon(header.request_id);
       continue;
     }
@@ -295,10 +300,12 @@ void Server::State::begin(const std::shared_ptr<Connection>& connection, const w
                  asio::bind_cancellation_slot(call.cancel.slot(), std::move(ended)));
 }
 
-asio::awaitable<void> Server::State::carry_out(std::shared_ptr<State> self, std::shared_ptr<Connection> connection,
+asio::awaitable<void> Server::State::carry_out(std::shared_ptr<State> self,
+                                               std::shared_ptr<Connection> connection,
                                                std::uint64_t request_id, Request request) {
   auto result = co_await self->handler(std::move(request));
-  if (!connection->in_flight.at(request_id).abandoned) self->answer(*connection, request_id, std::move(result));
+  if (!connection->in_flight.at(request_id).abandoned)
+    self->answer(*connection, request_id, std::move(result));
 }
 
 void Server::State::answer(Connection& connection, std::uint64_t request_id, Result<Response> result) {
@@ -335,13 +342,15 @@ Server::~Server() = default;
 Result<Endpoint> Server::listen(const Endpoint& endpoint) {
   boost::system::error_code failure;
   tcp::resolver resolver(state_->context);
-  const auto found = resolver.resolve(endpoint.host, std::to_string(endpoint.port), tcp::resolver::passive, failure);
+  const auto found =
+      resolver.resolve(endpoint.host, std::to_string(endpoint.port), tcp::resolver::passive, failure);
   if (failure || found.empty()) {
     return Error(Errc::invalid, "cannot listen on " + endpoint.to_string() + ": " + failure.message());
   }
   const auto address = found.begin()->endpoint();
   if (!state_->options.tls && !address.address().is_loopback()) {
-    return Error(Errc::bad_config, "plain TCP is for loopback addresses only; " + endpoint.to_string() + " needs TLS");
+    return Error(Errc::bad_config,
+                 "plain TCP is for loopback addresses only; " + endpoint.to_string() + " needs TLS");
   }
   auto acceptor = std::make_shared<tcp::acceptor>(state_->context);
   acceptor->open(address.protocol(), failure);
@@ -356,7 +365,9 @@ Result<Endpoint> Server::listen(const Endpoint& endpoint) {
   return real;
 }
 
-void Server::on_disconnect(std::function<void(std::uint64_t)> callback) { state_->disconnected = std::move(callback); }
+void Server::on_disconnect(std::function<void(std::uint64_t)> callback) {
+  state_->disconnected = std::move(callback);
+}
 
 asio::awaitable<void> Server::stop() {
   const auto state = state_;

@@ -1,13 +1,13 @@
 #pragma once
 
-#include <google/protobuf/message_lite.h>
-
 #include <chrono>
 #include <cstddef>
 #include <functional>
 #include <memory>
 #include <string>
 #include <utility>
+
+#include <google/protobuf/message_lite.h>
 
 #include "common/async/task.h"
 #include "common/base/buffer.h"
@@ -25,9 +25,9 @@ struct Request {
   std::string message;  // serialised
   Buffer payload;
   Epoch epoch;
-  Deadline deadline;           // when the caller will have stopped waiting
+  Deadline deadline;             // when the caller will have stopped waiting
   std::uint64_t connection = 0;  // unique within the server's life
-  std::string peer;            // "10.0.0.7:51234", for logs
+  std::string peer;              // "10.0.0.7:51234", for logs
 
   /// @errors protocol: the message does not parse
   template <class M>
@@ -52,12 +52,14 @@ struct Response {
 struct ServerOptions {
   std::shared_ptr<const TlsContext> tls;  // null: plain TCP, allowed on loopback addresses only
   std::size_t max_connections = 4096;
-  std::size_t max_in_flight_bytes = 256u << 20;  // requests being carried out, per server; above it reading pauses
-  std::size_t max_in_flight_requests = 1024;     // per connection
+  std::size_t max_in_flight_bytes = 256u
+                                    << 20;  // requests being carried out, per server; above it reading pauses
+  std::size_t max_in_flight_requests = 1024;  // per connection
 };
 
-/// Accepts connections and hands each request to one handler. Handlers of one connection are entered in the order of arrival and
-/// run concurrently; replies leave as they come. A request whose deadline has passed is dropped unanswered.
+/// Accepts connections and hands each request to one handler. Handlers of one connection are entered in the
+/// order of arrival and run concurrently; replies leave as they come. A request whose deadline has passed is
+/// dropped unanswered.
 ///
 /// Lives on one io_context, from whose thread alone it is used. `stop()` before destroying.
 class Server {
@@ -70,7 +72,8 @@ class Server {
   Server& operator=(const Server&) = delete;
 
   /// Listens and begins to accept.
-  /// @return the endpoint with the real port  @errors busy (address in use), bad_config (plain TCP beyond loopback), invalid
+  /// @return the endpoint with the real port  @errors busy (address in use), bad_config (plain TCP beyond
+  /// loopback), invalid
   Result<Endpoint> listen(const Endpoint& endpoint);
 
   /// Told whenever a connection has ended.

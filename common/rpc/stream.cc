@@ -1,17 +1,17 @@
 #include "common/rpc/stream.h"
 
-#include <netinet/tcp.h>
-#include <openssl/err.h>
-#include <openssl/x509v3.h>
-#include <sys/socket.h>
-
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ip/address.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <cerrno>
-#include <cstring>
+#include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
+#include <sys/socket.h>
 
 #include "common/rpc/endpoint.h"
 
@@ -34,14 +34,17 @@ Error socket_error(int error_number, const char* what) {
 
 Error closed_by_peer() { return Error(Errc::unavailable, "connection closed by peer"); }
 
-void set_option(int fd, int level, int option, int value) { (void)setsockopt(fd, level, option, &value, sizeof value); }
+void set_option(int fd, int level, int option, int value) {
+  (void)setsockopt(fd, level, option, &value, sizeof value);
+}
 
 // A BIO over a descriptor that does not raise SIGPIPE, as OpenSSL's own does.
 int descriptor_of(BIO* bio) { return static_cast<int>(reinterpret_cast<std::intptr_t>(BIO_get_data(bio))); }
 
 int write_bio(BIO* bio, const char* data, int size) {
   BIO_clear_retry_flags(bio);
-  const auto sent = send(descriptor_of(bio), data, static_cast<std::size_t>(size), MSG_NOSIGNAL | MSG_DONTWAIT);
+  const auto sent =
+      send(descriptor_of(bio), data, static_cast<std::size_t>(size), MSG_NOSIGNAL | MSG_DONTWAIT);
   if (sent < 0 && (errno == EAGAIN || errno == EINTR)) BIO_set_retry_write(bio);
   return static_cast<int>(sent);
 }
@@ -105,13 +108,17 @@ Task<void> Stream::wait(tcp::socket::wait_type what) {
 Task<void> Stream::wait_for_tls(int result, const char* what) {
   const int error_number = errno;
   switch (SSL_get_error(ssl_.get(), result)) {
-    case SSL_ERROR_WANT_READ: co_return co_await wait(tcp::socket::wait_read);
-    case SSL_ERROR_WANT_WRITE: co_return co_await wait(tcp::socket::wait_write);
-    case SSL_ERROR_ZERO_RETURN: co_return closed_by_peer();
+    case SSL_ERROR_WANT_READ:
+      co_return co_await wait(tcp::socket::wait_read);
+    case SSL_ERROR_WANT_WRITE:
+      co_return co_await wait(tcp::socket::wait_write);
+    case SSL_ERROR_ZERO_RETURN:
+      co_return closed_by_peer();
     case SSL_ERROR_SYSCALL:
       if (error_number == 0 || ERR_peek_error() != 0) break;
       co_return socket_error(error_number, what);
-    default: break;
+    default:
+      break;
   }
   auto why = take_openssl_error();
   if (why.empty()) co_return closed_by_peer();

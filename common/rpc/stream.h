@@ -1,14 +1,14 @@
 #pragma once
 
-#include <openssl/ssl.h>
-#include <sys/uio.h>
-
-#include <boost/asio/ip/tcp.hpp>
 #include <cstddef>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
+
+#include <boost/asio/ip/tcp.hpp>
+#include <openssl/ssl.h>
+#include <sys/uio.h>
 
 #include "common/async/task.h"
 #include "common/rpc/tls_native.h"
@@ -31,7 +31,8 @@ class Stream {
   /// @errors unavailable, cancelled
   Task<void> start_tls(const TlsContext& tls, Side side, const std::string& peer_host);
 
-  /// Waits for bytes and stores as many as are there, at least one. @errors unavailable (also: the peer closed), cancelled
+  /// Waits for bytes and stores as many as are there, at least one. @errors unavailable (also: the peer
+  /// closed), cancelled
   Task<std::size_t> read_some(std::span<std::byte> into);
   /// Sends all pieces, in one system call where the kernel takes them. Uses up `pieces`. @errors as above
   Task<void> write(std::span<iovec> pieces);

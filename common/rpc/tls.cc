@@ -28,7 +28,8 @@ Result<std::shared_ptr<const TlsContext>> TlsContext::load(const TlsFiles& files
   if (context == nullptr) return Error(Errc::bad_config, "TLS: " + take_openssl_error());
   SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
-  // Connections live for days: resuming would save nothing, and tickets arrive in the middle of the first reads.
+  // Connections live for days: resuming would save nothing, and tickets arrive in the middle of the first
+  // reads.
   SSL_CTX_set_num_tickets(context, 0);
   SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
   if (SSL_CTX_load_verify_locations(context, files.authority.c_str(), nullptr) != 1) {

@@ -34,7 +34,8 @@ class TlsContext {
   std::unique_ptr<Native> native_;
 };
 
-/// Makes a certificate authority: authority.pem and authority.key in `directory`. Leaves existing files alone.
+/// Makes a certificate authority: authority.pem and authority.key in `directory`. Leaves existing files
+/// alone.
 Result<void> make_authority(const std::filesystem::path& directory, const std::string& cluster_name);
 /// Makes <name>.pem and <name>.key in `directory`, signed by its authority. Leaves existing files alone.
 /// @param hosts  names and addresses the certificate is good for

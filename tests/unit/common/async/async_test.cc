@@ -1,12 +1,12 @@
-#include <gtest/gtest.h>
-
 #include <atomic>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/post.hpp>
 #include <future>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <gtest/gtest.h>
 
 #include "common/async/blocking_pool.h"
 #include "common/async/event.h"
@@ -35,9 +35,7 @@ Task<int> slow(Duration duration, int value) {
   co_return value;
 }
 
-Task<int> fail_at_once() {
-  co_return Error(Errc::corrupt, "as asked");
-}
+Task<int> fail_at_once() { co_return Error(Errc::corrupt, "as asked"); }
 
 TEST(Event, IsRememberedUntilWaitedFor) {
   asio::io_context context;

@@ -1,10 +1,10 @@
 #include "common/config/config.h"
 
-#include <gtest/gtest.h>
-#include <unistd.h>
-
 #include <filesystem>
 #include <fstream>
+
+#include <gtest/gtest.h>
+#include <unistd.h>
 
 namespace reelfs::config {
 namespace {
@@ -100,25 +100,30 @@ TEST(Config, NamesFileAndLineOfWhatIsWrong) {
             "bad_config: /etc/reelfs/sample.toml:3: workers must be a whole number, not below zero");
   EXPECT_EQ(error_of("name = 'x'\nlisten = 'nowhere'"),
             "bad_config: /etc/reelfs/sample.toml:2: listen must be \"host:port\", not \"nowhere\"");
-  EXPECT_EQ(error_of("name = 'x'\nadopt = 1"), "bad_config: /etc/reelfs/sample.toml:2: adopt must be true or false");
+  EXPECT_EQ(error_of("name = 'x'\nadopt = 1"),
+            "bad_config: /etc/reelfs/sample.toml:2: adopt must be true or false");
   EXPECT_EQ(error_of("name = 1"), "bad_config: /etc/reelfs/sample.toml:1: name must be a string");
   EXPECT_EQ(error_of("name = 'x'\ndevices = ['a', 1]"),
             "bad_config: /etc/reelfs/sample.toml:2: devices must be a list of strings");
   EXPECT_EQ(error_of("name = 'x'\nblock_size = '64X'"),
-            "bad_config: /etc/reelfs/sample.toml:2: block_size must be a number of bytes, such as 1048576 or \"64M\"");
+            "bad_config: /etc/reelfs/sample.toml:2: block_size must be a number of bytes, such as 1048576 or "
+            "\"64M\"");
   EXPECT_EQ(error_of("name = 'x'\nblock_size = '1M'"),
             "bad_config: /etc/reelfs/sample.toml:2: block_size must be 4194304 to 1073741824, not 1048576");
-  EXPECT_EQ(error_of("name = 'x'\ntls = 'none'"), "bad_config: /etc/reelfs/sample.toml:2: tls must be a table");
+  EXPECT_EQ(error_of("name = 'x'\ntls = 'none'"),
+            "bad_config: /etc/reelfs/sample.toml:2: tls must be a table");
   EXPECT_EQ(error_of("name = 'x'\n[tls]\nca = 'a'\ncert = 'b'"),
             "bad_config: /etc/reelfs/sample.toml:2: key is missing");
 }
 
 TEST(Config, NamesMissingAndUnknownKeys) {
   EXPECT_NE(error_of("workers = 2").find("name is missing"), std::string::npos);
-  EXPECT_EQ(error_of("name = 'x'\nworker = 2"), "bad_config: /etc/reelfs/sample.toml:2: unknown key \"worker\"");
+  EXPECT_EQ(error_of("name = 'x'\nworker = 2"),
+            "bad_config: /etc/reelfs/sample.toml:2: unknown key \"worker\"");
   EXPECT_EQ(error_of("name = 'x'\n[log]\nlevel = 'info'\nlvl = 1\n"),
             "bad_config: /etc/reelfs/sample.toml:4: unknown key \"lvl\"");
-  EXPECT_EQ(error_of("name = 'x'\n[extra]\na = 1"), "bad_config: /etc/reelfs/sample.toml:2: unknown key \"extra\"");
+  EXPECT_EQ(error_of("name = 'x'\n[extra]\na = 1"),
+            "bad_config: /etc/reelfs/sample.toml:2: unknown key \"extra\"");
 }
 
 TEST(Config, NamesLineAndColumnOfASyntaxError) {
@@ -127,7 +132,8 @@ TEST(Config, NamesLineAndColumnOfASyntaxError) {
 }
 
 TEST(Config, LoadsAFile) {
-  const auto path = std::filesystem::temp_directory_path() / ("reelfs_config_test." + std::to_string(getpid()));
+  const auto path =
+      std::filesystem::temp_directory_path() / ("reelfs_config_test." + std::to_string(getpid()));
   std::ofstream(path) << "name = 'from a file'\n";
   auto file = File::load(path);
   ASSERT_TRUE(file);

@@ -1,12 +1,12 @@
 #include "common/io/disk_file.h"
 
-#include <gtest/gtest.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <boost/asio/io_context.hpp>
 #include <filesystem>
 #include <fstream>
+
+#include <boost/asio/io_context.hpp>
+#include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "common/async/blocking_pool.h"
 #include "common/base/buffer.h"

@@ -1,7 +1,6 @@
-#include <gtest/gtest.h>
-#include <prometheus/counter.h>
-#include <prometheus/registry.h>
-#include <unistd.h>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/io_context.hpp>
@@ -9,9 +8,10 @@
 #include <boost/asio/read.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
-#include <filesystem>
-#include <fstream>
-#include <sstream>
+#include <gtest/gtest.h>
+#include <prometheus/counter.h>
+#include <prometheus/registry.h>
+#include <unistd.h>
 
 #include "common/observe/log.h"
 #include "common/observe/metrics_server.h"
@@ -51,7 +51,8 @@ class MetricsTest : public ::testing::Test {
 };
 
 TEST_F(MetricsTest, ShowsWhatIsCounted) {
-  auto& family = prometheus::BuildCounter().Name("reelfs_test_events_total").Help("Events.").Register(registry_);
+  auto& family =
+      prometheus::BuildCounter().Name("reelfs_test_events_total").Help("Events.").Register(registry_);
   family.Add({}).Increment(3);
   const auto answer = ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_TRUE(answer.starts_with("HTTP/1.1 200 ")) << answer;

@@ -1,11 +1,12 @@
 #include <array>
+#include <cstring>
+#include <string>
+
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/read.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
-#include <cstring>
-#include <string>
 
 #include "common/base/crc32c.h"
 #include "common/wire/frame.h"
@@ -36,7 +37,8 @@ class Malformed : public RpcTest {
   /// Sends bytes, and returns what the server sends until it closes the connection.
   asio::awaitable<std::string> talk(std::string bytes) {
     tcp::socket socket(context_);
-    co_await socket.async_connect({asio::ip::make_address(endpoint_.host), endpoint_.port}, asio::use_awaitable);
+    co_await socket.async_connect({asio::ip::make_address(endpoint_.host), endpoint_.port},
+                                  asio::use_awaitable);
     co_await asio::async_write(socket, asio::buffer(bytes), asio::as_tuple(asio::use_awaitable));
     std::string answer;
     co_await asio::async_read(socket, asio::dynamic_buffer(answer), asio::as_tuple(asio::use_awaitable));
@@ -91,7 +93,8 @@ TEST_F(Malformed, MessageThatDoesNotParseIsAnsweredAndTheConnectionLives) {
   auto converse = [&]() -> asio::awaitable<std::vector<wire::FrameHeader>> {
     std::vector<wire::FrameHeader> answers;
     tcp::socket socket(context_);
-    co_await socket.async_connect({asio::ip::make_address(endpoint_.host), endpoint_.port}, asio::use_awaitable);
+    co_await socket.async_connect({asio::ip::make_address(endpoint_.host), endpoint_.port},
+                                  asio::use_awaitable);
     for (int i = 0; i < 2; ++i) {
       co_await asio::async_write(socket, asio::buffer(bad), asio::use_awaitable);
       std::array<std::byte, 64> bytes;
@@ -118,7 +121,8 @@ TEST_F(Malformed, FrameCutShort) {
   start_server(echo);
   auto cut = [&]() -> asio::awaitable<void> {
     tcp::socket socket(context_);
-    co_await socket.async_connect({asio::ip::make_address(endpoint_.host), endpoint_.port}, asio::use_awaitable);
+    co_await socket.async_connect({asio::ip::make_address(endpoint_.host), endpoint_.port},
+                                  asio::use_awaitable);
     const auto bytes = bytes_of(request_header(100)) + "only this";
     co_await asio::async_write(socket, asio::buffer(bytes), asio::as_tuple(asio::use_awaitable));
   };

@@ -1,13 +1,13 @@
 #pragma once
 
-#include <gtest/gtest.h>
-
-#include <boost/asio/io_context.hpp>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
+
+#include <boost/asio/io_context.hpp>
+#include <gtest/gtest.h>
 
 #include "common/base/clock.h"
 #include "common/rpc/client.h"
@@ -55,7 +55,8 @@ class RpcTest : public ::testing::Test {
   }
 
   /// One call with this text as its message.
-  Result<Reply> ask(Client& client, const std::string& text, Duration limit = 10s, SharedBuffer payload = nullptr) {
+  Result<Reply> ask(Client& client, const std::string& text, Duration limit = 10s,
+                    SharedBuffer payload = nullptr) {
     wire::ErrorReply request;
     request.set_message(text);
     return run(client.call(wire::Method::lookup, request, in(limit), std::move(payload)));

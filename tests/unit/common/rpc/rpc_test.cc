@@ -1,9 +1,9 @@
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <boost/asio/co_spawn.hpp>
 #include <numeric>
 #include <string>
+
+#include <boost/asio/co_spawn.hpp>
+#include <fmt/format.h>
 
 #include "common/async/event.h"
 #include "common/async/task_group.h"
@@ -36,7 +36,8 @@ TEST_F(RpcTest, AnswersWithMessageAndPayload) {
 TEST_F(RpcTest, CarriesLargePayloadsBothWaysPageAligned) {
   start_server(echo);
   auto& client = new_client();
-  for (const std::size_t bytes : {std::size_t{1}, std::size_t{4095}, std::size_t{4096}, std::size_t{4 << 20}}) {
+  for (const std::size_t bytes :
+       {std::size_t{1}, std::size_t{4095}, std::size_t{4096}, std::size_t{4 << 20}}) {
     const auto reply = ask(client, "large", 10s, pattern(bytes));
     ASSERT_TRUE(reply) << reply.error().describe();
     EXPECT_EQ(reply.value().payload.view(), pattern(bytes)->view());
@@ -345,7 +346,8 @@ TEST(Endpoint, ParsesHostAndPort) {
   EXPECT_EQ(Endpoint::parse("index.example:1").value(), (Endpoint{"index.example", 1}));
   EXPECT_EQ(Endpoint::parse("[::1]:65535").value(), (Endpoint{"::1", 65535}));
   EXPECT_EQ(Endpoint::parse("[::1]:65535").value().to_string(), "[::1]:65535");
-  for (const auto* text : {"", ":1", "host", "host:", "host:x", "host:65536", "host:1x", "::1:5", "[::1:5", "host:-1"}) {
+  for (const auto* text :
+       {"", ":1", "host", "host:", "host:x", "host:65536", "host:1x", "::1:5", "[::1:5", "host:-1"}) {
     const auto parsed = Endpoint::parse(text);
     ASSERT_FALSE(parsed) << text;
     EXPECT_EQ(parsed.error().code(), Errc::invalid);

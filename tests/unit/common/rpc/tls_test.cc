@@ -1,11 +1,12 @@
-#include <sys/stat.h>
-#include <unistd.h>
+#include "common/rpc/tls.h"
 
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 
-#include "common/rpc/tls.h"
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "tests/unit/common/rpc/rpc_fixture.h"
 
 namespace reelfs::rpc {
@@ -28,7 +29,8 @@ class TlsTest : public RpcTest {
   }
   ~TlsTest() override { fs::remove_all(directory_); }
 
-  TlsFiles identity(const std::string& name, const std::vector<std::string>& hosts = {"127.0.0.1", "localhost"},
+  TlsFiles identity(const std::string& name,
+                    const std::vector<std::string>& hosts = {"127.0.0.1", "localhost"},
                     const std::string& authority = ".") {
     auto files = make_identity(directory_ / authority, name, hosts);
     EXPECT_TRUE(files) << files.error().describe();
