@@ -25,3 +25,24 @@ function(reelfs_unit_test name)
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT 300 LABELS unit)
 endfunction()
+
+# reelfs_fuzz(NAME SOURCES fuzz_x.cc decoder.cc ... [DEPS target ...]): a libFuzzer program of -DREELFS_FUZZ=ON.
+#
+# The decoder's own .cc files are among the sources, so that they are instrumented and clang need not compile the whole
+# tree; give DEPS for what it merely uses. Its file defines reelfs::fuzz::run and reelfs::fuzz::seeds (tests/fuzz/fuzz.h).
+function(reelfs_fuzz name)
+  if(NOT REELFS_FUZZ)
+    return()
+  endif()
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  list(TRANSFORM ARG_SOURCES PREPEND "${PROJECT_SOURCE_DIR}/")
+  add_executable(${name} ${ARG_SOURCES} "${PROJECT_SOURCE_DIR}/tests/fuzz/fuzz.cc")
+  target_compile_options(${name} PRIVATE -fsanitize=fuzzer)
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  target_link_libraries(${name} PRIVATE Boost::headers ${ARG_DEPS})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/fuzz")
+  if(NOT TARGET fuzz_all)
+    add_custom_target(fuzz_all)
+  endif()
+  add_dependencies(fuzz_all ${name})
+endfunction()

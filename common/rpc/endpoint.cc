@@ -16,10 +16,11 @@ Result<Endpoint> Endpoint::parse(std::string_view text) {
   } else if (host.find(':') != std::string_view::npos) {
     return wrong();
   }
+  if (host.empty() || host.find_first_of("[] \t\r\n") != std::string_view::npos) return wrong();
   Endpoint endpoint;
-  const auto [end, failure] = std::from_chars(digits.data(), digits.data() + digits.size(), endpoint.port);
-  if (host.empty() || digits.empty() || failure != std::errc{} || end != digits.data() + digits.size())
-    return wrong();
+  const auto* last = digits.data() + digits.size();
+  const auto [end, failure] = std::from_chars(digits.data(), last, endpoint.port);
+  if (failure != std::errc{} || end != last) return wrong();
   endpoint.host = host;
   return endpoint;
 }

@@ -346,8 +346,8 @@ TEST(Endpoint, ParsesHostAndPort) {
   EXPECT_EQ(Endpoint::parse("index.example:1").value(), (Endpoint{"index.example", 1}));
   EXPECT_EQ(Endpoint::parse("[::1]:65535").value(), (Endpoint{"::1", 65535}));
   EXPECT_EQ(Endpoint::parse("[::1]:65535").value().to_string(), "[::1]:65535");
-  for (const auto* text :
-       {"", ":1", "host", "host:", "host:x", "host:65536", "host:1x", "::1:5", "[::1:5", "host:-1"}) {
+  for (const auto* text : {"", ":1", "host", "host:", "host:x", "host:65536", "host:1x", "::1:5", "[::1:5",
+                           "[[x]y]:7", "a b:1", "host:-1"}) {
     const auto parsed = Endpoint::parse(text);
     ASSERT_FALSE(parsed) << text;
     EXPECT_EQ(parsed.error().code(), Errc::invalid);
