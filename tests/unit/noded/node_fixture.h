@@ -1,14 +1,14 @@
 #pragma once
 
-#include <fcntl.h>
-#include <gtest/gtest.h>
-#include <unistd.h>
-
-#include <boost/asio/io_context.hpp>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
+
+#include <boost/asio/io_context.hpp>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "common/async/blocking_pool.h"
 #include "common/base/clock.h"
@@ -20,7 +20,8 @@
 
 namespace reelfs::noded {
 
-/// A directory with sparse device files, and a cluster's name that no other test has. Leaves no shared memory behind.
+/// A directory with sparse device files, and a cluster's name that no other test has. Leaves no shared memory
+/// behind.
 class NodeFiles {
  public:
   NodeFiles() {
@@ -49,8 +50,9 @@ class NodeFiles {
   std::filesystem::path directory_;
 };
 
-/// A worker process's inside, without its ports: store and leader on a loop of their own. Destroying it without `end()` is like its death,
-/// but for the process, which lives on: `forget_process` makes it look dead.
+/// A worker process's inside, without its ports: store and leader on a loop of their own. Destroying it
+/// without `end()` is like its death, but for the process, which lives on: `forget_process` makes it look
+/// dead.
 class TestNode {
  public:
   explicit TestNode(NodeFiles& node_files, std::uint32_t worker = 1, std::string name = "node1")

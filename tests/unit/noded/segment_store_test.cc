@@ -1,8 +1,7 @@
 #include "noded/segment/segment_store.h"
 
-#include <gtest/gtest.h>
-
 #include <boost/asio/co_spawn.hpp>
+#include <gtest/gtest.h>
 
 #include "tests/unit/noded/node_fixture.h"
 
@@ -24,17 +23,21 @@ class SegmentStoreTest : public ::testing::Test {
   Result<BlockAddress> allocate(SegmentId segment = kSegment, Generation generation = kFirst) {
     return node->run(node->store.allocate(segment, generation, kChannel));
   }
-  std::uint64_t unit_bytes(std::uint32_t payload = 5000) { return round_up(wire::record_bytes(payload), kPageBytes); }
+  std::uint64_t unit_bytes(std::uint32_t payload = 5000) {
+    return round_up(wire::record_bytes(payload), kPageBytes);
+  }
 
   /// Starts an append without waiting for it.
   void start(const UnitOptions& options, std::vector<Result<std::uint64_t>>& answers) {
-    auto append = [](SegmentStore& store, UnitOptions o, std::vector<Result<std::uint64_t>>& into) -> asio::awaitable<void> {
+    auto append = [](SegmentStore& store, UnitOptions o,
+                     std::vector<Result<std::uint64_t>>& into) -> asio::awaitable<void> {
       into.push_back(co_await store.append(o.segment, o.generation, o.offset, make_unit(o)));
     };
     ++started;
-    asio::co_spawn(node->context, append(node->store, options, answers), [](const std::exception_ptr& failure) {
-      if (failure) std::rethrow_exception(failure);
-    });
+    asio::co_spawn(node->context, append(node->store, options, answers),
+                   [](const std::exception_ptr& failure) {
+                     if (failure) std::rethrow_exception(failure);
+                   });
   }
   void finish(std::vector<Result<std::uint64_t>>& answers) {
     node->context.restart();
@@ -118,7 +121,8 @@ TEST_F(SegmentStoreTest, WritesManyAppendsAtOnceAndAnswersInOrder) {
   ASSERT_TRUE(allocate());
   std::vector<Result<std::uint64_t>> answers;
   constexpr std::uint64_t kAppends = 30;
-  for (std::uint64_t i = 0; i < kAppends; ++i) start({.offset = i * unit_bytes(100000), .payload_bytes = 100000}, answers);
+  for (std::uint64_t i = 0; i < kAppends; ++i)
+    start({.offset = i * unit_bytes(100000), .payload_bytes = 100000}, answers);
   finish(answers);
   for (std::uint64_t i = 0; i < kAppends; ++i) EXPECT_EQ(answers[i].value(), (i + 1) * unit_bytes(100000));
   EXPECT_EQ(node->store.find(kSegment).value().slot.end, kAppends * unit_bytes(100000));
@@ -141,7 +145,8 @@ TEST_F(SegmentStoreTest, RefusesGapsWrongGenerationsAndCorruptUnits) {
   EXPECT_EQ(node->append({.segment = SegmentId(9)}).error().code(), Errc::not_found);
   auto unit = make_unit({.generation = Generation(5)});
   unit.span()[1000] ^= std::byte{1};
-  EXPECT_EQ(node->run(node->store.append(kSegment, Generation(5), 0, std::move(unit))).error().code(), Errc::corrupt);
+  EXPECT_EQ(node->run(node->store.append(kSegment, Generation(5), 0, std::move(unit))).error().code(),
+            Errc::corrupt);
   EXPECT_EQ(node->append({.generation = Generation(5)}).value(), unit_bytes());
 }
 
@@ -152,7 +157,8 @@ TEST_F(SegmentStoreTest, RefusesWhatDoesNotFitTheBlock) {
   for (; end + bytes <= 4 * kMiB; end += bytes) {
     ASSERT_TRUE(node->append({.offset = end, .payload_bytes = wire::kMaxRecordPayload}));
   }
-  EXPECT_EQ(node->append({.offset = end, .payload_bytes = wire::kMaxRecordPayload}).error().code(), Errc::no_space);
+  EXPECT_EQ(node->append({.offset = end, .payload_bytes = wire::kMaxRecordPayload}).error().code(),
+            Errc::no_space);
 }
 
 TEST_F(SegmentStoreTest, AFenceStopsTheWriterAndSurvivesARestart) {
@@ -162,10 +168,12 @@ TEST_F(SegmentStoreTest, AFenceStopsTheWriterAndSurvivesARestart) {
   ASSERT_TRUE(fenced);
   EXPECT_EQ(fenced.value().length, unit_bytes());
   EXPECT_EQ(node->append({.offset = unit_bytes()}).error().code(), Errc::stale_generation);
-  EXPECT_EQ(node->run(node->store.fence(kSegment, Generation(1), node->soon())).error().code(), Errc::stale_generation);
+  EXPECT_EQ(node->run(node->store.fence(kSegment, Generation(1), node->soon())).error().code(),
+            Errc::stale_generation);
   restart();
   EXPECT_EQ(node->append({.offset = unit_bytes()}).error().code(), Errc::stale_generation);
-  EXPECT_EQ(node->append({.generation = Generation(2), .offset = unit_bytes()}).error().code(), Errc::stale_generation);
+  EXPECT_EQ(node->append({.generation = Generation(2), .offset = unit_bytes()}).error().code(),
+            Errc::stale_generation);
   EXPECT_EQ(node->run(node->store.fence(kSegment, Generation(2), node->soon())).value().length, unit_bytes());
 }
 
@@ -179,7 +187,8 @@ TEST_F(SegmentStoreTest, AReopenedSegmentGoesOnFromItsCutAndForgetsWhatWasBehind
   EXPECT_EQ(node->store.find(kSegment).value().slot.end, unit_bytes());
   ASSERT_TRUE(node->append({.generation = Generation(2), .offset = unit_bytes()}));
   ASSERT_TRUE(node->run(node->store.cut(kSegment, Generation(2), unit_bytes(), reopened, node->soon())));
-  EXPECT_EQ(node->store.find(kSegment).value().slot.end, 2 * unit_bytes()) << "a repeated command must not cut again";
+  EXPECT_EQ(node->store.find(kSegment).value().slot.end, 2 * unit_bytes())
+      << "a repeated command must not cut again";
   restart();
   EXPECT_EQ(node->store.find(kSegment).value().slot.end, 2 * unit_bytes());
 }
@@ -188,7 +197,8 @@ TEST_F(SegmentStoreTest, ASealedSegmentKeepsItsLength) {
   ASSERT_TRUE(allocate());
   for (std::uint64_t i = 0; i < 2; ++i) ASSERT_TRUE(node->append({.offset = i * unit_bytes()}));
   const auto seal = [&](std::uint64_t length) {
-    return node->run(node->store.cut(kSegment, Generation(2), length, SegmentStore::After::sealed, node->soon()));
+    return node->run(
+        node->store.cut(kSegment, Generation(2), length, SegmentStore::After::sealed, node->soon()));
   };
   EXPECT_EQ(seal(3 * unit_bytes()).error().code(), Errc::invalid);
   EXPECT_TRUE(seal(unit_bytes()));
@@ -197,7 +207,8 @@ TEST_F(SegmentStoreTest, ASealedSegmentKeepsItsLength) {
   const auto found = node->store.find(kSegment).value();
   EXPECT_EQ(found.slot.descriptor.state, BlockState::sealed);
   EXPECT_EQ(found.slot.end, unit_bytes());
-  EXPECT_EQ(node->append({.generation = Generation(2), .offset = unit_bytes()}).error().code(), Errc::stale_generation);
+  EXPECT_EQ(node->append({.generation = Generation(2), .offset = unit_bytes()}).error().code(),
+            Errc::stale_generation);
 }
 
 TEST_F(SegmentStoreTest, AFreedBlockIsTakenAgainAndShowsNothingOfItsEarlierLife) {
