@@ -172,6 +172,15 @@ Result<Committed> commit(Transaction& txn, std::span<const FileCommit> files, Wa
     }
     done.inodes.push_back(std::move(inode));
   }
+  // What one file of the commit emptied, the next may have filled.
+  std::sort(done.emptied.begin(), done.emptied.end());
+  done.emptied.erase(std::unique(done.emptied.begin(), done.emptied.end()), done.emptied.end());
+  std::vector<SegmentId> still_empty;
+  for (const auto id : done.emptied) {
+    REELFS_TRY(const auto segment, txn.get(SegmentKey{id}));
+    if (segment.live_bytes == 0) still_empty.push_back(id);
+  }
+  done.emptied = std::move(still_empty);
   return done;
 }
 
