@@ -1,0 +1,58 @@
+#include <optional>
+#include <string_view>
+
+#include "common/base/assert.h"
+#include "indexd/schema/change.h"
+#include "indexd/schema/keys.h"
+#include "tests/fuzz/fuzz.h"
+
+namespace reelfs::fuzz {
+namespace {
+
+using namespace reelfs::indexd;
+
+/// What decodes is encoded to the same bytes.
+template <class Key>
+void round_trip(std::string_view key, std::string_view value) {
+  if (const auto decoded = decode_key<Key>(key)) REELFS_ASSERT(encode_key(decoded.value()) == key);
+  if (const auto decoded = decode_row<typename Key::Row>(value)) REELFS_ASSERT(encode_row(decoded.value()) == value);
+}
+
+void decode(std::string_view key, std::string_view value) {
+  const auto checked = check_row(key, value);
+  REELFS_ASSERT(checked || checked.error().code() == Errc::corrupt);
+  round_trip<InodeKey>(key, value);
+  round_trip<NameKey>(key, value);
+  round_trip<DirectoryOrderKey>(key, value);
+  round_trip<SegmentKey>(key, value);
+  round_trip<DeviceKey>(key, value);
+}
+
+}  // namespace
+
+void run(std::span<const std::byte> input) {
+  const std::string_view bytes(reinterpret_cast<const char*>(input.data()), input.size());
+  const auto changes = for_each_change(
+      bytes, [](std::string_view key, std::optional<std::string_view> value) { decode(key, value.value_or("")); });
+  REELFS_ASSERT(changes || changes.error().code() == Errc::corrupt);
+  if (bytes.empty()) return;
+  // One row: the first byte says how long the key is.
+  const auto key = bytes.substr(1, static_cast<std::uint8_t>(bytes.front()));
+  decode(key, bytes.substr(1 + key.size()));
+}
+
+std::vector<std::string> seeds() {
+  SegmentRow segment;
+  segment.copies.resize(2);
+  std::string changes;
+  append_change(changes, encode_key(SegmentKey{SegmentId{1}}), encode_row(segment));
+  append_change(changes, encode_key(InodeKey{InodeId{1}}), encode_row(InodeRow{}));
+  append_change(changes, encode_key(NameKey{InodeId{1}, InodeId{2}, "name"}), encode_row(NameRow{}));
+  append_change(changes, encode_key(DirectoryOrderKey{InodeId{1}, 2}), encode_row(DirectoryOrderRow{InodeId{3}, "name"}));
+  append_change(changes, encode_key(DeviceKey{DeviceId{1}}), encode_row(DeviceRow{}));
+  append_change(changes, encode_key(DeviceKey{DeviceId{1}}), std::nullopt);
+  const auto key = encode_key(SegmentKey{SegmentId{1}});
+  return {changes, std::string(1, static_cast<char>(key.size())) + key + encode_row(segment)};
+}
+
+}  // namespace reelfs::fuzz
