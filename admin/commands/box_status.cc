@@ -24,7 +24,7 @@ const char* to_string(Role role) {
     case Role::index:
       return "index";
     case Role::worker:
-      return "worker";
+      return "node";
     case Role::mount:
       return "mount";
   }
