@@ -20,7 +20,8 @@ Result<ClusterConfig> ClusterConfig::load(const std::filesystem::path& path) {
   auto id = Uuid::parse(cluster);
   if (!id) return Error(Errc::bad_config, path.string() + ": cluster is not a UUID: " + cluster);
   config.cluster = id.value();
-  if (config.indexes.empty()) return Error(Errc::bad_config, path.string() + ": indexes names no index server");
+  if (config.indexes.empty())
+    return Error(Errc::bad_config, path.string() + ": indexes names no index server");
   return config;
 }
 

@@ -1,13 +1,14 @@
 #include "client/condition.h"
 
 #include <algorithm>
+#include <chrono>
+#include <utility>
+
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <chrono>
-#include <utility>
 
 #include "common/base/assert.h"
 

@@ -49,19 +49,23 @@ struct Space {
 };
 
 struct FileSystemOptions {
-  std::string purpose = "client";                // shown by `reelctl status`
-  std::chrono::milliseconds timeout{30'000};     // every call ends by then
-  std::uint64_t max_dirty_bytes = 256u << 20;    // written, not yet acknowledged by nodes; above it writers wait
+  std::string purpose = "client";             // shown by `reelctl status`
+  std::chrono::milliseconds timeout{30'000};  // every call ends by then
+  std::uint64_t max_dirty_bytes = 256u
+                                  << 20;  // written, not yet acknowledged by nodes; above it writers wait
 };
 
-/// An open file. Every open of one inode in one FileSystem shares the written data, so each reads what the others wrote.
+/// An open file. Every open of one inode in one FileSystem shares the written data, so each reads what the
+/// others wrote.
 class FileHandle {
  public:
   virtual ~FileHandle() = default;
   virtual InodeId inode() const = 0;
 
-  /// Takes the bytes at once where there is room. The only call that any thread may make; all others are the loop's.
-  /// @return false: nothing was taken, use write()   @errors those of earlier writes (io, unavailable, …), file_too_big
+  /// Takes the bytes at once where there is room. The only call that any thread may make; all others are the
+  /// loop's.
+  /// @return false: nothing was taken, use write()   @errors those of earlier writes (io, unavailable, …),
+  /// file_too_big
   virtual Result<bool> try_write(std::uint64_t offset, std::span<const std::byte> bytes) = 0;
   /// Waits for room. @return bytes.size()
   virtual Task<std::size_t> write(std::uint64_t offset, Buffer bytes) = 0;
@@ -79,9 +83,9 @@ class FileHandle {
   virtual Task<void> allocate(std::uint64_t offset, std::uint64_t length, bool keep_size) = 0;
 };
 
-/// A cluster as a filesystem. Lives on one io_context; all calls from its thread, except FileHandle::try_write.
-/// Every call ends within FileSystemOptions::timeout, and at once when its coroutine is cancelled (Errc::cancelled).
-/// Attributes answered include what is written here and not yet committed.
+/// A cluster as a filesystem. Lives on one io_context; all calls from its thread, except
+/// FileHandle::try_write. Every call ends within FileSystemOptions::timeout, and at once when its coroutine
+/// is cancelled (Errc::cancelled). Attributes answered include what is written here and not yet committed.
 class FileSystem {
  public:
   FileSystem(asio::io_context& context, const Clock& clock, ClusterConfig config, FileSystemOptions options);
@@ -103,7 +107,8 @@ class FileSystem {
   Task<void> unlink(InodeId parent, std::string name);
   Task<void> remove_directory(InodeId parent, std::string name);
   /// @param flags  RENAME_NOREPLACE, RENAME_EXCHANGE
-  Task<void> rename(InodeId parent, std::string name, InodeId new_parent, std::string new_name, std::uint32_t flags);
+  Task<void> rename(InodeId parent, std::string name, InodeId new_parent, std::string new_name,
+                    std::uint32_t flags);
   Task<std::string> read_link(InodeId inode);
   Task<DirectoryPage> read_directory(InodeId inode, std::uint64_t after, std::uint32_t limit);
   /// Names and attributes of this directory on stable storage.

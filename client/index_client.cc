@@ -1,13 +1,13 @@
 #include "client/index_client.h"
 
-#include <sys/types.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
-#include <boost/asio/io_context.hpp>
 #include <cstddef>
 #include <set>
+
+#include <boost/asio/io_context.hpp>
+#include <sys/types.h>
+#include <unistd.h>
 
 #include "client/condition.h"
 #include "common/async/event.h"
@@ -114,13 +114,15 @@ Task<void> IndexClient::State::try_open(SessionId resume, std::vector<InodeId> i
   request.set_purpose(options.purpose);
   request.set_resume(resume.value);
   for (const auto inode : inodes) request.add_open_inodes(inode.value);
-  REELFS_CO_TRY(const auto reply, co_await server().call_for<wire::OpenSessionReply>(
-                                      wire::Method::open_session, request, within(deadline, kOpenSessionPatience)));
+  REELFS_CO_TRY(const auto reply,
+                co_await server().call_for<wire::OpenSessionReply>(wire::Method::open_session, request,
+                                                                   within(deadline, kOpenSessionPatience)));
   if (!config.cluster.is_nil() && reply.cluster() != config.cluster.raw()) {
     const auto answered = Uuid::from_bytes(reply.cluster());
-    co_return Error(Errc::bad_config, "the index server at " + server().endpoint().to_string() + " is of cluster " +
-                                          (answered ? answered.value().to_string() : std::string("?")) + ", not of " +
-                                          config.cluster.to_string());
+    co_return Error(Errc::bad_config, "the index server at " + server().endpoint().to_string() +
+                                          " is of cluster " +
+                                          (answered ? answered.value().to_string() : std::string("?")) +
+                                          ", not of " + config.cluster.to_string());
   }
   session = SessionId(reply.session());
   block_bytes = reply.block_bytes();
@@ -148,19 +150,21 @@ Task<void> IndexClient::State::open_session(Deadline deadline) {
   REELFS_CO_TRY(co_await try_open(SessionId(), inodes, deadline));
   co_await reopen(std::move(inodes), deadline);
   connected = true;
-  log().info("session opened session={} index={} epoch={}", session.value, server().endpoint().to_string(), epoch.value);
+  log().info("session opened session={} index={} epoch={}", session.value, server().endpoint().to_string(),
+             epoch.value);
   co_return ok();
 }
 
-// A new session knows nothing of what the one before it had open. What is gone meanwhile stays gone: its handles
-// answer stale_handle or not_found from now on.
+// A new session knows nothing of what the one before it had open. What is gone meanwhile stays gone: its
+// handles answer stale_handle or not_found from now on.
 asio::awaitable<void> IndexClient::State::reopen(std::vector<InodeId> inodes, Deadline deadline) {
   for (const auto inode : inodes) {
     wire::OpenRequest request;
     request.set_session(session.value);
     request.set_inode(inode.value);
     const auto reply = co_await server().call(wire::Method::open, request, deadline);
-    if (!reply) log().warn("open file not carried over inode={} error={}", inode.value, reply.error().describe());
+    if (!reply)
+      log().warn("open file not carried over inode={} error={}", inode.value, reply.error().describe());
   }
 }
 
@@ -239,7 +243,8 @@ Task<void> IndexClient::start() {
     auto ready = co_await state_->ensure_session(deadline);
     if (ready) co_return ok();
     if (!is_retryable(ready.error().code())) co_return std::move(ready.error());
-    if (deadline.left(state_->clock) <= backoff) co_return std::move(ready.error()).within("no index server answers");
+    if (deadline.left(state_->clock) <= backoff)
+      co_return std::move(ready.error()).within("no index server answers");
     co_await sleep_for(backoff);
     backoff = std::min(2 * backoff, kLongestBackoff);
   }
@@ -275,7 +280,9 @@ void IndexClient::on_resume(std::function<std::vector<InodeId>()> open_inodes) {
   state_->open_inodes = std::move(open_inodes);
 }
 
-Deadline IndexClient::default_deadline() const { return Deadline::after(state_->clock, state_->options.timeout); }
+Deadline IndexClient::default_deadline() const {
+  return Deadline::after(state_->clock, state_->options.timeout);
+}
 
 RequestId IndexClient::next_request() { return RequestId(++state_->last_request); }
 
@@ -327,12 +334,14 @@ Task<rpc::Reply> IndexClient::call_raw(wire::Method method, const google::protob
     }
     const auto left = deadline.left(state.clock);
     if (left <= backoff) {
-      const auto code = last.code() == Errc::timed_out || last.code() == Errc::busy ? Errc::timed_out : Errc::unavailable;
+      const auto code =
+          last.code() == Errc::timed_out || last.code() == Errc::busy ? Errc::timed_out : Errc::unavailable;
       co_return Error(code, std::string(wire::to_string(method)) + ": " + last.describe());
     }
     // Ends early when stop() begins.
     const auto waited = co_await state.stop_began.wait(state.clock, Deadline::after(state.clock, backoff));
-    if (!waited && waited.error().code() == Errc::cancelled) co_return Error(Errc::cancelled, "the caller gave up");
+    if (!waited && waited.error().code() == Errc::cancelled)
+      co_return Error(Errc::cancelled, "the caller gave up");
     backoff = std::min(2 * backoff, kLongestBackoff);
   }
 }

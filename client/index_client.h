@@ -16,10 +16,10 @@
 
 namespace reelfs::client {
 
-/// Calls to the active index server: finds it among the configured ones, opens the session and keeps its lease, and
-/// repeats calls that may be repeated (reads always; changes because their request id makes a repetition harmless)
-/// until the deadline. After a reconnection the session is resumed with the inodes that are open here.
-/// Lives on one io_context.
+/// Calls to the active index server: finds it among the configured ones, opens the session and keeps its
+/// lease, and repeats calls that may be repeated (reads always; changes because their request id makes a
+/// repetition harmless) until the deadline. After a reconnection the session is resumed with the inodes that
+/// are open here. Lives on one io_context.
 class IndexClient {
  public:
   struct Options {
@@ -32,7 +32,8 @@ class IndexClient {
   IndexClient(const IndexClient&) = delete;
   IndexClient& operator=(const IndexClient&) = delete;
 
-  /// Opens the session and begins to renew it. Where it fails the renewing goes on trying, and so does each later call.
+  /// Opens the session and begins to renew it. Where it fails the renewing goes on trying, and so does each
+  /// later call.
   /// @errors unavailable, timed_out, bad_config (another cluster answers)
   Task<void> start();
   /// Ends calls under way with `cancelled`, closes the session, joins.
@@ -47,8 +48,8 @@ class IndexClient {
   void on_resume(std::function<std::vector<InodeId>()> open_inodes);
 
   /// One call, repeated until answered or the deadline.
-  /// A change that may have been carried out while the session ran out is not repeated: its request id means nothing to a
-  /// later session. It ends with `unavailable`.
+  /// A change that may have been carried out while the session ran out is not repeated: its request id means
+  /// nothing to a later session. It ends with `unavailable`.
   /// @errors what the index answered; at the deadline timed_out or unavailable; cancelled; bad_config
   template <class R, class Q>
   Task<R> call(wire::Method method, Q request, Deadline deadline) {
@@ -76,13 +77,14 @@ class IndexClient {
   }
 
  private:
-  /// Fills in session, request id and acknowledged_below where the message has a place for them, before each try.
+  /// Fills in session, request id and acknowledged_below where the message has a place for them, before each
+  /// try.
   using Stamp = std::function<void(SessionId)>;
   Deadline default_deadline() const;
   RequestId next_request();
   std::uint64_t acknowledged_below() const;
-  Task<rpc::Reply> call_raw(wire::Method method, const google::protobuf::MessageLite& request, const Stamp& stamp,
-                            RequestId number, Deadline deadline);
+  Task<rpc::Reply> call_raw(wire::Method method, const google::protobuf::MessageLite& request,
+                            const Stamp& stamp, RequestId number, Deadline deadline);
 
   struct State;
   std::unique_ptr<State> state_;

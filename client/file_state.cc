@@ -1,0 +1,61 @@
+#include "client/file_state.h"
+
+#include <algorithm>
+
+namespace reelfs::client {
+
+std::shared_ptr<FileState> FileTable::find(InodeId inode) const {
+  const auto found = files_.find(inode);
+  return found == files_.end() ? nullptr : found->second;
+}
+
+std::shared_ptr<FileState> FileTable::obtain(InodeId inode) {
+  auto& file = files_[inode];
+  if (!file) file = std::make_shared<FileState>(inode);
+  return file;
+}
+
+void FileTable::forget_unused(const std::shared_ptr<FileState>& file) {
+  if (file->uses > 0 || file->open_in_index || file->releasing || file->barriers > 0) return;
+  if (!file->unsynced.empty() || !file->clean()) return;
+  const auto found = files_.find(file->inode);
+  if (found != files_.end() && found->second == file) files_.erase(found);
+}
+
+std::vector<std::shared_ptr<FileState>> FileTable::all() const {
+  std::vector<std::shared_ptr<FileState>> files;
+  files.reserve(files_.size());
+  for (const auto& [inode, file] : files_) files.push_back(file);
+  return files;
+}
+
+std::vector<InodeId> FileTable::open_inodes() const {
+  std::vector<InodeId> inodes;
+  for (const auto& [inode, file] : files_) {
+    if (file->open_in_index) inodes.push_back(inode);
+  }
+  return inodes;
+}
+
+Attributes FileTable::note(const Attributes& told) {
+  const auto file = find(told.inode);
+  if (!file) return told;
+  if (told.version >= file->attributes.version) {
+    file->attributes = told;
+    file->confirmed = clock_.now();
+    file->extents.note_version(told.version);
+  }
+  return current(*file);
+}
+
+Attributes FileTable::current(FileState& file) {
+  auto attributes = file.attributes;
+  const std::lock_guard lock(file.mutex);
+  if (file.buffer.empty()) return attributes;
+  attributes.size = std::max(attributes.size, file.buffer.end());
+  attributes.mtime_ns = file.buffer.mtime_ns();
+  attributes.ctime_ns = std::max(attributes.ctime_ns, file.buffer.mtime_ns());
+  return attributes;
+}
+
+}  // namespace reelfs::client

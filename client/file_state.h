@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "client/attributes.h"
+#include "client/condition.h"
+#include "client/extent_cache.h"
+#include "client/write_buffer.h"
+#include "common/base/clock.h"
+#include "common/base/error.h"
+#include "common/base/ids.h"
+
+namespace reelfs::client {
+
+/// What one FileSystem knows of an inode that is open in it or has bytes to be committed; shared by all its
+/// handles.
+struct FileState {
+  explicit FileState(InodeId id) : inode(id) {}
+  FileState(const FileState&) = delete;
+  FileState& operator=(const FileState&) = delete;
+
+  const InodeId inode;
+
+  // The loop's.
+  Attributes attributes;   // the newest the index has told
+  TimePoint confirmed;     // when it last told them
+  ExtentCache extents;     // of attributes.version
+  std::uint32_t uses = 0;  // handles, and opens under way
+  bool open_in_index = false;
+  bool releasing = false;      // the index is being told that uses is 0
+  bool committing = false;     // a commit of its pieces is under way
+  std::uint32_t barriers = 0;  // attribute changes under way, which commits must not overtake
+  /// Segments with pieces that may not be on stable storage, and when (as WriteBack counts) the last was
+  /// placed there.
+  std::map<SegmentId, std::uint64_t> unsynced;
+  Condition changed;  // something of the above, or a piece settled or went
+
+  // Any thread's.
+  std::mutex mutex;
+  WriteBuffer buffer;          // guarded by mutex
+  bool posted = false;         // guarded by mutex: the loop has been told to look at the buffer
+  std::uint64_t errors = 0;    // guarded by mutex: failures so far
+  Error last_error{Errc::io};  // guarded by mutex
+
+  template <class F>
+  auto locked(F&& body) {
+    const std::lock_guard lock(mutex);
+    return std::forward<F>(body)();
+  }
+  void fail(const Error& error) {
+    const std::lock_guard lock(mutex);
+    ++errors;
+    last_error = error;
+  }
+  bool clean() {
+    return locked([this] { return buffer.empty(); });
+  }
+};
+
+/// The file states of one FileSystem, and the attributes that result from them. The loop's.
+class FileTable {
+ public:
+  explicit FileTable(const Clock& clock) : clock_(clock) {}
+
+  std::shared_ptr<FileState> find(InodeId inode) const;
+  std::shared_ptr<FileState> obtain(InodeId inode);
+  /// Forgets the state where nobody needs it any more.
+  void forget_unused(const std::shared_ptr<FileState>& file);
+  std::vector<std::shared_ptr<FileState>> all() const;
+  std::vector<InodeId> open_inodes() const;
+
+  /// Takes in what the index has told of an inode, and answers with what is true here: never older than what
+  /// was told before, and with what was written here and is not yet committed.
+  Attributes note(const Attributes& told);
+  /// What is known of the file, with what was written here.
+  static Attributes current(FileState& file);
+
+ private:
+  const Clock& clock_;
+  std::map<InodeId, std::shared_ptr<FileState>> files_;
+};
+
+}  // namespace reelfs::client

@@ -1,0 +1,483 @@
+#include "client/filesystem.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <boost/asio/io_context.hpp>
+
+#include "client/file_state.h"
+#include "client/index_client.h"
+#include "client/node_pool.h"
+#include "client/open_file.h"
+#include "client/reader.h"
+#include "client/record_reader.h"
+#include "client/wire_attributes.h"
+#include "client/write_back.h"
+#include "client/writer.h"
+#include "common/async/task_group.h"
+#include "common/async/timeout.h"
+#include "common/base/assert.h"
+#include "common/observe/log.h"
+#include "common/wire/common.pb.h"
+#include "common/wire/index.pb.h"
+
+namespace reelfs::client {
+namespace {
+
+using namespace std::chrono_literals;
+
+// How long the end of a mount waits for the index to take segments back.
+constexpr Duration kClosePatience = 5s;
+
+spdlog::logger& log() { return logger("client.filesystem"); }
+
+wire::CreateRequest create_request(const CreateOptions& options) {
+  wire::CreateRequest request;
+  request.set_parent(options.parent.value);
+  request.set_name(options.name);
+  request.set_mode(options.mode);
+  request.set_uid(options.uid);
+  request.set_gid(options.gid);
+  request.set_rdev(options.rdev);
+  request.set_symlink_target(options.symlink_target);
+  request.set_exclusive(true);
+  return request;
+}
+
+}  // namespace
+
+struct FileSystem::State {
+  State(asio::io_context& io, const Clock& machine_clock, ClusterConfig config, FileSystemOptions opts,
+        Result<std::shared_ptr<const rpc::TlsContext>> tls);
+
+  Deadline deadline() const { return Deadline::after(clock, options.timeout); }
+  template <class R, class Q>
+  Task<R> call(wire::Method method, Q request) {
+    return index.call<R>(method, std::move(request), deadline());
+  }
+  // Calls whose answer is an inode's attributes.
+  template <class Q>
+  Task<Attributes> call_for_attributes(wire::Method method, Q request) {
+    REELFS_CO_TRY(const auto reply, co_await call<wire::AttributesReply>(method, std::move(request)));
+    co_return files.note(from_wire(reply.attributes()));
+  }
+
+  std::shared_ptr<FileHandle> handle_on(const std::shared_ptr<FileState>& file);
+  Task<void> open_in_index(std::shared_ptr<FileState> file, Deadline until);
+  Task<void> remove(InodeId parent, std::string name, bool directory);
+  asio::awaitable<void> retire(std::shared_ptr<FileState> file);
+  asio::awaitable<void> stop_index_at(Deadline until);
+
+  asio::io_context& context;
+  const Clock& clock;
+  const FileSystemOptions options;
+  const Result<void> identity;  // whether the TLS files could be loaded
+  IndexClient index;
+  NodePool nodes;
+  Writer writer;
+  FileTable files;
+  RecordReader records;
+  Reader reader;
+  std::shared_ptr<WriteBack> write_back;
+  std::uint64_t releases = 0;  // sent to the index
+  Condition index_stopped;
+  enum class IndexLife { running, stopping, stopped } index_life = IndexLife::running;
+  TaskGroup background;
+};
+
+namespace {
+
+using Tls = Result<std::shared_ptr<const rpc::TlsContext>>;
+
+Tls load_tls(const rpc::TlsFiles& files) {
+  if (files.empty()) return std::shared_ptr<const rpc::TlsContext>();
+  return rpc::TlsContext::load(files);
+}
+
+IndexClient::Options index_options(const FileSystemOptions& options, const Tls& tls) {
+  IndexClient::Options index;
+  index.purpose = options.purpose;
+  index.timeout = options.timeout;
+  if (tls) index.tls = tls.value();
+  return index;
+}
+
+rpc::ClientOptions node_options(const Tls& tls) {
+  rpc::ClientOptions node;
+  if (tls) node.tls = tls.value();
+  return node;
+}
+
+// One of those who need a file's state.
+class Use {
+ public:
+  Use(FileTable& files, std::shared_ptr<FileState> file) : files_(files), file_(std::move(file)) {
+    ++file_->uses;
+  }
+  ~Use() {
+    if (!file_) return;
+    --file_->uses;
+    files_.forget_unused(file_);
+  }
+  Use(const Use&) = delete;
+  Use& operator=(const Use&) = delete;
+  /// The use goes on without this object.
+  void keep() { file_ = nullptr; }
+
+ private:
+  FileTable& files_;
+  std::shared_ptr<FileState> file_;
+};
+
+WriterOptions writer_options(const FileSystemOptions& options) {
+  WriterOptions writer;
+  writer.timeout = options.timeout;
+  return writer;
+}
+
+RecordReaderOptions record_options(const FileSystemOptions& options) {
+  RecordReaderOptions records;
+  records.timeout = options.timeout;
+  records.attempt_timeout = std::min(records.attempt_timeout, options.timeout);
+  return records;
+}
+
+WriteBackOptions write_back_options(const FileSystemOptions& options) {
+  WriteBackOptions write_back;
+  write_back.max_dirty_bytes = options.max_dirty_bytes;
+  return write_back;
+}
+
+}  // namespace
+
+FileSystem::State::State(asio::io_context& io, const Clock& machine_clock, ClusterConfig config,
+                         FileSystemOptions opts, Tls tls)
+    : context(io),
+      clock(machine_clock),
+      options(std::move(opts)),
+      identity(tls ? Result<void>(ok()) : Result<void>(tls.error())),
+      index(io, machine_clock, std::move(config), index_options(options, tls)),
+      nodes(io, machine_clock, node_options(tls)),
+      writer(io, machine_clock, index, nodes, writer_options(options)),
+      files(machine_clock),
+      records(io.get_executor(), machine_clock, index, nodes, record_options(options)),
+      reader(io.get_executor(), machine_clock, index, files, records),
+      write_back(
+          std::make_shared<WriteBack>(io, machine_clock, index, writer, files, write_back_options(options))),
+      background(io.get_executor()) {
+  index.on_epoch([this](Epoch epoch) { nodes.set_epoch(epoch); });
+  index.on_resume([this] { return files.open_inodes(); });
+  write_back->on_clean([this](const std::shared_ptr<FileState>& file) {
+    if (file->uses == 0 && file->open_in_index) background.spawn(retire(file));
+    files.forget_unused(file);
+  });
+}
+
+std::shared_ptr<FileHandle> FileSystem::State::handle_on(const std::shared_ptr<FileState>& file) {
+  OpenFile::Parts parts{clock, index, files, reader, write_back, options.timeout};
+  return std::make_shared<OpenFile>(std::move(parts), file);
+}
+
+FileSystem::FileSystem(asio::io_context& context, const Clock& clock, ClusterConfig config,
+                       FileSystemOptions options) {
+  auto tls = load_tls(config.tls);
+  state_ = std::make_unique<State>(context, clock, std::move(config), std::move(options), std::move(tls));
+}
+
+FileSystem::~FileSystem() = default;
+
+Task<void> FileSystem::start() {
+  REELFS_CO_TRY(state_->identity);
+  state_->write_back->start();
+  co_return co_await state_->index.start();
+}
+
+asio::awaitable<void> FileSystem::stop() {
+  auto& state = *state_;
+  const auto drained = co_await state.write_back->drain(state.deadline());
+  if (!drained) log().error("written bytes are lost error={}", drained.error().describe());
+  co_await state.write_back->stop();
+  co_await state.reader.stop();
+  co_await state.records.stop();
+  // The writer gives its grants back to an index that may be gone.
+  state.background.spawn(state.stop_index_at(Deadline::after(state.clock, kClosePatience)));
+  co_await state.writer.stop();
+  if (state.index_life == State::IndexLife::running) {
+    state.index_life = State::IndexLife::stopping;
+    co_await state.index.stop();
+    state.index_life = State::IndexLife::stopped;
+  }
+  while (state.index_life != State::IndexLife::stopped) {
+    const auto waited =
+        co_await state.index_stopped.wait(state.clock, Deadline::after(state.clock, kClosePatience));
+    if (!waited && waited.error().code() == Errc::cancelled) break;
+  }
+  co_await state.background.stop();
+  co_await state.nodes.stop();
+}
+
+asio::awaitable<void> FileSystem::State::stop_index_at(Deadline until) {
+  co_await sleep_for(until.left(clock));
+  if (index_life != IndexLife::running) co_return;
+  log().warn("the index is not reached, segments stay open until the session runs out");
+  index_life = IndexLife::stopping;
+  co_await index.stop();
+  index_life = IndexLife::stopped;
+  index_stopped.notify_all();
+}
+
+// ---- names and attributes
+
+Task<Attributes> FileSystem::lookup(InodeId parent, std::string name) {
+  wire::LookupRequest request;
+  request.set_parent(parent.value);
+  request.set_name(std::move(name));
+  co_return co_await state_->call_for_attributes(wire::Method::lookup, std::move(request));
+}
+
+Task<Attributes> FileSystem::get_attributes(InodeId inode) {
+  wire::GetAttributesRequest request;
+  request.set_inode(inode.value);
+  co_return co_await state_->call_for_attributes(wire::Method::get_attributes, std::move(request));
+}
+
+Task<Attributes> FileSystem::set_attributes(InodeId inode, AttributeChanges changes) {
+  auto& state = *state_;
+  const auto until = state.deadline();
+  wire::SetAttributesRequest request;
+  request.set_inode(inode.value);
+  to_wire(changes, request);
+  const auto file = state.files.find(inode);
+  if (!file) co_return co_await state.call_for_attributes(wire::Method::set_attributes, std::move(request));
+
+  // What was written before takes effect before: a later commit must not bring back bytes that were cut off,
+  // nor the time of a write in place of the one that is set now.
+  const Use use(state.files, file);
+  if (changes.size) state.write_back->truncate(file, *changes.size);
+  REELFS_CO_TRY(co_await state.write_back->flush(file, until));
+  const WriteBack::Barrier barrier(*state.write_back, file);
+  REELFS_CO_TRY(co_await state.write_back->wait_for_commit(file, until));
+  REELFS_CO_TRY(const auto reply, co_await state.index.call<wire::AttributesReply>(
+                                      wire::Method::set_attributes, std::move(request), until));
+  co_return state.files.note(from_wire(reply.attributes()));
+}
+
+Task<Attributes> FileSystem::create(CreateOptions options) {
+  co_return co_await state_->call_for_attributes(wire::Method::create, create_request(options));
+}
+
+Task<Attributes> FileSystem::link(InodeId inode, InodeId parent, std::string name) {
+  wire::LinkRequest request;
+  request.set_inode(inode.value);
+  request.set_parent(parent.value);
+  request.set_name(std::move(name));
+  co_return co_await state_->call_for_attributes(wire::Method::link, std::move(request));
+}
+
+Task<void> FileSystem::unlink(InodeId parent, std::string name) {
+  return state_->remove(parent, std::move(name), false);
+}
+
+Task<void> FileSystem::remove_directory(InodeId parent, std::string name) {
+  return state_->remove(parent, std::move(name), true);
+}
+
+Task<void> FileSystem::State::remove(InodeId parent, std::string name, bool directory) {
+  wire::UnlinkRequest request;
+  request.set_parent(parent.value);
+  request.set_name(std::move(name));
+  request.set_directory(directory);
+  REELFS_CO_TRY(const auto reply, co_await call<wire::UnlinkReply>(wire::Method::unlink, std::move(request)));
+  if (reply.attributes().inode() != 0) files.note(from_wire(reply.attributes()));
+  co_return ok();
+}
+
+Task<void> FileSystem::rename(InodeId parent, std::string name, InodeId new_parent, std::string new_name,
+                              std::uint32_t flags) {
+  wire::RenameRequest request;
+  request.set_parent(parent.value);
+  request.set_name(std::move(name));
+  request.set_new_parent(new_parent.value);
+  request.set_new_name(std::move(new_name));
+  request.set_flags(flags);
+  REELFS_CO_TRY(co_await state_->call<wire::Empty>(wire::Method::rename, std::move(request)));
+  co_return ok();
+}
+
+Task<std::string> FileSystem::read_link(InodeId inode) {
+  wire::ReadLinkRequest request;
+  request.set_inode(inode.value);
+  REELFS_CO_TRY(auto reply,
+                co_await state_->call<wire::ReadLinkReply>(wire::Method::read_link, std::move(request)));
+  co_return std::move(*reply.mutable_target());
+}
+
+Task<DirectoryPage> FileSystem::read_directory(InodeId inode, std::uint64_t after, std::uint32_t limit) {
+  wire::ReadDirectoryRequest request;
+  request.set_inode(inode.value);
+  request.set_after(after);
+  request.set_limit(limit);
+  REELFS_CO_TRY(auto reply, co_await state_->call<wire::ReadDirectoryReply>(wire::Method::read_directory,
+                                                                            std::move(request)));
+  DirectoryPage page;
+  page.end = reply.end();
+  page.entries.reserve(static_cast<std::size_t>(reply.entries_size()));
+  for (auto& message : *reply.mutable_entries()) {
+    DirectoryEntry entry;
+    entry.name = std::move(*message.mutable_name());
+    entry.cookie = message.cookie();
+    entry.attributes = state_->files.note(from_wire(message.attributes()));
+    page.entries.push_back(std::move(entry));
+  }
+  co_return std::move(page);
+}
+
+Task<void> FileSystem::sync_directory(InodeId) {
+  co_return co_await state_->write_back->sync_journal(state_->deadline());
+}
+
+Task<std::string> FileSystem::get_xattr(InodeId inode, std::string name) {
+  wire::GetXattrRequest request;
+  request.set_inode(inode.value);
+  request.set_name(std::move(name));
+  REELFS_CO_TRY(auto reply,
+                co_await state_->call<wire::GetXattrReply>(wire::Method::get_xattr, std::move(request)));
+  co_return std::move(*reply.mutable_value());
+}
+
+Task<std::vector<std::string>> FileSystem::list_xattr(InodeId inode) {
+  wire::ListXattrRequest request;
+  request.set_inode(inode.value);
+  REELFS_CO_TRY(const auto reply,
+                co_await state_->call<wire::ListXattrReply>(wire::Method::list_xattr, std::move(request)));
+  co_return std::vector<std::string>(reply.names().begin(), reply.names().end());
+}
+
+Task<void> FileSystem::set_xattr(InodeId inode, std::string name, std::string value, std::uint32_t flags) {
+  wire::SetXattrRequest request;
+  request.set_inode(inode.value);
+  request.set_name(std::move(name));
+  request.set_value(std::move(value));
+  request.set_flags(flags);
+  REELFS_CO_TRY(co_await state_->call<wire::Empty>(wire::Method::set_xattr, std::move(request)));
+  co_return ok();
+}
+
+Task<void> FileSystem::remove_xattr(InodeId inode, std::string name) {
+  wire::RemoveXattrRequest request;
+  request.set_inode(inode.value);
+  request.set_name(std::move(name));
+  REELFS_CO_TRY(co_await state_->call<wire::Empty>(wire::Method::remove_xattr, std::move(request)));
+  co_return ok();
+}
+
+Task<Space> FileSystem::statfs(InodeId inode) {
+  wire::StatFsRequest request;
+  request.set_inode(inode.value);
+  REELFS_CO_TRY(const auto reply,
+                co_await state_->call<wire::StatFsReply>(wire::Method::statfs, std::move(request)));
+  Space space;
+  space.total_bytes = reply.total_bytes();
+  space.free_bytes = reply.free_bytes();
+  space.files = reply.files();
+  co_return space;
+}
+
+// ---- open files
+
+Task<void> FileSystem::State::open_in_index(std::shared_ptr<FileState> file, Deadline until) {
+  while (file->releasing) {
+    REELFS_CO_TRY(co_await file->changed.wait(clock, until));
+  }
+  wire::OpenRequest request;
+  request.set_inode(file->inode.value);
+  REELFS_CO_TRY(const auto reply,
+                co_await index.call<wire::AttributesReply>(wire::Method::open, std::move(request), until));
+  file->open_in_index = true;
+  files.note(from_wire(reply.attributes()));
+  co_return ok();
+}
+
+Task<FileSystem::Opened> FileSystem::open(InodeId inode) {
+  auto& state = *state_;
+  const auto file = state.files.obtain(inode);
+  Use use(state.files, file);
+  // Also where it is open here already: what others have closed by now is seen.
+  REELFS_CO_TRY(co_await state.open_in_index(file, state.deadline()));
+  Opened opened;
+  opened.attributes = FileTable::current(*file);
+  opened.handle = state.handle_on(file);
+  use.keep();
+  co_return std::move(opened);
+}
+
+Task<FileSystem::Opened> FileSystem::create_file(CreateOptions options) {
+  auto& state = *state_;
+  const auto until = state.deadline();
+  const auto releases = state.releases;
+  auto request = create_request(options);
+  request.set_open(true);
+  request.set_exclusive(options.exclusive);
+  REELFS_CO_TRY(const auto reply, co_await state.index.call<wire::AttributesReply>(
+                                      wire::Method::create, std::move(request), until));
+  const auto attributes = from_wire(reply.attributes());
+  const auto file = state.files.obtain(attributes.inode);
+  Use use(state.files, file);
+  if (state.releases != releases || file->releasing) {
+    // The file may have existed, and its last handle here may have been given back meanwhile.
+    REELFS_CO_TRY(co_await state.open_in_index(file, until));
+  }
+  file->open_in_index = true;
+  Opened opened;
+  opened.attributes = state.files.note(attributes);
+  opened.handle = state.handle_on(file);
+  use.keep();
+  co_return std::move(opened);
+}
+
+Task<void> FileSystem::release(std::shared_ptr<FileHandle> handle) {
+  auto& state = *state_;
+  const auto open_file = std::static_pointer_cast<OpenFile>(std::move(handle));
+  if (!open_file->give_back()) co_return ok();
+  const auto file = open_file->file();
+  {
+    // The handle's use ends with this scope, also where the coroutine is cancelled.
+    const Use use(state.files, file);
+    --file->uses;
+    auto flushed = co_await state.write_back->flush(file, state.deadline());
+    if (!flushed) co_return std::move(flushed);  // told to the index once the file is clean
+  }
+  co_await state.retire(file);
+  co_return ok();
+}
+
+// Tells the index that nobody here has the file open any more.
+asio::awaitable<void> FileSystem::State::retire(std::shared_ptr<FileState> file) {
+  if (file->uses > 0 || !file->open_in_index || file->releasing || !file->clean()) co_return;
+  struct Releasing {
+    State& state;
+    std::shared_ptr<FileState> file;
+    Releasing(State& s, const std::shared_ptr<FileState>& f) : state(s), file(f) {
+      file->releasing = true;
+      ++state.releases;
+    }
+    ~Releasing() {
+      file->releasing = false;
+      file->open_in_index = false;
+      file->changed.notify_all();
+      state.files.forget_unused(file);
+    }
+  };
+  const Releasing guard(*this, file);
+  wire::ReleaseRequest request;
+  request.set_inode(file->inode.value);
+  const auto released = co_await call<wire::Empty>(wire::Method::release, std::move(request));
+  if (!released && released.error().code() != Errc::cancelled) {
+    log().warn("file stays open in the index until the session ends inode={} error={}", file->inode.value,
+               released.error().describe());
+  }
+}
+
+Task<void> FileSystem::sync() { co_return co_await state_->write_back->sync_all(state_->deadline()); }
+
+}  // namespace reelfs::client

@@ -1,0 +1,106 @@
+#include "client/open_file.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "client/index_client.h"
+#include "client/wire_attributes.h"
+#include "common/wire/common.pb.h"
+#include "common/wire/index.pb.h"
+
+namespace reelfs::client {
+OpenFile::OpenFile(Parts parts, std::shared_ptr<FileState> file)
+    : parts_(std::move(parts)), file_(std::move(file)), ahead_(std::make_shared<ReadAhead>()) {
+  told_by_write_ = told_by_flush_ = file_->locked([this] { return file_->errors; });
+}
+
+Result<bool> OpenFile::try_write(std::uint64_t offset, std::span<const std::byte> bytes) {
+  {
+    const std::lock_guard lock(file_->mutex);
+    if (file_->errors != told_by_write_) {
+      told_by_write_ = file_->errors;
+      return file_->last_error;
+    }
+  }
+  return parts_.write_back->try_write(file_, offset, bytes);
+}
+
+Task<std::size_t> OpenFile::write(std::uint64_t offset, Buffer bytes) {
+  const auto until = deadline();
+  while (true) {
+    REELFS_CO_TRY(const bool taken, try_write(offset, bytes.span()));
+    if (taken) co_return bytes.size();
+    REELFS_CO_TRY(co_await parts_.write_back->wait_for_room(bytes.size(), until));
+  }
+}
+
+Task<Buffer> OpenFile::read(std::uint64_t offset, std::size_t length) {
+  if (length == 0) co_return Buffer();
+  co_return co_await parts_.reader.read(file_, ahead_, offset, length, deadline());
+}
+
+// The failures that neither flush nor fsync of this handle has told yet.
+Result<void> OpenFile::unreported() {
+  const std::lock_guard lock(file_->mutex);
+  if (file_->errors == told_by_flush_) return ok();
+  told_by_flush_ = told_by_write_ = file_->errors;
+  return file_->last_error;
+}
+
+Task<void> OpenFile::flush() {
+  auto flushed = co_await parts_.write_back->flush(file_, deadline());
+  REELFS_CO_TRY(unreported());
+  co_return std::move(flushed);
+}
+
+Task<void> OpenFile::fsync() {
+  auto synced = co_await parts_.write_back->fsync(file_, deadline());
+  REELFS_CO_TRY(unreported());
+  co_return std::move(synced);
+}
+
+Task<std::uint64_t> OpenFile::seek(std::uint64_t offset, bool hole) {
+  const auto until = deadline();
+  REELFS_CO_TRY(co_await parts_.write_back->flush(file_, until));
+  co_return co_await parts_.reader.seek(file_, offset, hole, until);
+}
+
+Task<void> OpenFile::punch_hole(std::uint64_t offset, std::uint64_t length) {
+  if (length == 0 || offset > kMaxFileBytes - length) co_return Error(Errc::invalid);
+  const auto until = deadline();
+  REELFS_CO_TRY(co_await parts_.write_back->flush(file_, until));
+  const WriteBack::Barrier barrier(*parts_.write_back, file_);
+  REELFS_CO_TRY(co_await parts_.write_back->wait_for_commit(file_, until));
+  wire::PunchHoleRequest request;
+  request.set_inode(file_->inode.value);
+  request.set_offset(offset);
+  request.set_length(length);
+  REELFS_CO_TRY(const auto reply, co_await parts_.index.call<wire::AttributesReply>(
+                                      wire::Method::punch_hole, std::move(request), until));
+  parts_.files.note(from_wire(reply.attributes()));
+  co_return ok();
+}
+
+Task<void> OpenFile::allocate(std::uint64_t offset, std::uint64_t length, bool keep_size) {
+  if (length == 0) co_return Error(Errc::invalid);
+  if (offset > kMaxFileBytes - length) co_return Error(Errc::file_too_big);
+  if (keep_size || offset + length <= FileTable::current(*file_).size) co_return ok();
+  const auto until = deadline();
+  REELFS_CO_TRY(co_await parts_.write_back->flush(file_, until));
+  const WriteBack::Barrier barrier(*parts_.write_back, file_);
+  REELFS_CO_TRY(co_await parts_.write_back->wait_for_commit(file_, until));
+  // A commit grows the file where setting the size might cut what another mount has appended meanwhile.
+  wire::CommitRequest request;
+  auto& message = *request.add_files();
+  message.set_inode(file_->inode.value);
+  message.set_size(offset + length);
+  message.set_mtime_ns(parts_.clock.wall().time_since_epoch().count());
+  REELFS_CO_TRY(const auto reply, co_await parts_.index.call<wire::CommitReply>(wire::Method::commit,
+                                                                                std::move(request), until));
+  for (const auto& attributes : reply.attributes()) {
+    if (attributes.inode() != 0) parts_.files.note(from_wire(attributes));
+  }
+  co_return ok();
+}
+
+}  // namespace reelfs::client

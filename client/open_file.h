@@ -1,0 +1,58 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "client/file_state.h"
+#include "client/filesystem.h"
+#include "client/reader.h"
+#include "client/write_back.h"
+
+namespace reelfs::client {
+
+class IndexClient;
+
+/// One handle on a file. FileSystem::release gives it back; destroying it gives nothing back.
+class OpenFile final : public FileHandle {
+ public:
+  struct Parts {
+    const Clock& clock;
+    IndexClient& index;
+    FileTable& files;
+    Reader& reader;
+    std::shared_ptr<WriteBack> write_back;
+    std::chrono::milliseconds timeout;
+  };
+  OpenFile(Parts parts, std::shared_ptr<FileState> file);
+
+  InodeId inode() const override { return file_->inode; }
+  Result<bool> try_write(std::uint64_t offset, std::span<const std::byte> bytes) override;
+  Task<std::size_t> write(std::uint64_t offset, Buffer bytes) override;
+  Task<Buffer> read(std::uint64_t offset, std::size_t length) override;
+  Task<void> flush() override;
+  Task<void> fsync() override;
+  Task<std::uint64_t> seek(std::uint64_t offset, bool hole) override;
+  Task<void> punch_hole(std::uint64_t offset, std::uint64_t length) override;
+  Task<void> allocate(std::uint64_t offset, std::uint64_t length, bool keep_size) override;
+
+  const std::shared_ptr<FileState>& file() const { return file_; }
+  /// True the first time: the handle is given back once.
+  bool give_back() { return !std::exchange(given_back_, true); }
+
+ private:
+  Deadline deadline() const { return Deadline::after(parts_.clock, parts_.timeout); }
+  Result<void> unreported();
+
+  const Parts parts_;
+  const std::shared_ptr<FileState> file_;
+  const std::shared_ptr<ReadAhead> ahead_;
+  // Failures reported here so far, as counted by FileState::errors; guarded by file_->mutex. A write tells
+  // what is new, and so does the next flush or fsync, because programs look at either.
+  std::uint64_t told_by_write_ = 0;
+  std::uint64_t told_by_flush_ = 0;
+  bool given_back_ = false;
+};
+
+}  // namespace reelfs::client

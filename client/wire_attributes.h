@@ -1,0 +1,18 @@
+#pragma once
+
+#include "client/attributes.h"
+#include "client/extent_cache.h"
+
+namespace reelfs::wire {
+class Attributes;
+class Extent;
+class SetAttributesRequest;
+}  // namespace reelfs::wire
+
+namespace reelfs::client {
+
+Attributes from_wire(const wire::Attributes& message);
+Extent from_wire(const wire::Extent& message);
+void to_wire(const AttributeChanges& changes, wire::SetAttributesRequest& message);
+
+}  // namespace reelfs::client

@@ -1,0 +1,263 @@
+#include "client/filesystem.h"
+
+#include <random>
+#include <thread>
+
+#include <boost/asio/post.hpp>
+
+#include "tests/unit/client/filesystem_fixture.h"
+
+namespace reelfs::client {
+namespace {
+
+std::string pattern(std::size_t size, unsigned seed) {
+  std::mt19937 random(seed);
+  std::string text(size, '\0');
+  for (auto& c : text) c = static_cast<char>('!' + random() % 90);
+  return text;
+}
+
+TEST_F(FileSystemTest, ReadsWhatWasWrittenBeforeAndAfterTheFlush) {
+  auto& fs = mount();
+  const auto file = create(fs, "a.mp4");
+  const auto text = pattern(3'000'000, 1);
+  write(*file, 0, text);
+  EXPECT_TRUE(read(*file) == text);
+  EXPECT_EQ(run(fs.get_attributes(file->inode())).value().size, text.size());
+  ASSERT_TRUE(run(file->flush()));
+  EXPECT_TRUE(read(*file) == text);
+  EXPECT_EQ(read(*file, 1'234'567, 1000), text.substr(1'234'567, 1000));
+  EXPECT_EQ(read(*file, text.size(), 10), "");
+}
+
+TEST_F(FileSystemTest, AnotherMountReadsWhatWasFlushedAtOnce) {
+  auto& recorder = mount();
+  auto& viewer = mount();
+  const auto file = create(recorder, "a.ts");
+  const auto seen = open(viewer, file->inode());
+  std::string all;
+  for (unsigned i = 0; i < 5; ++i) {
+    const auto more = pattern(700'000, i);
+    write(*file, all.size(), more);
+    all += more;
+    ASSERT_TRUE(run(file->flush()));
+    EXPECT_TRUE(read(*seen) == all) << i;
+    write(*file, 100'000 * i, "patched");
+    all.replace(100'000 * i, 7, "patched");
+    ASSERT_TRUE(run(file->flush()));
+    ASSERT_TRUE(run(viewer.get_attributes(file->inode())));
+    EXPECT_TRUE(read(*seen) == all) << i;
+  }
+}
+
+TEST_F(FileSystemTest, AGrowingFileIsSeenElsewhereWithoutAFlush) {
+  auto& recorder = mount();
+  auto& viewer = mount();
+  const auto file = create(recorder, "a.ts");
+  write(*file, 0, "first seconds");
+  const auto began = clock.now();
+  while (run(viewer.get_attributes(file->inode())).value().size == 0 && clock.now() - began < 10s) continue;
+  EXPECT_LT(clock.now() - began, 2s);  // 0.6 s on an idle machine
+  EXPECT_EQ(read(*open(viewer, file->inode())), "first seconds");
+}
+
+TEST_F(FileSystemTest, RandomWritesReadsAndTruncationsAgreeWithAnArrayOfBytes) {
+  auto& fs = mount();
+  auto& other = mount();
+  for (unsigned seed = 1; seed <= 4; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937 random(seed);
+    const auto any = [&](std::size_t below) { return random() % below; };
+    const auto file = create(fs, "file" + std::to_string(seed));
+    const auto second = open(fs, file->inode());
+    std::string model;
+    for (int step = 0; step < 150; ++step) {
+      switch (any(8)) {
+        case 0:
+        case 1:
+        case 2: {
+          const auto text = pattern(1 + any(any(4) == 0 ? 1'500'000 : 3000), random());
+          const auto offset = any(model.size() + 5000);
+          model.resize(std::max(model.size(), offset + text.size()));
+          model.replace(offset, text.size(), text);
+          write(any(2) == 0 ? *file : *second, offset, text);
+          break;
+        }
+        case 3:
+          ASSERT_TRUE(run(file->flush()));
+          break;
+        case 4: {
+          AttributeChanges changes;
+          changes.size = any(model.size() + 1000);
+          model.resize(*changes.size);
+          ASSERT_EQ(run(fs.set_attributes(file->inode(), changes)).value().size, model.size());
+          break;
+        }
+        case 5: {
+          const auto offset = any(model.size() + 10), length = 1 + any(100'000);
+          for (auto i = offset; i < std::min(model.size(), offset + length); ++i) model[i] = '\0';
+          ASSERT_TRUE(run(file->punch_hole(offset, length)));
+          break;
+        }
+        default: {
+          const auto offset = any(model.size() + 10), length = 1 + any(300'000);
+          const auto expected = offset < model.size() ? model.substr(offset, length) : std::string();
+          ASSERT_TRUE(read(*second, offset, length) == expected) << "at step " << step;
+          break;
+        }
+      }
+      ASSERT_EQ(run(fs.get_attributes(file->inode())).value().size, model.size());
+    }
+    ASSERT_TRUE(read(*file) == model);
+    ASSERT_TRUE(run(second->flush()));
+    ASSERT_TRUE(read(*open(other, file->inode())) == model);
+  }
+}
+
+TEST_F(FileSystemTest, FastStartRewritesTheFileWhileReadingIt) {
+  auto& fs = mount();
+  const auto file = create(fs, "a.mp4");
+  const auto media = pattern(6'000'000, 5), head = pattern(70'000, 6);
+  write(*file, 0, media);
+  ASSERT_TRUE(run(file->flush()));
+  // As ffmpeg -movflags +faststart: two buffers, each read before the other is written over its place.
+  const auto reader = open(fs, file->inode());
+  std::string behind = read(*reader, 0, head.size());
+  std::size_t read_to = behind.size(), written_to = 0;
+  write(*file, 0, head);
+  written_to = head.size();
+  while (!behind.empty()) {
+    auto next = read_to < media.size() ? read(*reader, read_to, std::min(head.size(), media.size() - read_to))
+                                       : std::string();
+    read_to += next.size();
+    write(*file, written_to, behind);
+    written_to += behind.size();
+    behind = std::move(next);
+  }
+  ASSERT_TRUE(run(file->flush()));
+  EXPECT_TRUE(read(*file) == head + media);
+}
+
+TEST_F(FileSystemTest, WritesOfSeveralThreadsAllArrive) {
+  auto& fs = mount();
+  const auto file = create(fs, "a.ts");
+  constexpr std::size_t kThreads = 4, kPiece = 50'000, kPieces = 40;
+  std::vector<std::thread> threads;
+  std::atomic<std::size_t> running = kThreads;
+  for (std::size_t t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (std::size_t i = 0; i < kPieces; ++i) {
+        const auto text = pattern(kPiece, static_cast<unsigned>(t * 1000 + i));
+        auto taken = file->try_write((i * kThreads + t) * kPiece, bytes_of(text));
+        EXPECT_TRUE(taken && taken.value());
+      }
+      --running;
+      asio::post(context, [] {});
+    });
+  }
+  const auto work = asio::make_work_guard(context);
+  context.restart();
+  while (running > 0) context.run_one();
+  for (auto& thread : threads) thread.join();
+  ASSERT_TRUE(run(file->fsync()));
+  std::string expected;
+  for (std::size_t i = 0; i < kPieces; ++i) {
+    for (std::size_t t = 0; t < kThreads; ++t)
+      expected += pattern(kPiece, static_cast<unsigned>(t * 1000 + i));
+  }
+  EXPECT_TRUE(read(*file) == expected);
+}
+
+TEST_F(FileSystemTest, ATimeSetAfterWritingStays) {
+  auto& fs = mount();
+  const auto file = create(fs, "copied");
+  write(*file, 0, "bytes");
+  AttributeChanges changes;
+  changes.mtime_ns = 1'234'567'890'123'456'789;
+  EXPECT_EQ(run(fs.set_attributes(file->inode(), changes)).value().mtime_ns, changes.mtime_ns);
+  ASSERT_TRUE(run(file->flush()));
+  ASSERT_TRUE(run(fs.release(file)));
+  EXPECT_EQ(run(fs.get_attributes(file->inode())).value().mtime_ns, changes.mtime_ns);
+}
+
+TEST_F(FileSystemTest, SizeAndTimeOfAWriteAreSeenBeforeItIsCommitted) {
+  auto& fs = mount();
+  const auto file = create(fs, "a.ts");
+  const auto before = clock.wall().time_since_epoch().count();
+  write(*file, 100, "x");
+  const auto attributes = run(fs.lookup(channel(fs), "a.ts")).value();
+  EXPECT_EQ(attributes.size, 101u);
+  EXPECT_GE(attributes.mtime_ns, before);
+  EXPECT_EQ(cluster.calls(wire::Method::commit), 0);
+}
+
+TEST_F(FileSystemTest, FlushesThatWaitTogetherShareACommit) {
+  auto& fs = mount();
+  std::vector<std::shared_ptr<FileHandle>> files;
+  for (int i = 0; i < 20; ++i) {
+    files.push_back(create(fs, "file" + std::to_string(i)));
+    write(*files.back(), 0, "content " + std::to_string(i));
+  }
+  ASSERT_TRUE(run(fs.sync()));
+  EXPECT_LE(cluster.commits.size(), 4u);
+  for (int i = 0; i < 20; ++i)
+    EXPECT_EQ(read(*files[static_cast<std::size_t>(i)]), "content " + std::to_string(i));
+}
+
+TEST_F(FileSystemTest, FsyncSyncsTheCopiesBeforeTheJournal) {
+  auto& fs = mount();
+  const auto file = create(fs, "a.ts");
+  write(*file, 0, "precious");
+  int syncs_at_commit = 0;
+  cluster.before = [&](wire::Method method) {
+    if (method == wire::Method::commit) syncs_at_commit = cluster.nodes[0]->syncs + cluster.nodes[1]->syncs;
+    return Result<void>(ok());
+  };
+  ASSERT_TRUE(run(file->fsync()));
+  EXPECT_EQ(syncs_at_commit, 2);
+  ASSERT_EQ(cluster.commits.size(), 1u);
+  EXPECT_TRUE(cluster.commits[0].sync());
+}
+
+TEST_F(FileSystemTest, SeeksDataAndHoles) {
+  auto& fs = mount();
+  const auto file = create(fs, "sparse");
+  write(*file, 1'000'000, std::string(1000, 'd'));
+  ASSERT_TRUE(run(file->allocate(0, 3'000'000, false)));
+  EXPECT_EQ(run(fs.get_attributes(file->inode())).value().size, 3'000'000u);
+  EXPECT_EQ(run(file->seek(0, false)).value(), 1'000'000u);
+  EXPECT_EQ(run(file->seek(0, true)).value(), 0u);
+  EXPECT_EQ(run(file->seek(1'000'500, true)).value(), 1'001'000u);
+  EXPECT_EQ(run(file->seek(1'000'500, false)).value(), 1'000'500u);
+  EXPECT_EQ(run(file->seek(2'000'000, false)).error().code(), Errc::not_found);
+  EXPECT_EQ(run(file->seek(3'000'000, true)).error().code(), Errc::not_found);
+  ASSERT_TRUE(run(file->punch_hole(1'000'100, 100)));
+  EXPECT_EQ(run(file->seek(1'000'000, true)).value(), 1'000'100u);
+  EXPECT_EQ(read(*file, 1'000'000, 300),
+            std::string(100, 'd') + std::string(100, '\0') + std::string(100, 'd'));
+}
+
+TEST_F(FileSystemTest, ReleasesTheInodeAfterTheLastHandle) {
+  auto& fs = mount();
+  const auto file = create(fs, "a.ts");
+  const auto again = open(fs, file->inode());
+  write(*file, 0, "bytes");
+  ASSERT_TRUE(run(fs.release(file)));
+  EXPECT_EQ(cluster.calls(wire::Method::release), 0);
+  ASSERT_TRUE(run(fs.release(again)));
+  EXPECT_EQ(cluster.calls(wire::Method::release), 1);
+  EXPECT_EQ(read(*open(fs, file->inode())), "bytes");
+}
+
+TEST_F(FileSystemTest, AnUnlinkedFileGoesOnWhileItIsOpen) {
+  auto& fs = mount();
+  const auto file = create(fs, "temporary");
+  write(*file, 0, "before ");
+  ASSERT_TRUE(run(fs.unlink(channel(fs), "temporary")));
+  write(*file, 7, "after");
+  ASSERT_TRUE(run(file->flush()));
+  EXPECT_EQ(read(*file), "before after");
+}
+
+}  // namespace
+}  // namespace reelfs::client
