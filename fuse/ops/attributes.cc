@@ -1,0 +1,71 @@
+// getattr, setattr, statfs.
+#include <utility>
+
+#include "fuse/ops/convert.h"
+#include "fuse/ops/mount.h"
+#include "fuse/ops/operations.h"
+
+namespace reelfs::fuse {
+namespace {
+
+constexpr unsigned long kSpaceUnitBytes = 4096;
+constexpr unsigned long kNameMax = 255;
+
+void answer(Request& request, const Result<client::Attributes>& found) {
+  if (!found) return request.fail(found.error());
+  request.attributes(to_stat(found.value()), kNamesAndAttributesValidSeconds);
+}
+
+Operation get_attributes(Mount& mount, Request request, InodeId inode) {
+  const auto found = co_await mount.files.get_attributes(inode);
+  answer(request, found);
+}
+
+Operation set_attributes(Mount& mount, Request request, InodeId inode, client::AttributeChanges changes) {
+  const auto changed = co_await mount.files.set_attributes(inode, std::move(changes));
+  answer(request, changed);
+}
+
+Operation space(Mount& mount, Request request, InodeId inode) {
+  const auto space = co_await mount.files.statfs(inode);
+  if (!space) co_return request.fail(space.error());
+  struct statvfs answer {};
+  answer.f_bsize = kSpaceUnitBytes;
+  answer.f_frsize = kSpaceUnitBytes;
+  answer.f_blocks = space.value().total_bytes / kSpaceUnitBytes;
+  answer.f_bfree = space.value().free_bytes / kSpaceUnitBytes;
+  answer.f_bavail = answer.f_bfree;
+  // Inodes are not a resource of their own: each takes space, and as many are free as there is space for.
+  answer.f_ffree = answer.f_bfree;
+  answer.f_favail = answer.f_bfree;
+  answer.f_files = space.value().files + answer.f_ffree;
+  answer.f_namemax = kNameMax;
+  request.space(answer);
+}
+
+void on_getattr(fuse_req_t raw, fuse_ino_t node, fuse_file_info*) {
+  auto& mount = Mount::of(raw);
+  mount.start(raw, get_attributes(mount, Request(raw, "getattr"), mount.inode(node)));
+}
+
+// A truncation through a handle needs nothing of it: all handles of an inode share its written data.
+void on_setattr(fuse_req_t raw, fuse_ino_t node, struct stat* wanted, int to_set, fuse_file_info*) {
+  auto& mount = Mount::of(raw);
+  mount.start(raw,
+              set_attributes(mount, Request(raw, "setattr"), mount.inode(node), to_changes(*wanted, to_set)));
+}
+
+void on_statfs(fuse_req_t raw, fuse_ino_t node) {
+  auto& mount = Mount::of(raw);
+  mount.start(raw, space(mount, Request(raw, "statfs"), mount.inode(node)));
+}
+
+}  // namespace
+
+void add_attribute_operations(fuse_lowlevel_ops& table) {
+  table.getattr = on_getattr;
+  table.setattr = on_setattr;
+  table.statfs = on_statfs;
+}
+
+}  // namespace reelfs::fuse

@@ -1,0 +1,116 @@
+// read, write, fallocate, lseek. (copy_file_range is left to the kernel, which reads and writes.)
+#include <cerrno>
+#include <memory>
+#include <span>
+#include <utility>
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <unistd.h>
+
+#include "common/base/buffer.h"
+#include "fuse/ops/mount.h"
+#include "fuse/ops/operations.h"
+
+namespace reelfs::fuse {
+namespace {
+
+using Handle = std::shared_ptr<client::FileHandle>;
+
+Operation read(Request request, Handle handle, std::uint64_t offset, std::size_t length) {
+  const auto bytes = co_await handle->read(offset, length);
+  if (!bytes) co_return request.fail(bytes.error());
+  request.data(bytes.value().span());
+}
+
+Operation write(Request request, Handle handle, std::uint64_t offset, Buffer bytes) {
+  const auto written = co_await handle->write(offset, std::move(bytes));
+  if (!written) co_return request.fail(written.error());
+  request.written(written.value());
+}
+
+/// With O_SYNC and O_DSYNC the kernel leaves it to us to have the bytes on stable storage before the answer.
+Operation write_and_sync(Request request, Handle handle, std::uint64_t offset, Buffer bytes) {
+  const auto written = co_await handle->write(offset, std::move(bytes));
+  if (!written) co_return request.fail(written.error());
+  const auto synced = co_await handle->fsync();
+  if (!synced) co_return request.fail(synced.error());
+  request.written(written.value());
+}
+
+struct Range {
+  std::uint64_t offset = 0;
+  std::uint64_t length = 0;
+};
+
+Task<void> change_allocation(Handle handle, int mode, Range range) {
+  switch (mode) {
+    case 0:
+      co_return co_await handle->allocate(range.offset, range.length, false);
+    case FALLOC_FL_KEEP_SIZE:
+      co_return co_await handle->allocate(range.offset, range.length, true);
+    case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
+      co_return co_await handle->punch_hole(range.offset, range.length);
+    default:
+      co_return Error(Errc::unsupported);
+  }
+}
+
+Operation allocate(Request request, Handle handle, int mode, Range range) {
+  const auto done = co_await change_allocation(std::move(handle), mode, range);
+  if (!done) co_return request.fail(done.error());
+  request.succeed();
+}
+
+Operation seek(Request request, Handle handle, std::uint64_t offset, bool hole) {
+  const auto found = co_await handle->seek(offset, hole);
+  if (found) co_return request.position(found.value());
+  if (found.error().code() == Errc::not_found)
+    co_return request.fail_with(ENXIO);  // nothing at or after the offset
+  request.fail(found.error());
+}
+
+void on_read(fuse_req_t raw, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* info) {
+  Mount::of(raw).start(raw, read(Request(raw, "read"), OpenFile::of(*info).handle, offset, size));
+}
+
+void on_write(fuse_req_t raw, fuse_ino_t, const char* data, std::size_t size, off_t offset,
+              fuse_file_info* info) {
+  auto& mount = Mount::of(raw);
+  Request request(raw, "write");
+  const auto bytes = std::as_bytes(std::span(data, size));
+  const auto& file = OpenFile::of(*info);
+  if ((info->flags & O_DSYNC) != 0) {
+    return mount.start(raw, write_and_sync(std::move(request), file.handle, offset, Buffer::copy_of(bytes)));
+  }
+  const auto taken = file.handle->try_write(offset, bytes);
+  if (!taken) return request.fail(taken.error());
+  if (taken.value()) return request.written(size);
+  mount.start(raw, write(std::move(request), file.handle, offset, Buffer::copy_of(bytes)));
+}
+
+void on_fallocate(fuse_req_t raw, fuse_ino_t, int mode, off_t offset, off_t length, fuse_file_info* info) {
+  Range range;
+  range.offset = static_cast<std::uint64_t>(offset);
+  range.length = static_cast<std::uint64_t>(length);
+  Mount::of(raw).start(raw, allocate(Request(raw, "fallocate"), OpenFile::of(*info).handle, mode, range));
+}
+
+void on_lseek(fuse_req_t raw, fuse_ino_t, off_t offset, int whence, fuse_file_info* info) {
+  Request request(raw, "lseek");
+  if (whence != SEEK_DATA && whence != SEEK_HOLE)
+    return request.fail_with(EINVAL);  // the kernel answers the others
+  Mount::of(raw).start(raw,
+                       seek(std::move(request), OpenFile::of(*info).handle, offset, whence == SEEK_HOLE));
+}
+
+}  // namespace
+
+void add_data_operations(fuse_lowlevel_ops& table) {
+  table.read = on_read;
+  table.write = on_write;
+  table.fallocate = on_fallocate;
+  table.lseek = on_lseek;
+}
+
+}  // namespace reelfs::fuse

@@ -1,0 +1,146 @@
+// open, create, release, flush, fsync: the life of an open file.
+#include <memory>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "fuse/ops/convert.h"
+#include "fuse/ops/mount.h"
+#include "fuse/ops/operations.h"
+
+namespace reelfs::fuse {
+namespace {
+
+Operation release_handle(Mount& mount, std::shared_ptr<client::FileHandle> handle) {
+  // An error here has been told by flush, or is the index's to notice: the session's end releases everything.
+  [[maybe_unused]] const auto released = co_await mount.files.release(std::move(handle));
+}
+
+/// Gives the handle back unless the kernel has taken it, on whatever path the operation ends.
+class Opening {
+ public:
+  Opening(Mount& mount, std::shared_ptr<client::FileHandle> handle)
+      : mount_(mount), number_(mount.open_files.add(std::move(handle))) {}
+  ~Opening() {
+    if (number_ != 0)
+      mount_.operations.start_background(release_handle(mount_, mount_.open_files.take(number_)));
+  }
+  Opening(const Opening&) = delete;
+  Opening& operator=(const Opening&) = delete;
+
+  std::uint64_t number() const { return number_; }
+  void taken_by_kernel() { number_ = 0; }
+
+ private:
+  Mount& mount_;
+  std::uint64_t number_;
+};
+
+/// O_TRUNC of open(2), after which only root's files keep their set-user-id bits.
+Task<client::Attributes> empty(Mount& mount, InodeId inode, Caller caller) {
+  client::AttributeChanges changes;
+  changes.size = 0;
+  changes.clear_suid = caller.uid != 0;
+  co_return co_await mount.files.set_attributes(inode, std::move(changes));
+}
+
+Operation open(Mount& mount, Request request, InodeId inode, fuse_file_info info) {
+  auto opened = co_await mount.files.open(inode);
+  if (!opened) co_return request.fail(opened.error());
+  auto attributes = opened.value().attributes;
+  Opening opening(mount, std::move(opened.value().handle));
+  if ((info.flags & O_TRUNC) != 0) {
+    auto emptied = co_await empty(mount, inode, request.caller());
+    if (!emptied) co_return request.fail(emptied.error());
+    attributes = emptied.value();
+  }
+  info.fh = opening.number();
+  info.keep_cache = mount.versions.keep(inode, attributes.version);
+  info.noflush = (info.flags & O_ACCMODE) == O_RDONLY;
+  if (request.opened(info)) opening.taken_by_kernel();
+}
+
+Operation create(Mount& mount, Request request, client::CreateOptions options, fuse_file_info info) {
+  const auto parent = options.parent;
+  const auto name = options.name;
+  auto created = co_await mount.files.create_file(std::move(options));
+  if (!created) {
+    if (parent == kRootInode && created.error().code() == Errc::not_permitted) mount.refused_names.note(name);
+    co_return request.fail(created.error());
+  }
+  auto attributes = created.value().attributes;
+  Opening opening(mount, std::move(created.value().handle));
+  if ((info.flags & O_TRUNC) != 0 && attributes.size > 0) {  // another mount made it just before
+    auto emptied = co_await empty(mount, attributes.inode, request.caller());
+    if (!emptied) co_return request.fail(emptied.error());
+    attributes = emptied.value();
+  }
+  info.fh = opening.number();
+  info.keep_cache = mount.versions.keep(attributes.inode, attributes.version);
+  if (request.created(to_entry(mount.nodes, attributes), info)) opening.taken_by_kernel();
+}
+
+Operation flush(Request request, std::shared_ptr<client::FileHandle> handle) {
+  const auto done = co_await handle->flush();
+  if (!done) co_return request.fail(done.error());
+  request.succeed();
+}
+
+Operation fsync(Request request, std::shared_ptr<client::FileHandle> handle) {
+  const auto done = co_await handle->fsync();
+  if (!done) co_return request.fail(done.error());
+  request.succeed();
+}
+
+Operation release(Mount& mount, Request request, std::shared_ptr<client::FileHandle> handle) {
+  const auto done = co_await mount.files.release(std::move(handle));
+  if (!done) co_return request.fail(done.error());
+  request.succeed();
+}
+
+void on_open(fuse_req_t raw, fuse_ino_t node, fuse_file_info* info) {
+  auto& mount = Mount::of(raw);
+  mount.start(raw, open(mount, Request(raw, "open"), mount.inode(node), *info));
+}
+
+void on_create(fuse_req_t raw, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {
+  auto& mount = Mount::of(raw);
+  Request request(raw, "create");
+  const auto caller = request.caller();
+  client::CreateOptions options;
+  options.parent = mount.inode(parent);
+  options.name = name;
+  options.mode = S_IFREG | (mode & ~static_cast<mode_t>(S_IFMT));
+  options.uid = caller.uid;
+  options.gid = caller.gid;
+  options.exclusive = (info->flags & O_EXCL) != 0;
+  mount.start(raw, create(mount, std::move(request), std::move(options), *info));
+}
+
+void on_flush(fuse_req_t raw, fuse_ino_t, fuse_file_info* info) {
+  Mount::of(raw).start(raw, flush(Request(raw, "flush"), OpenFile::of(*info).handle));
+}
+
+// fdatasync is answered like fsync: times and size travel together with the extents that the data needs
+// anyway.
+void on_fsync(fuse_req_t raw, fuse_ino_t, int, fuse_file_info* info) {
+  Mount::of(raw).start(raw, fsync(Request(raw, "fsync"), OpenFile::of(*info).handle));
+}
+
+void on_release(fuse_req_t raw, fuse_ino_t, fuse_file_info* info) {
+  auto& mount = Mount::of(raw);
+  mount.start(raw, release(mount, Request(raw, "release"), mount.open_files.take(info->fh)));
+}
+
+}  // namespace
+
+void add_file_operations(fuse_lowlevel_ops& table) {
+  table.open = on_open;
+  table.create = on_create;
+  table.flush = on_flush;
+  table.fsync = on_fsync;
+  table.release = on_release;
+}
+
+}  // namespace reelfs::fuse

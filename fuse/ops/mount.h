@@ -1,0 +1,47 @@
+#pragma once
+
+#include <atomic>
+#include <utility>
+
+#include "client/filesystem.h"
+#include "common/base/clock.h"
+#include "fuse/cache/absent_capabilities.h"
+#include "fuse/cache/cached_versions.h"
+#include "fuse/inodes/node_ids.h"
+#include "fuse/ops/open_files.h"
+#include "fuse/ops/refused_names.h"
+#include "fuse/session/operations.h"
+#include "fuse/session/request.h"
+
+namespace reelfs::fuse {
+
+/// How long the kernel may believe names and attributes without asking. Other mounts change both and nothing
+/// tells this kernel of it yet, so: not at all. (Invalidation pushed by the index is what will let it grow.)
+inline constexpr double kNamesAndAttributesValidSeconds = 0;
+
+/// What the operations work with.
+struct Mount {
+  client::FileSystem& files;
+  Operations& operations;
+  NodeIds nodes;
+  OpenFiles open_files;
+  CachedVersions versions;
+  AbsentCapabilities absent_capabilities;
+  RefusedNames refused_names;
+  std::atomic<bool> connected{false};  // FileSystem::start() has succeeded, and the root is known
+
+  Mount(client::FileSystem& file_system, Operations& loop, const Clock& clock)
+      : files(file_system), operations(loop), absent_capabilities(clock) {}
+
+  static Mount& of(fuse_req_t raw) { return *static_cast<Mount*>(fuse_req_userdata(raw)); }
+
+  InodeId inode(fuse_ino_t node) const { return nodes.inode(node); }
+
+  /// Runs the operation that owns the request `raw`; before there is a session with the index it fails at
+  /// once (EIO).
+  void start(fuse_req_t raw, Operation operation) {
+    if (connected) operations.start(raw, std::move(operation));
+  }
+};
+
+}  // namespace reelfs::fuse

@@ -1,0 +1,176 @@
+// lookup, mknod, mkdir, symlink, link, unlink, rmdir, rename, readlink: what changes and follows names.
+#include <cerrno>
+#include <string>
+#include <utility>
+
+#include <linux/fs.h>
+#include <sys/stat.h>
+
+#include "fuse/ops/convert.h"
+#include "fuse/ops/mount.h"
+#include "fuse/ops/operations.h"
+
+namespace reelfs::fuse {
+namespace {
+
+void answer(const Mount& mount, Request& request, const Result<client::Attributes>& found) {
+  if (!found) return request.fail(found.error());
+  request.entry(to_entry(mount.nodes, found.value()));
+}
+
+void answer(Request& request, const Result<void>& done) {
+  if (!done) return request.fail(done.error());
+  request.succeed();
+}
+
+/// "." and ".." come from NFS servers and open_by_handle_at(2), which know an inode and nothing else.
+Task<client::Attributes> find(Mount& mount, InodeId parent, std::string name) {
+  if (name == ".") co_return co_await mount.files.get_attributes(parent);
+  if (name == "..") {
+    if (parent == mount.nodes.root()) co_return co_await mount.files.get_attributes(parent);
+    REELFS_CO_TRY(auto directory, co_await mount.files.get_attributes(parent));
+    co_return co_await mount.files.get_attributes(directory.parent);
+  }
+  co_return co_await mount.files.lookup(parent, std::move(name));
+}
+
+Operation lookup(Mount& mount, Request request, InodeId parent, std::string name) {
+  const auto found = co_await find(mount, parent, std::move(name));
+  answer(mount, request, found);
+}
+
+Operation create(Mount& mount, Request request, client::CreateOptions options) {
+  const auto parent = options.parent;
+  const auto name = options.name;
+  const auto created = co_await mount.files.create(std::move(options));
+  if (!created && parent == kRootInode && created.error().code() == Errc::not_permitted)
+    mount.refused_names.note(name);
+  answer(mount, request, created);
+}
+
+Operation link(Mount& mount, Request request, InodeId inode, InodeId parent, std::string name) {
+  const auto linked = co_await mount.files.link(inode, parent, std::move(name));
+  answer(mount, request, linked);
+}
+
+Operation unlink(Mount& mount, Request request, InodeId parent, std::string name) {
+  const auto done = co_await mount.files.unlink(parent, std::move(name));
+  answer(request, done);
+}
+
+Operation remove_directory(Mount& mount, Request request, InodeId parent, std::string name) {
+  const auto done = co_await mount.files.remove_directory(parent, std::move(name));
+  answer(request, done);
+}
+
+struct Renaming {
+  InodeId parent;
+  std::string name;
+  InodeId new_parent;
+  std::string new_name;
+  std::uint32_t flags = 0;
+};
+
+Operation rename(Mount& mount, Request request, Renaming names) {
+  const auto done = co_await mount.files.rename(names.parent, std::move(names.name), names.new_parent,
+                                                std::move(names.new_name), names.flags);
+  answer(request, done);
+}
+
+Operation read_link(Mount& mount, Request request, InodeId inode) {
+  const auto target = co_await mount.files.read_link(inode);
+  if (!target) co_return request.fail(target.error());
+  request.target(target.value());
+}
+
+client::CreateOptions options_for(const Mount& mount, const Request& request, fuse_ino_t parent,
+                                  const char* name) {
+  const auto caller = request.caller();
+  client::CreateOptions options;
+  options.parent = mount.inode(parent);
+  options.name = name;
+  options.uid = caller.uid;
+  options.gid = caller.gid;
+  return options;
+}
+
+void on_lookup(fuse_req_t raw, fuse_ino_t parent, const char* name) {
+  auto& mount = Mount::of(raw);
+  mount.start(raw, lookup(mount, Request(raw, "lookup"), mount.inode(parent), name));
+}
+
+void on_mknod(fuse_req_t raw, fuse_ino_t parent, const char* name, mode_t mode, dev_t rdev) {
+  auto& mount = Mount::of(raw);
+  Request request(raw, "mknod");
+  auto options = options_for(mount, request, parent, name);
+  options.mode = (mode & S_IFMT) == 0 ? (mode | S_IFREG) : mode;
+  options.rdev = rdev;
+  mount.start(raw, create(mount, std::move(request), std::move(options)));
+}
+
+void on_mkdir(fuse_req_t raw, fuse_ino_t parent, const char* name, mode_t mode) {
+  auto& mount = Mount::of(raw);
+  Request request(raw, "mkdir");
+  auto options = options_for(mount, request, parent, name);
+  options.mode = S_IFDIR | (mode & ~static_cast<mode_t>(S_IFMT));
+  mount.start(raw, create(mount, std::move(request), std::move(options)));
+}
+
+void on_symlink(fuse_req_t raw, const char* target, fuse_ino_t parent, const char* name) {
+  auto& mount = Mount::of(raw);
+  Request request(raw, "symlink");
+  auto options = options_for(mount, request, parent, name);
+  options.mode = S_IFLNK | 0777;
+  options.symlink_target = target;
+  mount.start(raw, create(mount, std::move(request), std::move(options)));
+}
+
+void on_link(fuse_req_t raw, fuse_ino_t node, fuse_ino_t new_parent, const char* new_name) {
+  auto& mount = Mount::of(raw);
+  mount.start(raw, link(mount, Request(raw, "link"), mount.inode(node), mount.inode(new_parent), new_name));
+}
+
+void on_unlink(fuse_req_t raw, fuse_ino_t parent, const char* name) {
+  auto& mount = Mount::of(raw);
+  mount.start(raw, unlink(mount, Request(raw, "unlink"), mount.inode(parent), name));
+}
+
+void on_rmdir(fuse_req_t raw, fuse_ino_t parent, const char* name) {
+  auto& mount = Mount::of(raw);
+  mount.start(raw, remove_directory(mount, Request(raw, "rmdir"), mount.inode(parent), name));
+}
+
+void on_rename(fuse_req_t raw, fuse_ino_t parent, const char* name, fuse_ino_t new_parent,
+               const char* new_name, unsigned int flags) {
+  auto& mount = Mount::of(raw);
+  Request request(raw, "rename");
+  if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0) return request.fail_with(EINVAL);
+  Renaming names;
+  names.parent = mount.inode(parent);
+  names.name = name;
+  names.new_parent = mount.inode(new_parent);
+  names.new_name = new_name;
+  names.flags = flags;
+  mount.start(raw, rename(mount, std::move(request), std::move(names)));
+}
+
+void on_readlink(fuse_req_t raw, fuse_ino_t node) {
+  auto& mount = Mount::of(raw);
+  mount.start(raw, read_link(mount, Request(raw, "readlink"), mount.inode(node)));
+}
+
+}  // namespace
+
+void add_name_operations(fuse_lowlevel_ops& table) {
+  table.lookup = on_lookup;
+  table.mknod = on_mknod;
+  table.mkdir = on_mkdir;
+  table.symlink = on_symlink;
+  table.link = on_link;
+  table.unlink = on_unlink;
+  table.rmdir = on_rmdir;
+  table.rename = on_rename;
+  table.readlink = on_readlink;
+}
+
+}  // namespace reelfs::fuse

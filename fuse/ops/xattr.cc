@@ -1,0 +1,102 @@
+// setxattr, getxattr, listxattr, removexattr.
+#include <cerrno>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "fuse/ops/mount.h"
+#include "fuse/ops/operations.h"
+
+namespace reelfs::fuse {
+namespace {
+
+/// The rule of getxattr(2) and listxattr(2): room of 0 asks for the size, too little room is ERANGE.
+void answer(Request& request, const std::string& bytes, std::size_t room) {
+  if (room == 0) return request.xattr_size(bytes.size());
+  if (bytes.size() > room) return request.fail_with(ERANGE);
+  request.data(bytes);
+}
+
+Operation get(Mount& mount, Request request, InodeId inode, std::string name, std::size_t room) {
+  const bool is_capability = name == AbsentCapabilities::kName;
+  const auto changes = mount.absent_capabilities.changes();
+  const auto value = co_await mount.files.get_xattr(inode, std::move(name));
+  if (value) co_return answer(request, value.value(), room);
+  if (is_capability && value.error().code() == Errc::no_attribute)
+    mount.absent_capabilities.insert(inode, changes);
+  request.fail(value.error());
+}
+
+Operation list(Mount& mount, Request request, InodeId inode, std::size_t room) {
+  const auto names = co_await mount.files.list_xattr(inode);
+  if (!names) co_return request.fail(names.error());
+  std::string joined;
+  for (const auto& name : names.value()) joined.append(name).push_back('\0');
+  answer(request, joined, room);
+}
+
+struct Setting {
+  InodeId inode;
+  std::string name;
+  std::string value;
+  std::uint32_t flags = 0;
+};
+
+Operation set(Mount& mount, Request request, Setting setting) {
+  const bool is_capability = setting.name == AbsentCapabilities::kName;
+  const auto inode = setting.inode;
+  const auto done =
+      co_await mount.files.set_xattr(inode, std::move(setting.name), std::move(setting.value), setting.flags);
+  if (is_capability) mount.absent_capabilities.forget(inode);
+  if (!done) co_return request.fail(done.error());
+  request.succeed();
+}
+
+Operation remove(Mount& mount, Request request, InodeId inode, std::string name) {
+  const auto done = co_await mount.files.remove_xattr(inode, std::move(name));
+  if (!done) co_return request.fail(done.error());
+  request.succeed();
+}
+
+void on_getxattr(fuse_req_t raw, fuse_ino_t node, const char* name, std::size_t room) {
+  auto& mount = Mount::of(raw);
+  Request request(raw, "getxattr");
+  const auto inode = mount.inode(node);
+  if (std::string_view(name) == AbsentCapabilities::kName && mount.absent_capabilities.contains(inode)) {
+    return request.fail_with(ENODATA);
+  }
+  mount.start(raw, get(mount, std::move(request), inode, name, room));
+}
+
+void on_listxattr(fuse_req_t raw, fuse_ino_t node, std::size_t room) {
+  auto& mount = Mount::of(raw);
+  mount.start(raw, list(mount, Request(raw, "listxattr"), mount.inode(node), room));
+}
+
+void on_setxattr(fuse_req_t raw, fuse_ino_t node, const char* name, const char* value, std::size_t size,
+                 int flags) {
+  auto& mount = Mount::of(raw);
+  Setting setting;
+  setting.inode = mount.inode(node);
+  setting.name = name;
+  setting.value.assign(value, size);
+  setting.flags = static_cast<std::uint32_t>(flags);
+  mount.start(raw, set(mount, Request(raw, "setxattr"), std::move(setting)));
+}
+
+void on_removexattr(fuse_req_t raw, fuse_ino_t node, const char* name) {
+  auto& mount = Mount::of(raw);
+  mount.start(raw, remove(mount, Request(raw, "removexattr"), mount.inode(node), name));
+}
+
+}  // namespace
+
+void add_xattr_operations(fuse_lowlevel_ops& table) {
+  table.getxattr = on_getxattr;
+  table.listxattr = on_listxattr;
+  table.setxattr = on_setxattr;
+  table.removexattr = on_removexattr;
+}
+
+}  // namespace reelfs::fuse
