@@ -17,6 +17,7 @@
 #include "common/async/blocking_pool.h"
 #include "common/async/task_group.h"
 #include "common/observe/log.h"
+#include "noded/shm/crash_point.h"
 #include "noded/worker/node_config.h"
 #include "noded/worker/worker.h"
 
@@ -123,6 +124,7 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(1, 1024));
   app.set_version_flag("--version", "noded " REELFS_VERSION);
   CLI11_PARSE(app, argc, argv);
+  noded::arm_crash_point();
   const auto done = run(arguments);
   if (done) return 0;
   std::fprintf(stderr, "noded: %s\n", done.error().describe().c_str());

@@ -10,27 +10,25 @@
 namespace reelfs::noded {
 namespace {
 
-struct Armed {
-  char name[64] = {};
-  std::atomic<int> arrivals_left{0};
-
-  Armed() {
-    const char* text = std::getenv("REELFS_CRASH_POINT");
-    if (text == nullptr) return;
-    const char* colon = std::strchr(text, ':');
-    const auto length = colon != nullptr ? static_cast<std::size_t>(colon - text) : std::strlen(text);
-    if (length >= sizeof name) return;
-    std::memcpy(name, text, length);
-    arrivals_left = colon != nullptr ? std::atoi(colon + 1) : 1;
-  }
-};
+char armed_name[64];
+std::atomic<int> arrivals_left{0};
 
 }  // namespace
 
+void arm_crash_point() {
+  const char* text = std::getenv("REELFS_CRASH_POINT");
+  if (text == nullptr) return;
+  const char* colon = std::strchr(text, ':');
+  const auto length = colon != nullptr ? static_cast<std::size_t>(colon - text) : std::strlen(text);
+  if (length >= sizeof armed_name) return;
+  std::memcpy(armed_name, text, length);
+  armed_name[length] = 0;
+  arrivals_left = colon != nullptr ? std::atoi(colon + 1) : 1;
+}
+
 void crash_point(const char* name) noexcept {
-  static Armed armed;
-  if (armed.arrivals_left.load(std::memory_order_relaxed) <= 0 || std::strcmp(armed.name, name) != 0) return;
-  if (armed.arrivals_left.fetch_sub(1) == 1) {
+  if (arrivals_left.load(std::memory_order_relaxed) <= 0 || std::strcmp(armed_name, name) != 0) return;
+  if (arrivals_left.fetch_sub(1) == 1) {
     kill(getpid(), SIGKILL);
     for (;;) pause();
   }

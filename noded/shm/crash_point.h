@@ -2,6 +2,9 @@
 
 namespace reelfs::noded {
 
+/// Reads the variable below; once, before threads. What it says later does not matter.
+void arm_crash_point();
+
 /// Names an instruction at which a test may kill this process: where the environment variable
 /// REELFS_CRASH_POINT is "name" or "name:n", the first or n-th arrival here raises SIGKILL. Costs one load
 /// where nothing is armed.
