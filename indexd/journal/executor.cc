@@ -385,4 +385,10 @@ std::uint64_t Executor::synced_index() const {
   return state_->core->synced_index();
 }
 
+Result<void> Executor::health() const {
+  const std::scoped_lock held(state_->mutex);
+  if (state_->core->has_failed()) return stopped_error();
+  return ok();
+}
+
 }  // namespace reelfs::indexd

@@ -82,6 +82,8 @@ class Executor {
   /// Of the newest entry, and of the newest on stable storage.
   std::uint64_t journal_index() const;
   std::uint64_t synced_index() const;
+  /// @errors io: the journal could not be written, and nothing is accepted any more
+  Result<void> health() const;
 
  private:
   asio::awaitable<std::optional<Error>> run_erased(const std::function<bool(Transaction&)>& op);

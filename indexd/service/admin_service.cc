@@ -1,0 +1,223 @@
+#include "indexd/service/admin_service.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "indexd/service/convert.h"
+#include "indexd/service/node_registry.h"
+#include "indexd/service/segment_keeper.h"
+#include "indexd/tree/names.h"
+
+namespace reelfs::indexd {
+
+namespace {
+
+constexpr std::uint32_t kMaxCopies = 4;
+constexpr std::uint32_t kMaxSegments = 4096;    // in one answer
+constexpr std::size_t kMaxSegmentFiles = 8192;  // named by one answer, whose size is limited
+
+/// @param names  of channels, filled as they are met
+Result<wire::SegmentInfo> describe(const View& view, SegmentId id, const SegmentRow& row,
+                                   std::map<InodeId, std::string>& names) {
+  wire::SegmentInfo info;
+  to_wire(id, row, info);
+  auto name = names.find(row.channel);
+  if (name == names.end()) {
+    REELFS_TRY(const auto channel, view.find(ChannelKey{row.channel}));
+    name = names.emplace(row.channel, channel ? channel->name : std::string()).first;
+  }
+  info.set_channel_name(name->second);
+  return info;
+}
+
+Result<std::set<SegmentId>> segments_of(const View& view, InodeId inode) {
+  std::set<SegmentId> segments;
+  REELFS_TRY(view.scan(ExtentKey{inode, 0}, ExtentKey{InodeId{inode.value + 1}, 0},
+                       [&](const ExtentKey&, const ExtentRow& extent) {
+                         segments.insert(extent.segment);
+                         return true;
+                       }));
+  return segments;
+}
+
+}  // namespace
+
+void AdminService::register_with(Dispatcher& dispatcher) {
+  dispatcher.add(wire::Method::list_channels, *this, &AdminService::list_channels);
+  dispatcher.add(wire::Method::set_channel, *this, &AdminService::set_channel);
+  dispatcher.add(wire::Method::list_nodes, *this, &AdminService::list_nodes);
+  dispatcher.add(wire::Method::list_segments, *this, &AdminService::list_segments);
+  dispatcher.add(wire::Method::show_segment, *this, &AdminService::show_segment);
+  dispatcher.add(wire::Method::cluster_status, *this, &AdminService::cluster_status);
+}
+
+Task<wire::ListChannelsReply> AdminService::list_channels(wire::ListChannelsRequest) {
+  auto read = [](const View& view) -> Result<wire::ListChannelsReply> {
+    std::map<InodeId, wire::ChannelInfo> channels;
+    REELFS_TRY(view.scan_table<ChannelKey>([&](ChannelKey key, const ChannelRow& row) {
+      auto& info = channels[key.inode];
+      info.set_inode(key.inode.value);
+      info.set_name(row.name);
+      info.set_copies(row.copies);
+      info.set_files(row.files);
+      info.set_live_bytes(row.live_bytes);
+      return true;
+    }));
+    REELFS_TRY(view.scan_table<SegmentKey>([&](const SegmentKey&, const SegmentRow& row) {
+      const auto channel = channels.find(row.channel);
+      if (channel == channels.end()) return true;
+      channel->second.set_segments(channel->second.segments() + 1);
+      channel->second.set_stored_bytes(channel->second.stored_bytes() + row.length);
+      return true;
+    }));
+    wire::ListChannelsReply reply;
+    for (auto& [inode, info] : channels) *reply.add_channels() = std::move(info);
+    return reply;
+  };
+  co_return co_await index_.read(std::move(read));
+}
+
+Task<rpc::Response> AdminService::set_channel(wire::SetChannelRequest request) {
+  if (request.has_copies() && (request.copies() < 1 || request.copies() > kMaxCopies)) {
+    co_return Error(Errc::invalid, "a channel has 1 to 4 copies");
+  }
+  auto op = [&request](Transaction& txn, WallNs) -> Result<wire::Empty> {
+    const ChannelKey key{InodeId{request.inode()}};
+    REELFS_TRY(auto channel, txn.find(key));
+    if (!channel) return Error(Errc::not_found, fmt::format("there is no channel {}", request.inode()));
+    if (request.has_copies()) channel->copies = request.copies();
+    txn.put(key, *channel);
+    return wire::Empty();
+  };
+  REELFS_CO_TRY(auto message, co_await changes_.once(request.header(), std::move(op)));
+  co_return Changes::response(std::move(message));
+}
+
+Task<wire::ListNodesReply> AdminService::list_nodes(wire::ListNodesRequest) {
+  wire::ListNodesReply reply;
+  for (auto& node : nodes_.list()) *reply.add_nodes() = std::move(node);
+  co_return reply;
+}
+
+void AdminService::note_availability(wire::SegmentInfo& segment) const {
+  for (auto& copy : *segment.mutable_copies()) copy.set_available(nodes_.online(NodeId{copy.node()}));
+}
+
+Task<wire::ListSegmentsReply> AdminService::list_segments(wire::ListSegmentsRequest request) {
+  auto read = [&request](const View& view) -> Result<wire::ListSegmentsReply> {
+    const auto limit = request.limit() == 0 ? kMaxSegments : std::min(request.limit(), kMaxSegments);
+    wire::ListSegmentsReply reply;
+    std::map<InodeId, std::string> names;
+    Result<void> outcome = ok();
+    /// @return whether to go on
+    const auto take = [&](SegmentId id, const SegmentRow& row) {
+      if (request.channel() != 0 && row.channel.value != request.channel()) return true;
+      if (reply.segments_size() == static_cast<int>(limit)) return false;
+      auto info = describe(view, id, row, names);
+      if (!info) {
+        outcome = std::move(info).error();
+        return false;
+      }
+      *reply.add_segments() = std::move(info).value();
+      return true;
+    };
+    bool whole = true;
+    if (request.inode() != 0) {
+      REELFS_TRY(const auto segments, segments_of(view, InodeId{request.inode()}));
+      for (auto id = segments.upper_bound(SegmentId{request.after()}); id != segments.end() && whole; ++id) {
+        REELFS_TRY(const auto row, view.find(SegmentKey{*id}));
+        if (row) whole = take(*id, *row);
+      }
+    } else {
+      const SegmentKey from{SegmentId{request.after() + 1}};
+      REELFS_TRY(
+          view.scan(from, SegmentKey{SegmentId{UINT64_MAX}},
+                    [&](SegmentKey key, const SegmentRow& row) { return whole = take(key.segment, row); }));
+    }
+    REELFS_TRY(std::move(outcome));
+    reply.set_end(whole);
+    return reply;
+  };
+  REELFS_CO_TRY(auto reply, co_await index_.read(std::move(read)));
+  for (auto& segment : *reply.mutable_segments()) note_availability(segment);
+  co_return std::move(reply);
+}
+
+Task<wire::ShowSegmentReply> AdminService::show_segment(wire::ShowSegmentRequest request) {
+  auto read = [id = SegmentId{request.segment()}](const View& view) -> Result<wire::ShowSegmentReply> {
+    REELFS_TRY(const auto row, view.find(SegmentKey{id}));
+    if (!row) return Error(Errc::not_found, fmt::format("there is no segment {}", id.value));
+    std::map<InodeId, std::string> names;
+    REELFS_TRY(auto info, describe(view, id, *row, names));
+    std::vector<std::pair<InodeId, std::uint64_t>> files;
+    const SegmentFileKey from{id, InodeId{}};
+    const SegmentFileKey upto{SegmentId{id.value + 1}, InodeId{}};
+    REELFS_TRY(view.scan(from, upto, [&](SegmentFileKey key, const SegmentFileRow& file) {
+      files.emplace_back(key.inode, file.live_bytes);
+      return files.size() < kMaxSegmentFiles;
+    }));
+    for (const auto& [inode, bytes] : files) {
+      auto& file = *info.add_files();
+      file.set_inode(inode.value);
+      file.set_bytes(bytes);
+      const auto path = tree::path_of(view, inode);
+      if (path) file.set_path(path.value());
+    }
+    wire::ShowSegmentReply reply;
+    *reply.mutable_segment() = std::move(info);
+    return reply;
+  };
+  REELFS_CO_TRY(auto reply, co_await index_.read(std::move(read)));
+  note_availability(*reply.mutable_segment());
+  co_return std::move(reply);
+}
+
+Task<wire::ClusterStatusReply> AdminService::cluster_status(wire::ClusterStatusRequest) {
+  struct Counted {
+    std::uint64_t files = 0;
+    std::uint64_t most_copies = 0;
+  };
+  auto read = [](const View& view) -> Result<Counted> {
+    Counted counted;
+    REELFS_TRY(view.scan_table<ChannelKey>([&](const ChannelKey&, const ChannelRow& channel) {
+      counted.files += channel.files;
+      counted.most_copies = std::max<std::uint64_t>(counted.most_copies, channel.copies);
+      return true;
+    }));
+    return counted;
+  };
+  REELFS_CO_TRY(const auto counted, co_await index_.read(std::move(read)));
+  wire::ClusterStatusReply reply;
+  reply.set_cluster(options_.cluster.raw());
+  reply.set_epoch(options_.epoch.value);
+  reply.set_journal_index(index_.journal_index());
+  reply.set_journal_synced_index(index_.synced_index());
+  reply.set_pid(static_cast<std::uint32_t>(getpid()));
+  const auto space = nodes_.net_space(0);
+  reply.set_total_bytes(space.total_bytes);
+  reply.set_free_bytes(space.free_bytes);
+  reply.set_files(counted.files);
+  reply.set_segments(segments_.segments());
+  for (auto& session : sessions_.list()) *reply.add_sessions() = std::move(session);
+  for (auto& problem : nodes_.problems()) *reply.add_problems() = std::move(problem);
+  const auto copies = std::max<std::uint64_t>(counted.most_copies, options_.copies);
+  if (nodes_.online_nodes() < copies) {
+    auto& problem = *reply.add_problems();
+    problem.set_what(
+        fmt::format("{} copies are wanted and {} storage nodes are online", copies, nodes_.online_nodes()));
+    problem.set_advice("start a node, or lower the copies: reelctl channel set");
+    problem.set_since_ns(clock_.wall().time_since_epoch().count());
+  } else if (space.total_bytes > 0 && space.free_bytes == 0) {
+    auto& problem = *reply.add_problems();
+    problem.set_what("the cluster is full");
+    problem.set_advice("add devices, or delete recordings");
+    problem.set_since_ns(clock_.wall().time_since_epoch().count());
+  }
+  co_return reply;
+}
+
+}  // namespace reelfs::indexd

@@ -1,0 +1,49 @@
+#pragma once
+
+#include "common/async/task.h"
+#include "common/base/clock.h"
+#include "common/rpc/server.h"
+#include "common/wire/index.pb.h"
+#include "indexd/service/changes.h"
+#include "indexd/service/dispatcher.h"
+#include "indexd/service/options.h"
+
+namespace reelfs::indexd {
+
+class NodeRegistry;
+class SegmentKeeper;
+
+/// Answers what operators ask.
+class AdminService {
+ public:
+  AdminService(Executor& index, Sessions& sessions, Changes& changes, NodeRegistry& nodes,
+               SegmentKeeper& segments, const Clock& clock, const ServiceOptions& options)
+      : index_(index),
+        sessions_(sessions),
+        changes_(changes),
+        nodes_(nodes),
+        segments_(segments),
+        clock_(clock),
+        options_(options) {}
+  void register_with(Dispatcher& dispatcher);
+
+  Task<wire::ListChannelsReply> list_channels(wire::ListChannelsRequest request);
+  Task<rpc::Response> set_channel(wire::SetChannelRequest request);
+  Task<wire::ListNodesReply> list_nodes(wire::ListNodesRequest request);
+  Task<wire::ListSegmentsReply> list_segments(wire::ListSegmentsRequest request);
+  Task<wire::ShowSegmentReply> show_segment(wire::ShowSegmentRequest request);
+  Task<wire::ClusterStatusReply> cluster_status(wire::ClusterStatusRequest request);
+
+ private:
+  void note_availability(wire::SegmentInfo& segment) const;
+
+  Executor& index_;
+  Sessions& sessions_;
+  Changes& changes_;
+  NodeRegistry& nodes_;
+  SegmentKeeper& segments_;
+  const Clock& clock_;
+  const ServiceOptions& options_;
+};
+
+}  // namespace reelfs::indexd

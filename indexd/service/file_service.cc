@@ -1,0 +1,251 @@
+#include "indexd/service/file_service.h"
+
+#include <algorithm>
+#include <set>
+
+#include "indexd/service/convert.h"
+#include "indexd/service/node_registry.h"
+#include "indexd/service/segment_keeper.h"
+#include "indexd/tree/attributes.h"
+#include "indexd/tree/extents.h"
+
+namespace reelfs::indexd {
+
+namespace {
+
+constexpr std::uint32_t kMaxExtents = 4096;
+constexpr int kMaxLocated = 4096;
+
+}  // namespace
+
+void FileService::register_with(Dispatcher& dispatcher) {
+  dispatcher.add(wire::Method::get_attributes, *this, &FileService::get_attributes);
+  dispatcher.add(wire::Method::set_attributes, *this, &FileService::set_attributes);
+  dispatcher.add(wire::Method::get_xattr, *this, &FileService::get_xattr);
+  dispatcher.add(wire::Method::list_xattr, *this, &FileService::list_xattr);
+  dispatcher.add(wire::Method::set_xattr, *this, &FileService::set_xattr);
+  dispatcher.add(wire::Method::remove_xattr, *this, &FileService::remove_xattr);
+  dispatcher.add(wire::Method::open, *this, &FileService::open);
+  dispatcher.add(wire::Method::release, *this, &FileService::release);
+  dispatcher.add(wire::Method::get_extents, *this, &FileService::get_extents);
+  dispatcher.add(wire::Method::locate_segments, *this, &FileService::locate_segments);
+  dispatcher.add(wire::Method::commit, *this, &FileService::commit);
+  dispatcher.add(wire::Method::punch_hole, *this, &FileService::punch_hole);
+  dispatcher.add(wire::Method::sync, *this, &FileService::sync);
+  dispatcher.add(wire::Method::statfs, *this, &FileService::statfs);
+}
+
+// ---- attributes
+
+Task<wire::AttributesReply> FileService::get_attributes(wire::GetAttributesRequest request) {
+  auto read = [inode = InodeId{request.inode()}](const View& view) { return tree::get_inode(view, inode); };
+  REELFS_CO_TRY(const auto inode, co_await index_.read(std::move(read)));
+  co_return attributes_reply(inode);
+}
+
+Task<rpc::Response> FileService::set_attributes(wire::SetAttributesRequest request) {
+  tree::SetAttributesParams params;
+  params.inode = InodeId{request.inode()};
+  if (request.has_mode()) params.mode = request.mode();
+  if (request.has_uid()) params.uid = request.uid();
+  if (request.has_gid()) params.gid = request.gid();
+  if (request.has_size()) params.size = request.size();
+  if (request.has_atime_ns()) params.atime_ns = request.atime_ns();
+  if (request.has_mtime_ns()) params.mtime_ns = request.mtime_ns();
+  params.atime_now = request.atime_now();
+  params.mtime_now = request.mtime_now();
+  if (request.has_ctime_ns()) params.ctime_ns = request.ctime_ns();
+  params.clear_suid = request.clear_suid();
+  std::vector<SegmentId> emptied;
+  auto op = [&params, &emptied](Transaction& txn, WallNs now) -> Result<wire::AttributesReply> {
+    REELFS_TRY(auto changed, tree::set_attributes(txn, params, now));
+    emptied = std::move(changed.emptied);
+    return attributes_reply(changed.inode);
+  };
+  auto answered = co_await changes_.once(request.header(), std::move(op));
+  if (answered) segments_.emptied(emptied);
+  REELFS_CO_TRY(auto message, std::move(answered));
+  co_return Changes::response(std::move(message));
+}
+
+Task<wire::GetXattrReply> FileService::get_xattr(wire::GetXattrRequest request) {
+  auto read = [&request](const View& view) {
+    return tree::get_xattr(view, InodeId{request.inode()}, request.name());
+  };
+  REELFS_CO_TRY(auto value, co_await index_.read(std::move(read)));
+  wire::GetXattrReply reply;
+  reply.set_value(std::move(value));
+  co_return reply;
+}
+
+Task<wire::ListXattrReply> FileService::list_xattr(wire::ListXattrRequest request) {
+  auto read = [inode = InodeId{request.inode()}](const View& view) { return tree::list_xattr(view, inode); };
+  REELFS_CO_TRY(auto names, co_await index_.read(std::move(read)));
+  wire::ListXattrReply reply;
+  for (auto& name : names) reply.add_names(std::move(name));
+  co_return reply;
+}
+
+Task<rpc::Response> FileService::set_xattr(wire::SetXattrRequest request) {
+  const tree::SetXattrParams params{InodeId{request.inode()}, request.name(), request.value(),
+                                    request.flags()};
+  auto op = [&params](Transaction& txn, WallNs now) -> Result<wire::Empty> {
+    REELFS_TRY(tree::set_xattr(txn, params, now));
+    return wire::Empty();
+  };
+  REELFS_CO_TRY(auto message, co_await changes_.once(request.header(), std::move(op)));
+  co_return Changes::response(std::move(message));
+}
+
+Task<rpc::Response> FileService::remove_xattr(wire::RemoveXattrRequest request) {
+  auto op = [&request](Transaction& txn, WallNs now) -> Result<wire::Empty> {
+    REELFS_TRY(tree::remove_xattr(txn, InodeId{request.inode()}, request.name(), now));
+    return wire::Empty();
+  };
+  REELFS_CO_TRY(auto message, co_await changes_.once(request.header(), std::move(op)));
+  co_return Changes::response(std::move(message));
+}
+
+// ---- open files
+
+Task<wire::AttributesReply> FileService::open(wire::OpenRequest request) {
+  const SessionId session{request.session()};
+  const InodeId inode{request.inode()};
+  REELFS_CO_TRY(sessions_.renew(session));
+  // First noted, then looked at: what is found is there to stay.
+  REELFS_CO_TRY(sessions_.opened(session, inode));
+  auto read = [inode](const View& view) { return tree::get_inode(view, inode); };
+  const auto found = co_await index_.read(std::move(read));
+  if (!found) {
+    sessions_.released(session, inode);
+    co_return found.error();
+  }
+  co_return attributes_reply(found.value());
+}
+
+Task<wire::Empty> FileService::release(wire::ReleaseRequest request) {
+  REELFS_CO_TRY(sessions_.renew(SessionId{request.session()}));
+  sessions_.released(SessionId{request.session()}, InodeId{request.inode()});
+  co_return wire::Empty();
+}
+
+// ---- what is in them
+
+Result<std::vector<FileService::Located>> FileService::locate(const View& view,
+                                                              const std::vector<SegmentId>& segments) {
+  std::vector<Located> located;
+  for (const auto segment : segments) {
+    REELFS_TRY(auto row, view.find(SegmentKey{segment}));
+    if (row) located.push_back({segment, std::move(row->copies)});
+  }
+  return located;
+}
+
+void FileService::describe(const Located& located, wire::SegmentLocation& out) const {
+  out.set_segment(located.segment.value);
+  for (const auto& copy : located.copies) {
+    for (auto& address : nodes_.workers(copy.node, copy.worker)) *out.add_copies() = std::move(address);
+  }
+}
+
+Task<wire::GetExtentsReply> FileService::get_extents(wire::GetExtentsRequest request) {
+  std::vector<Located> located;
+  auto read = [&request, &located](const View& view) -> Result<tree::Extents> {
+    const auto limit = request.limit() == 0 ? kMaxExtents : std::min(request.limit(), kMaxExtents);
+    REELFS_TRY(auto found, tree::get_extents(
+                               view, {InodeId{request.inode()}, request.offset(), request.length(), limit}));
+    std::set<SegmentId> segments;
+    for (const auto& extent : found.extents) segments.insert(extent.row.segment);
+    REELFS_TRY(auto places, locate(view, std::vector(segments.begin(), segments.end())));
+    located = std::move(places);
+    return found;
+  };
+  REELFS_CO_TRY(const auto found, co_await index_.read(std::move(read)));
+  wire::GetExtentsReply reply;
+  to_wire(found.inode, *reply.mutable_attributes());
+  for (const auto& extent : found.extents) to_wire(extent, *reply.add_extents());
+  reply.set_more(found.more);
+  for (const auto& segment : located) describe(segment, *reply.add_locations());
+  co_return reply;
+}
+
+Task<wire::LocateSegmentsReply> FileService::locate_segments(wire::LocateSegmentsRequest request) {
+  if (request.segments_size() > kMaxLocated) co_return Error(Errc::too_big, "at most 4096 segments at once");
+  auto read = [&request](const View& view) {
+    std::vector<SegmentId> segments;
+    for (const auto segment : request.segments()) segments.push_back(SegmentId{segment});
+    return locate(view, segments);
+  };
+  REELFS_CO_TRY(const auto located, co_await index_.read(std::move(read)));
+  wire::LocateSegmentsReply reply;
+  for (const auto& segment : located) describe(segment, *reply.add_locations());
+  co_return reply;
+}
+
+Task<rpc::Response> FileService::commit(wire::CommitRequest request) {
+  std::vector<tree::FileCommit> files;
+  for (const auto& file : request.files()) files.push_back(from_wire(file));
+  std::vector<SegmentId> emptied;
+  auto op = [&files, &emptied](Transaction& txn, WallNs now) -> Result<wire::CommitReply> {
+    REELFS_TRY(auto committed, tree::commit(txn, files, now));
+    emptied = std::move(committed.emptied);
+    wire::CommitReply reply;
+    for (const auto& inode : committed.inodes) {
+      auto& attributes = *reply.add_attributes();
+      if (inode.id) to_wire(inode, attributes);
+    }
+    return reply;
+  };
+  auto answered = co_await changes_.once(request.header(), std::move(op));
+  if (answered) segments_.emptied(emptied);
+  REELFS_CO_TRY(auto message, std::move(answered));
+  if (request.sync()) {
+    REELFS_CO_TRY(co_await index_.sync());
+  }
+  co_return Changes::response(std::move(message));
+}
+
+Task<rpc::Response> FileService::punch_hole(wire::PunchHoleRequest request) {
+  const tree::HoleParams params{InodeId{request.inode()}, request.offset(), request.length()};
+  std::vector<SegmentId> emptied;
+  auto op = [&params, &emptied](Transaction& txn, WallNs now) -> Result<wire::AttributesReply> {
+    REELFS_TRY(auto changed, tree::punch_hole(txn, params, now));
+    emptied = std::move(changed.emptied);
+    return attributes_reply(changed.inode);
+  };
+  auto answered = co_await changes_.once(request.header(), std::move(op));
+  if (answered) segments_.emptied(emptied);
+  REELFS_CO_TRY(auto message, std::move(answered));
+  co_return Changes::response(std::move(message));
+}
+
+Task<wire::Empty> FileService::sync(wire::SyncRequest) {
+  REELFS_CO_TRY(co_await index_.sync());
+  co_return wire::Empty();
+}
+
+Task<wire::StatFsReply> FileService::statfs(wire::StatFsRequest request) {
+  struct Counted {
+    std::uint64_t files = 0;
+    std::uint32_t copies = 0;
+  };
+  auto read = [&request](const View& view) -> Result<Counted> {
+    REELFS_TRY(const auto inode, tree::get_inode(view, InodeId{request.inode()}));
+    Counted counted{1, 0};
+    REELFS_TRY(view.scan_table<ChannelKey>([&](ChannelKey key, const ChannelRow& channel) {
+      counted.files += 1 + channel.files;
+      if (key.inode == inode.row.channel) counted.copies = channel.copies;
+      return true;
+    }));
+    return counted;
+  };
+  REELFS_CO_TRY(const auto counted, co_await index_.read(std::move(read)));
+  const auto space = nodes_.net_space(counted.copies);
+  wire::StatFsReply reply;
+  reply.set_total_bytes(space.total_bytes);
+  reply.set_free_bytes(space.free_bytes);
+  reply.set_files(counted.files);
+  co_return reply;
+}
+
+}  // namespace reelfs::indexd

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "common/async/task.h"
+#include "common/rpc/server.h"
+#include "common/wire/index.pb.h"
+#include "indexd/service/changes.h"
+#include "indexd/service/dispatcher.h"
+
+namespace reelfs::indexd {
+
+class NodeRegistry;
+class SegmentKeeper;
+
+/// Answers what is asked about attributes and what files hold.
+class FileService {
+ public:
+  FileService(Executor& index, Sessions& sessions, Changes& changes, NodeRegistry& nodes,
+              SegmentKeeper& segments)
+      : index_(index), sessions_(sessions), changes_(changes), nodes_(nodes), segments_(segments) {}
+  void register_with(Dispatcher& dispatcher);
+
+  Task<wire::AttributesReply> get_attributes(wire::GetAttributesRequest request);
+  Task<rpc::Response> set_attributes(wire::SetAttributesRequest request);
+  Task<wire::GetXattrReply> get_xattr(wire::GetXattrRequest request);
+  Task<wire::ListXattrReply> list_xattr(wire::ListXattrRequest request);
+  Task<rpc::Response> set_xattr(wire::SetXattrRequest request);
+  Task<rpc::Response> remove_xattr(wire::RemoveXattrRequest request);
+  Task<wire::AttributesReply> open(wire::OpenRequest request);
+  Task<wire::Empty> release(wire::ReleaseRequest request);
+  Task<wire::GetExtentsReply> get_extents(wire::GetExtentsRequest request);
+  Task<wire::LocateSegmentsReply> locate_segments(wire::LocateSegmentsRequest request);
+  Task<rpc::Response> commit(wire::CommitRequest request);
+  Task<rpc::Response> punch_hole(wire::PunchHoleRequest request);
+  Task<wire::Empty> sync(wire::SyncRequest request);
+  Task<wire::StatFsReply> statfs(wire::StatFsRequest request);
+
+ private:
+  struct Located {
+    SegmentId segment;
+    std::vector<SegmentCopy> copies;
+  };
+  static Result<std::vector<Located>> locate(const View& view, const std::vector<SegmentId>& segments);
+  void describe(const Located& located, wire::SegmentLocation& out) const;
+
+  Executor& index_;
+  Sessions& sessions_;
+  Changes& changes_;
+  NodeRegistry& nodes_;
+  SegmentKeeper& segments_;
+};
+
+}  // namespace reelfs::indexd

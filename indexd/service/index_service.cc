@@ -1,0 +1,127 @@
+#include "indexd/service/index_service.h"
+
+#include <utility>
+
+#include <boost/asio/io_context.hpp>
+#include <fmt/format.h>
+
+#include "indexd/journal/executor.h"
+#include "indexd/tree/inode.h"
+
+namespace reelfs::indexd {
+
+IndexService::IndexService(asio::io_context& context, const Clock& clock, Executor& index,
+                           ServiceOptions options, rpc::ClientOptions client_options,
+                           prometheus::Registry& registry)
+    : options_(std::move(options)),
+      nodes_(context, clock, index, options_, std::move(client_options)),
+      sessions_(context.get_executor(), clock, index, options_),
+      segments_(context.get_executor(), clock, index, nodes_, options_),
+      changes_(index, sessions_, clock),
+      names_(index, sessions_, changes_, options_),
+      files_(index, sessions_, changes_, nodes_, segments_),
+      grants_(index, sessions_, nodes_, segments_),
+      admin_(index, sessions_, changes_, nodes_, segments_, clock, options_),
+      dispatcher_(clock, registry) {
+  dispatcher_.add(wire::Method::open_session, *this, &IndexService::open_session);
+  dispatcher_.add(wire::Method::renew_session, *this, &IndexService::renew_session);
+  dispatcher_.add(wire::Method::close_session, *this, &IndexService::close_session);
+  dispatcher_.add(wire::Method::register_worker, *this, &IndexService::register_worker);
+  dispatcher_.add(wire::Method::heartbeat, *this, &IndexService::heartbeat);
+  dispatcher_.add(wire::Method::report_blocks, *this, &IndexService::report_blocks);
+  names_.register_with(dispatcher_);
+  files_.register_with(dispatcher_);
+  grants_.register_with(dispatcher_);
+  admin_.register_with(dispatcher_);
+  nodes_.on_node_returned([this](NodeId node) { segments_.node_returned(node); });
+  sessions_.on_ended([this](SessionId session) { segments_.session_ended(session); });
+  sessions_.on_emptied([this](const std::vector<SegmentId>& segments) { segments_.emptied(segments); });
+}
+
+Task<void> IndexService::start() {
+  REELFS_CO_TRY(co_await nodes_.start());
+  REELFS_CO_TRY(co_await sessions_.start());
+  auto alive = [this](SessionId session) { return sessions_.alive(session); };
+  co_return co_await segments_.start(std::move(alive));
+}
+
+Task<rpc::Response> IndexService::handle(rpc::Request request) {
+  return dispatcher_.dispatch(std::move(request));
+}
+
+asio::awaitable<void> IndexService::stop() {
+  co_await sessions_.stop();
+  co_await segments_.stop();
+  co_await nodes_.stop();
+}
+
+Task<wire::OpenSessionReply> IndexService::open_session(wire::OpenSessionRequest request) {
+  REELFS_CO_TRY(const auto session, co_await sessions_.open(std::move(request)));
+  wire::OpenSessionReply reply;
+  reply.set_session(session.value);
+  reply.set_cluster(options_.cluster.raw());
+  reply.set_epoch(options_.epoch.value);
+  reply.set_block_bytes(options_.block_bytes);
+  reply.set_lease_ms(static_cast<std::uint32_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(options_.lease).count()));
+  reply.set_root(kRootInode.value);
+  co_return reply;
+}
+
+Task<wire::RenewSessionReply> IndexService::renew_session(wire::RenewSessionRequest request) {
+  REELFS_CO_TRY(sessions_.renew(SessionId{request.session()}));
+  wire::RenewSessionReply reply;
+  reply.set_lease_ms(static_cast<std::uint32_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(options_.lease).count()));
+  co_return reply;
+}
+
+Task<wire::Empty> IndexService::close_session(wire::CloseSessionRequest request) {
+  REELFS_CO_TRY(co_await sessions_.close(SessionId{request.session()}));
+  co_return wire::Empty();
+}
+
+Task<wire::RegisterWorkerReply> IndexService::register_worker(wire::RegisterWorkerRequest request,
+                                                              std::uint64_t connection) {
+  return nodes_.register_worker(std::move(request), connection);
+}
+
+Task<wire::HeartbeatReply> IndexService::heartbeat(wire::HeartbeatRequest request, std::uint64_t connection) {
+  co_return nodes_.heartbeat(request, connection);
+}
+
+Task<wire::ReportBlocksReply> IndexService::report_blocks(wire::ReportBlocksRequest request) {
+  std::vector<wire::BlockReport> blocks(request.blocks().begin(), request.blocks().end());
+  REELFS_CO_TRY(const auto to_free, co_await segments_.report(NodeId{request.node()}, std::move(blocks)));
+  wire::ReportBlocksReply reply;
+  for (const auto& block : to_free) *reply.add_free() = block;
+  co_return reply;
+}
+
+Task<ClusterIdentity> claim_cluster(Executor& index, const Clock& clock, ClusterIdentity wanted) {
+  const WallNs now = clock.wall().time_since_epoch().count();
+  auto claim = [wanted, now](Transaction& txn) -> Result<ClusterIdentity> {
+    REELFS_TRY(const auto stored, txn.find(ClusterKey{}));
+    if (!stored) {
+      txn.put(ClusterKey{}, ClusterRow{wanted.cluster, wanted.block_bytes, now});
+      REELFS_TRY(tree::make_root(txn, now));
+      return wanted;
+    }
+    if (stored->uuid != wanted.cluster) {
+      return Error(Errc::bad_config,
+                   fmt::format("data_dir holds the index of cluster {}, and the configuration says {}",
+                               stored->uuid.to_string(), wanted.cluster.to_string()));
+    }
+    if (stored->block_bytes != wanted.block_bytes) {
+      return Error(Errc::bad_config,
+                   fmt::format("the cluster was made with blocks of {} bytes, and the configuration says {}",
+                               stored->block_bytes, wanted.block_bytes));
+    }
+    return ClusterIdentity{stored->uuid, stored->block_bytes};
+  };
+  REELFS_CO_TRY(const auto identity, co_await index.run(std::move(claim)));
+  REELFS_CO_TRY(co_await index.sync());
+  co_return identity;
+}
+
+}  // namespace reelfs::indexd

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <memory>
+
+#include "common/async/task.h"
+#include "common/base/clock.h"
+#include "common/rpc/client.h"
+#include "common/rpc/server.h"
+#include "indexd/service/admin_service.h"
+#include "indexd/service/changes.h"
+#include "indexd/service/dispatcher.h"
+#include "indexd/service/file_service.h"
+#include "indexd/service/name_service.h"
+#include "indexd/service/node_registry.h"
+#include "indexd/service/options.h"
+#include "indexd/service/segment_keeper.h"
+#include "indexd/service/segment_service.h"
+#include "indexd/service/sessions.h"
+
+namespace boost::asio {
+class io_context;
+}
+
+namespace reelfs::indexd {
+
+class Executor;
+
+/// All of an active index server but its port and its files: give `handle` to an rpc::Server.
+/// Lives on one io_context; stop the rpc::Server first, then this, before destroying.
+class IndexService {
+ public:
+  /// @param options  cluster and block size as in the store, see claim_cluster
+  IndexService(asio::io_context& context, const Clock& clock, Executor& index, ServiceOptions options,
+               rpc::ClientOptions client_options, prometheus::Registry& registry);
+  IndexService(const IndexService&) = delete;
+  IndexService& operator=(const IndexService&) = delete;
+
+  /// Reads what must be known and goes on with what the last life of this process left. @errors io, corrupt
+  Task<void> start();
+  Task<rpc::Response> handle(rpc::Request request);
+  void disconnected(std::uint64_t connection) { nodes_.disconnected(connection); }
+  asio::awaitable<void> stop();
+
+  Task<wire::OpenSessionReply> open_session(wire::OpenSessionRequest request);
+  Task<wire::RenewSessionReply> renew_session(wire::RenewSessionRequest request);
+  Task<wire::Empty> close_session(wire::CloseSessionRequest request);
+  Task<wire::RegisterWorkerReply> register_worker(wire::RegisterWorkerRequest request,
+                                                  std::uint64_t connection);
+  Task<wire::HeartbeatReply> heartbeat(wire::HeartbeatRequest request, std::uint64_t connection);
+  Task<wire::ReportBlocksReply> report_blocks(wire::ReportBlocksRequest request);
+
+ private:
+  const ServiceOptions options_;
+  NodeRegistry nodes_;
+  Sessions sessions_;
+  SegmentKeeper segments_;
+  Changes changes_;
+  NameService names_;
+  FileService files_;
+  SegmentService grants_;
+  AdminService admin_;
+  Dispatcher dispatcher_;
+};
+
+struct ClusterIdentity {
+  Uuid cluster;
+  std::uint64_t block_bytes = 0;
+};
+/// Makes an empty store that of this cluster, with a root directory; or checks that it is.
+/// @return what the store says  @errors bad_config: the store is another cluster's, or was made with another
+/// block size
+Task<ClusterIdentity> claim_cluster(Executor& index, const Clock& clock, ClusterIdentity wanted);
+
+}  // namespace reelfs::indexd

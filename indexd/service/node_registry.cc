@@ -1,0 +1,586 @@
+#include "indexd/service/node_registry.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <boost/asio/io_context.hpp>
+#include <fmt/format.h>
+
+#include "common/async/timeout.h"
+#include "common/observe/log.h"
+#include "indexd/journal/executor.h"
+
+namespace reelfs::indexd {
+
+namespace {
+
+constexpr std::uint32_t kMaxWorkers = 1024;
+constexpr std::size_t kMaxNodeName = 255;
+constexpr auto kWatchInterval = std::chrono::milliseconds(250);
+
+spdlog::logger& log() {
+  static auto& instance = logger("indexd.nodes");
+  return instance;
+}
+
+rpc::Endpoint endpoint_of(const wire::Endpoint& endpoint) {
+  return {endpoint.host(), static_cast<std::uint16_t>(endpoint.port())};
+}
+
+Result<void> check_status(const wire::WorkerStatus& status) {
+  if (status.worker() == 0 || status.worker() > kMaxWorkers)
+    return Error(Errc::invalid, "worker number out of range");
+  if (status.endpoint().host().empty() || status.endpoint().port() == 0 || status.endpoint().port() > 65535) {
+    return Error(Errc::invalid, "worker without an external port");
+  }
+  return ok();
+}
+
+}  // namespace
+
+std::uint64_t segments_that_fit(const std::vector<std::uint64_t>& blocks_of_nodes, std::uint32_t copies) {
+  std::uint64_t total = 0;
+  for (const auto blocks : blocks_of_nodes) total += blocks;
+  std::uint64_t low = 0, high = total / copies;
+  while (low < high) {
+    const auto middle = low + (high - low + 1) / 2;
+    std::uint64_t usable = 0;
+    for (const auto blocks : blocks_of_nodes) usable += std::min(blocks, middle);
+    if (usable >= middle * copies) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return low;
+}
+
+bool NodeRegistry::Node::online() const {
+  return std::any_of(workers.begin(), workers.end(), [](const auto& entry) { return entry.second.online; });
+}
+
+NodeRegistry::NodeRegistry(asio::io_context& context, const Clock& clock, Executor& executor,
+                           const ServiceOptions& options, rpc::ClientOptions client_options)
+    : context_(context),
+      clock_(clock),
+      executor_(executor),
+      options_(options),
+      client_options_(std::move(client_options)),
+      group_(context.get_executor()) {}
+
+NodeRegistry::~NodeRegistry() = default;
+
+Task<void> NodeRegistry::start() {
+  auto load = [this](const View& view) -> Result<void> {
+    REELFS_TRY(view.scan_table<NodeKey>([this](NodeKey key, NodeRow row) {
+      auto& node = nodes_[key.node];
+      node.row = std::move(row);
+      node.changed = clock_.wall();
+      return true;
+    }));
+    return view.scan_table<DeviceKey>([this](DeviceKey key, DeviceRow row) {
+      devices_[key.device] = std::move(row);
+      return true;
+    });
+  };
+  REELFS_CO_TRY(co_await executor_.read(std::move(load)));
+  group_.spawn(watch());
+  co_return ok();
+}
+
+asio::awaitable<void> NodeRegistry::stop() {
+  std::vector<std::shared_ptr<rpc::Client>> clients;
+  for (auto& [id, node] : nodes_) {
+    for (auto& [worker_id, worker] : node.workers) {
+      if (worker.client) clients.push_back(std::move(worker.client));
+      worker.online = false;
+    }
+  }
+  for (const auto& client : clients) co_await client->stop();
+  co_await group_.stop();
+}
+
+void NodeRegistry::on_node_returned(std::function<void(NodeId)> callback) {
+  node_returned_ = std::move(callback);
+}
+
+// ---- what workers say
+
+Result<void> NodeRegistry::check_cluster(const std::string& raw) const {
+  if (raw.empty()) return ok();
+  REELFS_TRY(const auto cluster, Uuid::from_bytes(raw));
+  if (cluster == options_.cluster) return ok();
+  return Error(Errc::bad_config, fmt::format("this index server is of cluster {}, the node of cluster {}",
+                                             options_.cluster.to_string(), cluster.to_string()));
+}
+
+Task<NodeId> NodeRegistry::node_of(std::string name, std::string rack) {
+  for (const auto& [id, node] : nodes_) {
+    if (node.row.name == name && node.row.rack == rack) co_return id;
+  }
+  auto find_or_make = [name, rack](Transaction& txn) -> Result<NodeId> {
+    NodeId found;
+    NodeRow row{name, rack};
+    REELFS_TRY(txn.scan_table<NodeKey>([&](NodeKey key, const NodeRow& other) {
+      if (other.name == row.name) found = key.node;
+      return !found;
+    }));
+    if (!found) {
+      REELFS_TRY(const auto number, txn.next(Counter::node));
+      found = NodeId{static_cast<std::uint32_t>(number)};
+    }
+    txn.put(NodeKey{found}, row);
+    return found;
+  };
+  REELFS_CO_TRY(const auto id, co_await executor_.run(std::move(find_or_make)));
+  // A node told its number keeps it: its blocks bear it.
+  REELFS_CO_TRY(co_await executor_.sync());
+  auto& node = nodes_[id];
+  node.row = {name, rack};
+  node.changed = clock_.wall();
+  log().info("node known node={} name={} rack=\"{}\"", id.value, name, rack);
+  co_return id;
+}
+
+Task<wire::RegisterWorkerReply> NodeRegistry::register_worker(wire::RegisterWorkerRequest request,
+                                                              std::uint64_t connection) {
+  REELFS_CO_TRY(check_cluster(request.cluster()));
+  REELFS_CO_TRY(check_status(request.status()));
+  REELFS_CO_TRY(const auto incarnation, Uuid::from_bytes(request.incarnation()));
+  if (request.node_name().empty() || request.node_name().size() > kMaxNodeName) {
+    co_return Error(Errc::invalid, "a node's name has 1 to 255 bytes");
+  }
+  REELFS_CO_TRY(const auto id, co_await node_of(request.node_name(), request.rack()));
+  auto& node = nodes_[id];
+  const WorkerId worker_id{request.status().worker()};
+  auto& worker = node.workers[worker_id];
+  const auto endpoint = endpoint_of(request.status().endpoint());
+  if (worker.client && worker.client->endpoint() != endpoint) group_.spawn(retire(std::move(worker.client)));
+  if (!worker.client) {
+    worker.client = std::make_shared<rpc::Client>(context_, clock_, endpoint, client_options_);
+    worker.client->set_epoch(options_.epoch);
+  }
+  const bool new_life = worker.incarnation != incarnation;
+  worker.incarnation = incarnation;
+  if (new_life) {
+    log().info("worker registered node={} worker={} endpoint={} pid={} leader={}", node.row.name,
+               worker_id.value, endpoint.to_string(), request.status().pid(), request.status().leader());
+  }
+  if (request.status().leader()) node.report_wanted = true;
+  mark_heard(id, node, worker_id, worker, connection);
+  take_status(id, node, worker, request.status());
+  wire::RegisterWorkerReply reply;
+  reply.set_cluster(options_.cluster.raw());
+  reply.set_node(id.value);
+  reply.set_epoch(options_.epoch.value);
+  reply.set_block_bytes(options_.block_bytes);
+  reply.set_heartbeat_ms(static_cast<std::uint32_t>(options_.heartbeat.count()));
+  co_return reply;
+}
+
+wire::HeartbeatReply NodeRegistry::heartbeat(const wire::HeartbeatRequest& request,
+                                             std::uint64_t connection) {
+  wire::HeartbeatReply reply;
+  reply.set_epoch(options_.epoch.value);
+  const NodeId id{request.node()};
+  const WorkerId worker_id{request.status().worker()};
+  const auto node = nodes_.find(id);
+  const bool known_node = node != nodes_.end();
+  const auto worker =
+      known_node ? node->second.workers.find(worker_id) : std::map<WorkerId, Worker>::iterator{};
+  const bool known = known_node && worker != node->second.workers.end() &&
+                     worker->second.incarnation.raw() == request.incarnation() &&
+                     check_status(request.status()) &&
+                     worker->second.client->endpoint() == endpoint_of(request.status().endpoint());
+  if (!known) {
+    reply.set_register_again(true);
+    return reply;
+  }
+  const bool new_leader = request.status().leader() && !worker->second.status.leader();
+  if (new_leader) node->second.report_wanted = true;
+  mark_heard(id, node->second, worker_id, worker->second, connection);
+  take_status(id, node->second, worker->second, request.status());
+  reply.set_report_blocks(request.status().leader() && node->second.report_wanted);
+  return reply;
+}
+
+void NodeRegistry::take_status(NodeId id, Node& node, Worker& worker, const wire::WorkerStatus& status) {
+  if (status.leader()) {
+    take_devices(id, node, status);
+    for (auto& [other_id, other] : node.workers) other.status.set_leader(false);
+  }
+  worker.status = status;
+  worker.status.clear_devices();
+}
+
+void NodeRegistry::take_devices(NodeId id, Node& node, const wire::WorkerStatus& status) {
+  node.devices.clear();
+  node.taken = 0;
+  for (const auto& device : status.devices()) {
+    auto& kept = node.devices[device.path()] = device;
+    kept.set_node(id.value);
+    if (device.state() == wire::STATE_ONLINE) {
+      const auto* row = row_of(device);
+      if (row == nullptr || row->node != id || row->path != device.path() || row->blocks != device.blocks()) {
+        const auto uuid = Uuid::from_bytes(device.uuid());
+        if (uuid && being_recorded_.insert(uuid.value()).second) group_.spawn(record_device(id, kept));
+      }
+    }
+    if (device.state() == wire::STATE_BLANK && options_.adopt_blank_devices) {
+      auto& adoption = adoptions_[{id, device.path()}];
+      if (!adoption.under_way && clock_.now() >= adoption.not_before) {
+        adoption.under_way = true;
+        group_.spawn(adopt(id, device.path()));
+      }
+    }
+  }
+}
+
+void NodeRegistry::mark_heard(NodeId id, Node& node, WorkerId worker_id, Worker& worker,
+                              std::uint64_t connection) {
+  const bool returned = !node.online();
+  worker.heard = clock_.now();
+  worker.online = true;
+  if (worker.connection != connection) {
+    worker.connection = connection;
+    by_connection_[connection].emplace_back(id, worker_id);
+  }
+  if (!returned) return;
+  node.changed = clock_.wall();
+  log().info("node online node={} worker={}", node.row.name, worker_id.value);
+  if (node_returned_) node_returned_(id);
+}
+
+void NodeRegistry::mark_silent(NodeId id, Node& node, WorkerId worker_id, Worker& worker, const char* why) {
+  if (!worker.online) return;
+  worker.online = false;
+  log().warn("worker silent node={} worker={} why=\"{}\"", node.row.name, worker_id.value, why);
+  if (node.online()) return;
+  node.changed = clock_.wall();
+  log().warn("node offline node={} id={}", node.row.name, id.value);
+}
+
+void NodeRegistry::disconnected(std::uint64_t connection) {
+  const auto found = by_connection_.find(connection);
+  if (found == by_connection_.end()) return;
+  for (const auto& [id, worker_id] : found->second) {
+    auto& node = nodes_[id];
+    const auto worker = node.workers.find(worker_id);
+    if (worker == node.workers.end() || worker->second.connection != connection) continue;
+    worker->second.connection = 0;
+    mark_silent(id, node, worker_id, worker->second, "its connection ended");
+  }
+  by_connection_.erase(found);
+}
+
+asio::awaitable<void> NodeRegistry::watch() {
+  auto before = clock_.now();
+  for (;;) {
+    co_await sleep_for(kWatchInterval);
+    const auto now = clock_.now();
+    // Where this process itself was stopped for a while, nobody's silence means anything.
+    const bool slept = now - before > options_.silence_limit / 2;
+    before = now;
+    for (auto& [id, node] : nodes_) {
+      for (auto& [worker_id, worker] : node.workers) {
+        if (slept) worker.heard = now;
+        if (now - worker.heard > options_.silence_limit)
+          mark_silent(id, node, worker_id, worker, "no heartbeat");
+      }
+    }
+  }
+}
+
+asio::awaitable<void> NodeRegistry::retire(std::shared_ptr<rpc::Client> client) { co_await client->stop(); }
+
+void NodeRegistry::blocks_reported(NodeId node) {
+  const auto found = nodes_.find(node);
+  if (found != nodes_.end()) found->second.report_wanted = false;
+}
+
+void NodeRegistry::want_block_report(NodeId node) {
+  const auto found = nodes_.find(node);
+  if (found != nodes_.end()) found->second.report_wanted = true;
+}
+
+// ---- devices
+
+const DeviceRow* NodeRegistry::row_of(const wire::DeviceInfo& device) const {
+  const auto found = devices_.find(DeviceId{device.device()});
+  return found != devices_.end() && found->second.uuid.raw() == device.uuid() ? &found->second : nullptr;
+}
+
+asio::awaitable<void> NodeRegistry::record_device(NodeId node, wire::DeviceInfo device) {
+  const DeviceId id{device.device()};
+  const auto uuid = Uuid::from_bytes(device.uuid()).value();
+  const DeviceRow row{uuid, node, device.path(), device.block_bytes(), device.blocks()};
+  auto record = [id, row](Transaction& txn) -> Result<void> {
+    if (!id) return Error(Errc::invalid, "an online device without a number");
+    REELFS_TRY(const auto stored, txn.find(DeviceKey{id}));
+    if (stored && stored->uuid != row.uuid)
+      return Error(Errc::exists, "its number is that of another device");
+    REELFS_TRY(const auto counter, txn.find(CounterKey{Counter::device}));
+    if (!counter || counter->value < id.value) txn.put(CounterKey{Counter::device}, CounterRow{id.value});
+    txn.put(DeviceKey{id}, row);
+    return ok();
+  };
+  const auto recorded = co_await executor_.run(std::move(record));
+  if (recorded) {
+    devices_[id] = row;
+    log().info("device known device={} node={} path={} blocks={}", id.value, name(node), row.path,
+               row.blocks);
+    being_recorded_.erase(uuid);
+  } else {  // left in the set: said once, not at each heartbeat
+    log().error("device refused device={} node={} path={} why=\"{}\"", id.value, name(node), row.path,
+                recorded.error().describe());
+  }
+}
+
+asio::awaitable<void> NodeRegistry::adopt(NodeId node, std::string path) {
+  auto initialising = initialise(node, path);
+  const auto result = co_await std::move(initialising);
+  auto& adoption = adoptions_[{node, path}];
+  adoption.under_way = false;
+  adoption.not_before = clock_.now() + options_.adopt_retry;
+  if (!result) {
+    log().warn("device not initialised node={} path={} why=\"{}\"", name(node), path,
+               result.error().describe());
+  }
+}
+
+Task<void> NodeRegistry::initialise(NodeId node, std::string path) {
+  auto number = [node, path, block_bytes = options_.block_bytes](
+                    Transaction& txn) -> Result<std::pair<DeviceId, DeviceRow>> {
+    std::optional<std::pair<DeviceId, DeviceRow>> found;
+    REELFS_TRY(txn.scan_table<DeviceKey>([&](DeviceKey key, DeviceRow row) {
+      // A number given before, to a device that was not seen since: the attempt is repeated.
+      if (row.node == node && row.path == path && row.blocks == 0)
+        found = std::pair(key.device, std::move(row));
+      return !found;
+    }));
+    if (found) return std::move(*found);
+    REELFS_TRY(const auto next, txn.next(Counter::device));
+    const DeviceId id{static_cast<std::uint32_t>(next)};
+    const DeviceRow row{Uuid::random(), node, path, block_bytes, 0};
+    txn.put(DeviceKey{id}, row);
+    return std::pair(id, row);
+  };
+  REELFS_CO_TRY(const auto device, co_await executor_.run(std::move(number)));
+  REELFS_CO_TRY(co_await executor_.sync());
+  const auto& [id, row] = device;
+  devices_[id] = row;
+  auto request = std::make_shared<wire::InitialiseDeviceRequest>();
+  request->set_path(path);
+  request->set_uuid(row.uuid.raw());
+  request->set_device(id.value);
+  request->set_cluster(options_.cluster.raw());
+  request->set_block_bytes(row.block_bytes);
+  // To every external port of the node: whichever of its workers is leader by then carries it out, once.
+  std::vector<std::shared_ptr<rpc::Client>> clients;
+  for (const auto& [worker_id, worker] : nodes_[node].workers) {
+    if (worker.online && worker.client) clients.push_back(worker.client);
+  }
+  Result<void> outcome = Error(Errc::unavailable, "no worker is online");
+  for (const auto& client : clients) {
+    const auto limit =
+        Deadline::after(clock_, std::chrono::seconds(30));  // a large device's table takes its time
+    const auto reply = co_await client->call(wire::Method::initialise_device, *request, limit);
+    if (reply) {
+      outcome = ok();
+    } else if (!outcome) {
+      outcome = reply.error();
+    }
+  }
+  if (outcome) log().info("device initialised device={} node={} path={}", id.value, name(node), path);
+  co_return outcome;
+}
+
+// ---- what is known
+
+bool NodeRegistry::online(NodeId node) const {
+  const auto found = nodes_.find(node);
+  return found != nodes_.end() && found->second.online();
+}
+
+std::size_t NodeRegistry::online_nodes() const {
+  return static_cast<std::size_t>(
+      std::count_if(nodes_.begin(), nodes_.end(), [](const auto& entry) { return entry.second.online(); }));
+}
+
+std::string NodeRegistry::name(NodeId node) const {
+  const auto found = nodes_.find(node);
+  return found != nodes_.end() ? found->second.row.name : fmt::format("node {}", node.value);
+}
+
+std::vector<NodeLoad> NodeRegistry::loads() const {
+  std::vector<NodeLoad> loads;
+  for (const auto& [id, node] : nodes_) {
+    NodeLoad load{id, node.row.name, node.row.rack, 0, 0, {}};
+    for (const auto& [path, device] : node.devices) {
+      if (device.state() != wire::STATE_ONLINE) continue;
+      load.blocks += device.blocks();
+      load.free_blocks += device.free_blocks();
+    }
+    load.free_blocks -= std::min(load.free_blocks, node.taken);
+    for (const auto& [worker_id, worker] : node.workers) {
+      if (worker.online) load.workers.push_back({worker_id, worker.status.appends_in_flight()});
+    }
+    loads.push_back(std::move(load));
+  }
+  return loads;
+}
+
+std::vector<wire::WorkerAddress> NodeRegistry::workers(NodeId node, WorkerId first) const {
+  std::vector<wire::WorkerAddress> addresses;
+  const auto found = nodes_.find(node);
+  if (found == nodes_.end()) return addresses;
+  for (const auto& [worker_id, worker] : found->second.workers) {
+    if (!worker.online) continue;
+    wire::WorkerAddress address;
+    address.set_node(node.value);
+    address.set_worker(worker_id.value);
+    *address.mutable_endpoint() = worker.status.endpoint();
+    addresses.insert(worker_id == first ? addresses.begin() : addresses.end(), std::move(address));
+  }
+  return addresses;
+}
+
+WorkerId NodeRegistry::any_worker(NodeId node, WorkerId preferred) const {
+  const auto found = nodes_.find(node);
+  if (found == nodes_.end()) return {};
+  WorkerId any;
+  for (const auto& [worker_id, worker] : found->second.workers) {
+    if (!worker.online) continue;
+    if (worker_id == preferred) return worker_id;
+    any = worker_id;
+  }
+  return any;
+}
+
+NetSpace NodeRegistry::net_space(std::uint32_t copies) const {
+  if (copies == 0) copies = options_.copies;
+  std::map<NodeId, std::uint64_t> blocks;
+  for (const auto& [id, row] : devices_) blocks[row.node] += row.blocks;
+  std::vector<std::uint64_t> total, free;
+  for (const auto& [node, count] : blocks) total.push_back(count);
+  for (const auto& load : loads()) {
+    if (load.online()) free.push_back(load.free_blocks);
+  }
+  return {segments_that_fit(total, copies) * options_.block_bytes,
+          segments_that_fit(free, copies) * options_.block_bytes};
+}
+
+void NodeRegistry::block_taken(NodeId node) {
+  const auto found = nodes_.find(node);
+  if (found != nodes_.end()) ++found->second.taken;
+}
+
+std::vector<wire::NodeInfo> NodeRegistry::list() const {
+  std::vector<wire::NodeInfo> nodes;
+  for (const auto& [id, node] : nodes_) {
+    wire::NodeInfo info;
+    info.set_node(id.value);
+    info.set_name(node.row.name);
+    info.set_rack(node.row.rack);
+    const bool is_online = node.online();
+    info.set_state(is_online ? wire::STATE_ONLINE : wire::STATE_OFFLINE);
+    for (const auto& [worker_id, worker] : node.workers) {
+      auto& described = *info.add_workers();
+      described.set_worker(worker_id.value);
+      *described.mutable_endpoint() = worker.status.endpoint();
+      described.set_pid(worker.status.pid());
+      described.set_leader(worker.online && worker.status.leader());
+      described.set_state(worker.online ? wire::STATE_ONLINE : wire::STATE_OFFLINE);
+      described.set_silent_ms(static_cast<std::uint64_t>(
+          std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - worker.heard).count()));
+      described.set_appends_in_flight(worker.status.appends_in_flight());
+    }
+    std::set<std::uint32_t> told;
+    for (const auto& [path, device] : node.devices) {
+      auto& described = *info.add_devices() = device;
+      if (!is_online) described.set_state(wire::STATE_OFFLINE);
+      told.insert(device.device());
+    }
+    for (const auto& [device_id, row] : devices_) {
+      if (row.node != id || row.blocks == 0 || told.contains(device_id.value)) continue;
+      auto& described = *info.add_devices();
+      described.set_device(device_id.value);
+      described.set_uuid(row.uuid.raw());
+      described.set_node(id.value);
+      described.set_path(row.path);
+      described.set_state(wire::STATE_OFFLINE);
+      described.set_block_bytes(row.block_bytes);
+      described.set_blocks(row.blocks);
+      described.set_reason(is_online ? "the node does not have it" : "the node is offline");
+    }
+    nodes.push_back(std::move(info));
+  }
+  return nodes;
+}
+
+std::vector<wire::Problem> NodeRegistry::problems() const {
+  std::vector<wire::Problem> problems;
+  const auto add = [&](std::string what, std::string advice, WallTime since) {
+    wire::Problem problem;
+    problem.set_what(std::move(what));
+    problem.set_advice(std::move(advice));
+    problem.set_since_ns(since.time_since_epoch().count());
+    problems.push_back(std::move(problem));
+  };
+  if (nodes_.empty()) {
+    add("no storage node has registered", "start noded with this index server in its configuration",
+        clock_.wall());
+  }
+  for (const auto& [id, node] : nodes_) {
+    if (!node.online()) {
+      add(fmt::format("node {} is offline", node.row.name), "start its noded processes, or look at its log",
+          node.changed);
+      continue;
+    }
+    for (const auto& [worker_id, worker] : node.workers) {
+      if (worker.online) continue;
+      const auto silent = clock_.now() - worker.heard;
+      add(fmt::format("worker {} of node {} is silent", worker_id.value, node.row.name),
+          "start it again: noded --worker", clock_.wall() - silent);
+    }
+    for (const auto& [path, device] : node.devices) {
+      const auto where = fmt::format("device {} of node {}", path, node.row.name);
+      const auto reason = device.reason().empty() ? std::string("no reason given") : device.reason();
+      switch (device.state()) {
+        case wire::STATE_ONLINE:
+          if (device.free_blocks() == 0)
+            add(where + " is full", "add a device or delete recordings", node.changed);
+          break;
+        case wire::STATE_BLANK:
+          if (!options_.adopt_blank_devices) {
+            add(where + " is blank", "give it to the cluster: reelctl device add", node.changed);
+          }
+          break;
+        case wire::STATE_FOREIGN:
+          add(where + " belongs elsewhere: " + reason, "take it out of the node's configuration, or wipe it",
+              node.changed);
+          break;
+        default:
+          add(where + " is not usable: " + reason, "look at the disk and at the node's log", node.changed);
+      }
+    }
+  }
+  return problems;
+}
+
+Task<rpc::Reply> NodeRegistry::call(NodeId node, WorkerId preferred, wire::Method method,
+                                    std::shared_ptr<const google::protobuf::MessageLite> request) {
+  const auto worker = any_worker(node, preferred);
+  if (!worker) co_return Error(Errc::unavailable, fmt::format("node {} is offline", name(node)));
+  const auto client = nodes_[node].workers[worker].client;
+  const auto limit = Deadline::after(clock_, options_.node_call_limit);
+  auto reply = co_await client->call(method, *request, limit);
+  if (!reply) {
+    auto error = std::move(reply).error();
+    co_return std::move(error).within(
+        fmt::format("{} on node {} worker {}", wire::to_string(method), name(node), worker.value));
+  }
+  co_return std::move(reply);
+}
+
+}  // namespace reelfs::indexd

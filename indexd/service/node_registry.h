@@ -1,0 +1,145 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include <boost/asio/any_io_executor.hpp>
+
+#include "common/async/task.h"
+#include "common/async/task_group.h"
+#include "common/base/clock.h"
+#include "common/base/ids.h"
+#include "common/rpc/client.h"
+#include "common/wire/node.pb.h"
+#include "indexd/placement/placer.h"
+#include "indexd/schema/rows.h"
+#include "indexd/service/options.h"
+
+namespace boost::asio {
+class io_context;
+}
+
+namespace reelfs::indexd {
+
+class Executor;
+
+/// What recordings can have, net of copies.
+struct NetSpace {
+  std::uint64_t total_bytes = 0;
+  std::uint64_t free_bytes = 0;
+};
+
+/// The storage nodes: who they are (rows, kept for ever), and which of their workers answer, with what load
+/// and space (memory, told anew after a restart). Calls them, and gives their blank devices to the cluster
+/// where that is wanted.
+///
+/// Lives on one io_context; `stop()` before destroying.
+class NodeRegistry {
+ public:
+  NodeRegistry(asio::io_context& context, const Clock& clock, Executor& executor,
+               const ServiceOptions& options, rpc::ClientOptions client_options);
+  ~NodeRegistry();
+  NodeRegistry(const NodeRegistry&) = delete;
+  NodeRegistry& operator=(const NodeRegistry&) = delete;
+
+  /// Reads the rows and begins to watch for silence.
+  Task<void> start();
+  asio::awaitable<void> stop();
+
+  /// Told when a node answers again after all its workers were silent, or for the first time.
+  void on_node_returned(std::function<void(NodeId)> callback);
+
+  // ---- what workers say
+  /// @param connection  its end means that the worker is silent
+  Task<wire::RegisterWorkerReply> register_worker(wire::RegisterWorkerRequest request,
+                                                  std::uint64_t connection);
+  wire::HeartbeatReply heartbeat(const wire::HeartbeatRequest& request, std::uint64_t connection);
+  void disconnected(std::uint64_t connection);
+  /// The node's blocks were listed: it need not list them again.
+  void blocks_reported(NodeId node);
+  /// Something may be left behind there: it is to list its blocks.
+  void want_block_report(NodeId node);
+
+  // ---- what is known of them
+  bool online(NodeId node) const;
+  std::size_t online_nodes() const;
+  /// "node2", or "node 7" where there is none.
+  std::string name(NodeId node) const;
+  std::vector<NodeLoad> loads() const;
+  /// Online workers, `first` before the others.
+  std::vector<wire::WorkerAddress> workers(NodeId node, WorkerId first = {}) const;
+  /// `preferred` if it is online, else another one; none if the node is offline.
+  WorkerId any_worker(NodeId node, WorkerId preferred) const;
+  /// @param copies  0: those of new channels
+  NetSpace net_space(std::uint32_t copies) const;
+  std::vector<wire::NodeInfo> list() const;
+  std::vector<wire::Problem> problems() const;
+  /// A block was taken there since its last report of free blocks.
+  void block_taken(NodeId node);
+
+  /// Calls a worker of the node: `preferred` where it is online, else any.
+  /// @errors unavailable (no worker is online), and those of the call
+  Task<rpc::Reply> call(NodeId node, WorkerId preferred, wire::Method method,
+                        std::shared_ptr<const google::protobuf::MessageLite> request);
+
+ private:
+  struct Worker {
+    Uuid incarnation;
+    wire::WorkerStatus status;
+    TimePoint heard;
+    bool online = false;
+    std::uint64_t connection = 0;
+    std::shared_ptr<rpc::Client> client;
+  };
+  struct Node {
+    NodeRow row;
+    std::map<WorkerId, Worker> workers;
+    std::map<std::string, wire::DeviceInfo> devices;  // by path, as the leader said last
+    std::uint64_t taken = 0;                          // blocks, since then
+    bool report_wanted = false;
+    WallTime changed;  // to online or offline
+    bool online() const;
+  };
+  struct Adoption {
+    bool under_way = false;
+    TimePoint not_before;
+  };
+
+  Result<void> check_cluster(const std::string& raw) const;
+  Task<NodeId> node_of(std::string name, std::string rack);
+  void take_status(NodeId id, Node& node, Worker& worker, const wire::WorkerStatus& status);
+  void take_devices(NodeId id, Node& node, const wire::WorkerStatus& status);
+  void mark_heard(NodeId id, Node& node, WorkerId worker_id, Worker& worker, std::uint64_t connection);
+  void mark_silent(NodeId id, Node& node, WorkerId worker_id, Worker& worker, const char* why);
+  asio::awaitable<void> watch();
+  asio::awaitable<void> retire(std::shared_ptr<rpc::Client> client);
+  asio::awaitable<void> adopt(NodeId node, std::string path);
+  Task<void> initialise(NodeId node, std::string path);
+  asio::awaitable<void> record_device(NodeId node, wire::DeviceInfo device);
+  const DeviceRow* row_of(const wire::DeviceInfo& device) const;
+
+  asio::io_context& context_;
+  const Clock& clock_;
+  Executor& executor_;
+  const ServiceOptions& options_;
+  const rpc::ClientOptions client_options_;
+  TaskGroup group_;
+  std::map<NodeId, Node> nodes_;
+  std::map<DeviceId, DeviceRow> devices_;  // the rows
+  std::set<Uuid> being_recorded_;
+  std::map<std::pair<NodeId, std::string>, Adoption> adoptions_;  // by path of the blank device
+  std::unordered_map<std::uint64_t, std::vector<std::pair<NodeId, WorkerId>>> by_connection_;
+  std::function<void(NodeId)> node_returned_;
+};
+
+/// Segments that still fit when each puts `copies` blocks on as many nodes: the largest k with
+/// sum(min(blocks, k)) >= copies * k.
+std::uint64_t segments_that_fit(const std::vector<std::uint64_t>& blocks_of_nodes, std::uint32_t copies);
+
+}  // namespace reelfs::indexd

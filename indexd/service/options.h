@@ -1,0 +1,36 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+#include "common/base/clock.h"
+#include "common/base/ids.h"
+#include "common/base/units.h"
+
+namespace reelfs::indexd {
+
+/// What the service goes by; indexd.toml gives some of it, tests shorten the times.
+struct ServiceOptions {
+  Uuid cluster;
+  Epoch epoch;
+  std::uint64_t block_bytes = 64 * kMiB;
+  std::uint32_t copies = 2;  // of new channels
+  bool adopt_blank_devices = false;
+
+  std::chrono::milliseconds heartbeat{300};
+  Duration silence_limit =
+      std::chrono::milliseconds(1500);        // a worker silent for longer is offline: five heartbeats
+  Duration lease = std::chrono::seconds(10);  // of a session: three renewals may get lost
+  Duration node_call_limit = std::chrono::seconds(2);  // allocating, fencing, sealing, freeing
+  Duration adopt_retry = std::chrono::seconds(5);      // between attempts to initialise one blank device
+  /// A segment in which nothing lives is freed this long after its writer closed it: longer than a mount
+  /// repeats the commit of what it had written there (its timeout, 30 s by default).
+  Duration dead_segment_grace = std::chrono::seconds(60);
+  Duration sweep_interval =
+      std::chrono::seconds(1);         // between looks at leases, dead segments and what is to be tried again
+  std::size_t sweep_rows = 4096;       // segments looked at each time
+  std::size_t max_active_lives = 128;  // segments that background work leads at once
+};
+
+}  // namespace reelfs::indexd

@@ -1,0 +1,164 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <unordered_map>
+#include <vector>
+
+#include <boost/asio/any_io_executor.hpp>
+
+#include "common/async/event.h"
+#include "common/async/task.h"
+#include "common/async/task_group.h"
+#include "common/base/clock.h"
+#include "common/base/ids.h"
+#include "common/wire/node.pb.h"
+#include "indexd/placement/placer.h"
+#include "indexd/segments/life.h"
+#include "indexd/service/options.h"
+
+namespace reelfs::indexd {
+
+class Executor;
+class NodeRegistry;
+
+/// A segment that was granted, as it is stored.
+struct Granted {
+  SegmentId segment;
+  SegmentRow row;
+};
+
+struct OpenParams {
+  SessionId session;
+  InodeId channel;
+  std::uint32_t copies = 0;
+  std::uint32_t count = 0;  // grants wanted
+  std::vector<NodeId> avoid;
+};
+
+/// Leads all segments through their lives: keeps a SegmentLife for each one to which something happens,
+/// stores and calls what it asks for, and tells it the outcome. A segment to which nothing happens costs no
+/// memory here, but for the few words of one that is open, or unfilled, or was closed a moment ago.
+/// docs/design/segment-life.md
+///
+/// Lives on one io_context; `stop()` before destroying. What was begun is finished even where its caller is
+/// cancelled.
+class SegmentKeeper {
+ public:
+  SegmentKeeper(asio::any_io_executor executor, const Clock& clock, Executor& index, NodeRegistry& nodes,
+                const ServiceOptions& options);
+  ~SegmentKeeper();
+  SegmentKeeper(const SegmentKeeper&) = delete;
+  SegmentKeeper& operator=(const SegmentKeeper&) = delete;
+
+  /// Reads all rows and goes on where the last life of this process stopped. @param alive  tells sessions
+  /// that have not ended
+  Task<void> start(std::function<bool(SessionId)> alive);
+  asio::awaitable<void> stop();
+
+  /// Grants 1 .. count segments: unfilled ones of the channel where all their nodes answer, new ones
+  /// otherwise.
+  /// @errors unavailable, no_space, and what the nodes answered
+  Task<std::vector<Granted>> open(OpenParams params);
+  /// @errors stale_generation, busy (another close is under way), invalid
+  Task<void> close(SegmentId segment, Closing closing);
+
+  /// Its open segments are fenced; what it has not committed is nobody's.
+  void session_ended(SessionId session);
+  void node_returned(NodeId node);
+  /// Nothing lives any more in these sealed segments.
+  void emptied(const std::vector<SegmentId>& segments);
+  /// What a node said it has. @return what it is to free
+  Task<std::vector<wire::BlockReport>> report(NodeId node, std::vector<wire::BlockReport> blocks);
+
+  /// All there are.
+  std::uint64_t segments() const { return segments_; }
+
+ private:
+  struct Tracked {
+    SegmentLife life;
+    std::uint64_t serial;                        // tells outcomes meant for an earlier life from its own
+    SessionId session;                           // that it is being opened for
+    std::function<void(Result<void>)> answered;  // who waits for the Answer
+    std::vector<NodeId> failed;                  // nodes that could not take a block
+  };
+  struct Batch;
+  struct Ended {  // a closed segment that its writer may yet commit to
+    SessionId session;
+    TimePoint since;
+  };
+  enum class Reason : std::uint8_t { resume, session_died, free_dead };
+  struct Work {
+    SegmentId segment;
+    Reason reason;
+  };
+
+  Task<Tracked*> track(SegmentId segment);
+  Tracked& add(SegmentId segment, SegmentRow row);
+  void perform(SegmentId segment, Actions actions);
+  void settle(SegmentId segment);
+  template <class Event>
+  void tell(SegmentId segment, std::uint64_t serial, Event event);
+
+  asio::awaitable<void> store(SegmentId segment, std::uint64_t serial, Persist action);
+  asio::awaitable<void> erase(SegmentId segment, std::uint64_t serial);
+  asio::awaitable<void> allocate(SegmentId segment, std::uint64_t serial, Allocate action, InodeId channel);
+  asio::awaitable<void> fence(SegmentId segment, std::uint64_t serial, Fence action);
+  asio::awaitable<void> seal(SegmentId segment, std::uint64_t serial, Seal action);
+  asio::awaitable<void> free(SegmentId segment, std::uint64_t serial, Free action);
+
+  Task<SegmentId> next_segment();
+  std::vector<SegmentId> claim_unfilled(const OpenParams& params);
+  asio::awaitable<void> open_new(std::shared_ptr<Batch> batch, OpenParams params, SegmentPlace place);
+  asio::awaitable<void> open_again(std::shared_ptr<Batch> batch, OpenParams params, SegmentId segment);
+  Task<void> run_batch(std::shared_ptr<Batch> batch, const OpenParams& params, std::vector<SegmentId> again,
+                       std::vector<SegmentPlace> places);
+  void expect_answer(Tracked& tracked, const std::shared_ptr<Batch>& batch, SessionId session);
+  void finish(Batch& batch, SegmentId segment, Result<void> result);
+  asio::awaitable<void> give_back(Granted granted);
+  void note_row(SegmentId segment, const SegmentRow& row);
+  void forget_row(SegmentId segment);
+
+  asio::awaitable<void> sweep();
+  Task<bool> look_at_rows(std::size_t limit, bool first_time);
+  void look_at(SegmentId segment, const SegmentRow& row);
+  asio::awaitable<void> work();
+  Task<void> begin(Work work);
+  std::size_t busy() const;
+  void later(SegmentId segment, Reason reason);
+  void retry_waiting();
+  bool may_free(SegmentId segment) const;
+  void forget_ended();
+
+  const Clock& clock_;
+  Executor& index_;
+  NodeRegistry& nodes_;
+  const ServiceOptions& options_;
+  Placer placer_;
+  TaskGroup group_;
+  std::unordered_map<SegmentId, std::unique_ptr<Tracked>> lives_;
+  std::uint64_t last_serial_ = 0;
+  std::uint64_t segments_ = 0;
+  std::uint64_t stored_ = 0;  // changes of rows so far: whoever read a row before one reads again
+
+  std::map<SessionId, std::set<SegmentId>> open_;                              // granted to it
+  std::map<InodeId, std::map<SegmentId, std::vector<SegmentCopy>>> unfilled_;  // by channel
+  std::unordered_map<SegmentId, SessionId> writer_;                            // of open ones
+  std::unordered_map<SegmentId, Ended> ended_;
+  std::function<bool(SessionId)> alive_;
+
+  std::uint64_t next_segment_ = 0, reserved_below_ = 0;  // numbers that may be given without asking
+
+  std::deque<Work> backlog_;
+  std::set<SegmentId> in_backlog_;
+  Event work_there_;
+  SegmentId sweep_from_;
+  TimePoint started_;
+};
+
+}  // namespace reelfs::indexd

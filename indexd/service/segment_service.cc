@@ -1,0 +1,70 @@
+#include "indexd/service/segment_service.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "indexd/journal/executor.h"
+#include "indexd/service/node_registry.h"
+#include "indexd/service/segment_keeper.h"
+#include "indexd/service/sessions.h"
+
+namespace reelfs::indexd {
+
+namespace {
+
+constexpr std::uint32_t kMaxGrants = 8;  // a writer holds one and a few spares
+constexpr int kMaxAvoided = 1024;
+
+}  // namespace
+
+void SegmentService::register_with(Dispatcher& dispatcher) {
+  dispatcher.add(wire::Method::open_segment, *this, &SegmentService::open_segment);
+  dispatcher.add(wire::Method::close_segment, *this, &SegmentService::close_segment);
+}
+
+Task<wire::OpenSegmentReply> SegmentService::open_segment(wire::OpenSegmentRequest request) {
+  OpenParams params;
+  params.session = SessionId{request.session()};
+  params.channel = InodeId{request.channel()};
+  params.count = std::clamp<std::uint32_t>(request.count(), 1, kMaxGrants);
+  REELFS_CO_TRY(sessions_.renew(params.session));
+  if (request.avoid_nodes_size() > kMaxAvoided)
+    co_return Error(Errc::invalid, "more nodes to avoid than there can be");
+  for (const auto node : request.avoid_nodes()) params.avoid.push_back(NodeId{node});
+  auto read = [channel = params.channel](const View& view) { return view.find(ChannelKey{channel}); };
+  REELFS_CO_TRY(const auto channel, co_await index_.read(std::move(read)));
+  if (!channel) co_return Error(Errc::not_found, fmt::format("there is no channel {}", params.channel.value));
+  params.copies = channel->copies;
+  REELFS_CO_TRY(const auto granted, co_await segments_.open(std::move(params)));
+  wire::OpenSegmentReply reply;
+  for (const auto& [segment, row] : granted) {
+    auto& grant = *reply.add_grants();
+    grant.set_segment(segment.value);
+    grant.set_generation(row.generation.value);
+    grant.set_channel(row.channel.value);
+    grant.set_offset(row.length);
+    grant.set_block_bytes(row.block_bytes);
+    for (const auto& copy : row.copies) {
+      auto addresses = nodes_.workers(copy.node, copy.worker);
+      auto& address = *grant.add_copies();
+      if (!addresses.empty()) {
+        address = std::move(addresses.front());
+      } else {  // silent since it took the block: the writer finds out and goes on in a spare
+        address.set_node(copy.node.value);
+        address.set_worker(copy.worker.value);
+      }
+    }
+  }
+  co_return reply;
+}
+
+Task<wire::Empty> SegmentService::close_segment(wire::CloseSegmentRequest request) {
+  const SessionId session{request.session()};
+  REELFS_CO_TRY(sessions_.renew(session));
+  const Closing closing{session, Generation{request.generation()}, request.length(), request.failed()};
+  REELFS_CO_TRY(co_await segments_.close(SegmentId{request.segment()}, closing));
+  co_return wire::Empty();
+}
+
+}  // namespace reelfs::indexd

@@ -1,0 +1,32 @@
+#pragma once
+
+#include "common/async/task.h"
+#include "common/wire/index.pb.h"
+#include "indexd/service/dispatcher.h"
+#include "indexd/service/options.h"
+
+namespace reelfs::indexd {
+
+class Executor;
+class NodeRegistry;
+class SegmentKeeper;
+class Sessions;
+
+/// Grants segments to writers and takes them back.
+class SegmentService {
+ public:
+  SegmentService(Executor& index, Sessions& sessions, NodeRegistry& nodes, SegmentKeeper& segments)
+      : index_(index), sessions_(sessions), nodes_(nodes), segments_(segments) {}
+  void register_with(Dispatcher& dispatcher);
+
+  Task<wire::OpenSegmentReply> open_segment(wire::OpenSegmentRequest request);
+  Task<wire::Empty> close_segment(wire::CloseSegmentRequest request);
+
+ private:
+  Executor& index_;
+  Sessions& sessions_;
+  NodeRegistry& nodes_;
+  SegmentKeeper& segments_;
+};
+
+}  // namespace reelfs::indexd
