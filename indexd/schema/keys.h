@@ -123,7 +123,7 @@ struct OrphanKey {
 };
 
 /// What is numbered. Values keep their meaning for ever.
-enum class Counter : std::uint8_t { inode = 1, segment = 2, session = 3, node = 4, device = 5, inode_generation = 6 };
+enum class Counter : std::uint8_t { inode = 1, segment = 2, session = 3, node = 4, device = 5 };
 struct CounterKey {
   using Row = CounterRow;
   static constexpr Table kTable = Table::counter;
@@ -138,7 +138,8 @@ struct AppliedKey {
   static constexpr Table kTable = Table::applied;
 };
 
-/// The key's bytes: the table, then big-endian numbers, so that they sort; a name is last and goes to the end.
+/// The key's bytes: the table, then big-endian numbers, so that they sort; a name is last and goes to the
+/// end.
 template <class Key>
 std::string encode_key(const Key& key);
 
