@@ -13,8 +13,8 @@
 
 namespace reelfs::indexd {
 
-/// Decides what the journal's files get, when they are synced and who may go on: events in, actions out, and neither
-/// files, threads nor clocks inside.
+/// Decides what the journal's files get, when they are synced and who may go on: events in, actions out, and
+/// neither files, threads nor clocks inside.
 ///
 ///     index = core.append(type, payload, now);  ...        // a group of operations
 ///     for (write : core.take_writes()) do it; core.written(index)
@@ -25,13 +25,14 @@ class JournalCore {
  public:
   using WaiterId = std::uint64_t;
   struct Options {
-    std::uint64_t file_bytes = 64 * kMiB;                     // a new file begins when one has reached this
-    Duration sync_interval = std::chrono::milliseconds(100);  // longest that a written entry stays unsynced by itself
+    std::uint64_t file_bytes = 64 * kMiB;  // a new file begins when one has reached this
+    Duration sync_interval =
+        std::chrono::milliseconds(100);  // longest that a written entry stays unsynced by itself
   };
   /// Where the journal ends: everything up to there is on stable storage.
   struct End {
     JournalPosition position;
-    std::uint32_t crc32c = 0;      // of the last entry
+    std::uint32_t crc32c = 0;  // of the last entry
     std::uint32_t salt = 0;
     std::uint64_t file_bytes = 0;  // in the newest file; 0: there is none, begin one
   };
@@ -53,13 +54,15 @@ class JournalCore {
   /// Asks for the entries up to `index` to be synced soon, and for the waiter to be released then.
   /// @pre index <= newest_index()
   void want_sync(std::uint64_t index, std::optional<WaiterId> waiter);
-  /// A sync that is due and not under way: begin it, and report with synced(). Entries up to the value are covered.
+  /// A sync that is due and not under way: begin it, and report with synced(). Entries up to the value are
+  /// covered.
   std::optional<std::uint64_t> take_sync(TimePoint now);
   /// When take_sync() will have one though nothing else happens.
   std::optional<TimePoint> sync_due() const;
   void synced(std::uint64_t index);
 
-  /// A write or sync did not succeed: it is unknown what the files hold, so nothing is accepted or promised any more.
+  /// A write or sync did not succeed: it is unknown what the files hold, so nothing is accepted or promised
+  /// any more.
   void fail();
   bool has_failed() const { return failed_; }
 
@@ -81,9 +84,10 @@ class JournalCore {
   std::uint32_t last_crc32c_;
   std::uint64_t file_bytes_;
   std::vector<Write> writes_;
-  std::uint64_t wanted_ = 0;                // highest index somebody waits for
-  std::optional<std::uint64_t> syncing_;    // under way
-  std::optional<TimePoint> oldest_unsynced_at_;  // when the oldest entry was added that no sync has begun to cover
+  std::uint64_t wanted_ = 0;              // highest index somebody waits for
+  std::optional<std::uint64_t> syncing_;  // under way
+  std::optional<TimePoint>
+      oldest_unsynced_at_;  // when the oldest entry was added that no sync has begun to cover
   std::multimap<std::uint64_t, WaiterId> waiters_;
   std::vector<WaiterId> released_;
   bool failed_ = false;

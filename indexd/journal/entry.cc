@@ -26,14 +26,16 @@ Result<JournalFileHeader> decode_journal_file_header(std::string_view bytes) {
   if (header.crc32c != crc32c(bytes_of(bytes.substr(0, offsetof(JournalFileHeader, crc32c))))) {
     return Error(Errc::corrupt, "journal file header has a wrong checksum");
   }
-  if (header.version != 1) return Error(Errc::corrupt, "journal file of an unknown version; this program reads 1");
+  if (header.version != 1)
+    return Error(Errc::corrupt, "journal file of an unknown version; this program reads 1");
   if (header.reserved != JournalFileHeader{}.reserved || header.reserved2 != 0 || header.first_index == 0) {
     return Error(Errc::corrupt, "journal file header contradicts itself");
   }
   return header;
 }
 
-std::uint32_t encode_entry(EntryHeader header, std::string_view payload, std::uint32_t salt, std::string& out) {
+std::uint32_t encode_entry(EntryHeader header, std::string_view payload, std::uint32_t salt,
+                           std::string& out) {
   header.payload_bytes = static_cast<std::uint32_t>(payload.size());
   const auto bytes = std::as_bytes(std::span(&header, 1)).first(offsetof(EntryHeader, crc32c));
   header.crc32c = crc32c(bytes_of(payload), crc32c(bytes, salt));
@@ -58,8 +60,8 @@ Result<Entry> decode_entry(std::string_view bytes, std::uint32_t salt) {
   if (header.version != 1) return Error(Errc::corrupt, "entry of an unknown version; this program reads 1");
   const auto type = static_cast<EntryType>(header.type);
   const bool is_reign = type == EntryType::reign && entry.payload.empty();
-  if ((!is_reign && type != EntryType::changes) || header.reserved != 0 || header.reserved2 != 0 || header.index == 0 ||
-      header.synced_index >= header.index) {
+  if ((!is_reign && type != EntryType::changes) || header.reserved != 0 || header.reserved2 != 0 ||
+      header.index == 0 || header.synced_index >= header.index) {
     return Error(Errc::corrupt, "entry contradicts itself");
   }
   return entry;

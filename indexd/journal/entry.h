@@ -24,7 +24,7 @@ struct JournalFileHeader {
   std::uint32_t previous_crc32c = 0;  // of the entry before the first; 0 where there is none
   std::uint32_t salt = 0;             // the journal's, the same in all its files
   std::uint32_t reserved2 = 0;
-  std::uint32_t crc32c = 0;           // over the 28 bytes before it
+  std::uint32_t crc32c = 0;  // over the 28 bytes before it
 };
 static_assert(sizeof(JournalFileHeader) == 32 && std::has_unique_object_representations_v<JournalFileHeader>);
 
@@ -48,7 +48,8 @@ struct EntryHeader {
   std::uint32_t crc32c = 0;  // begun with the salt, over the 44 bytes before it and the payload
 };
 static_assert(sizeof(EntryHeader) == 48 && std::has_unique_object_representations_v<EntryHeader>);
-static_assert(std::endian::native == std::endian::little, "formats are little-endian and copied as they stand");
+static_assert(std::endian::native == std::endian::little,
+              "formats are little-endian and copied as they stand");
 
 /// An operation larger than this is refused.
 inline constexpr std::uint32_t kMaxEntryPayload = 64 * kMiB;
@@ -65,7 +66,8 @@ std::string encode_journal_file_header(JournalFileHeader header);
 Result<JournalFileHeader> decode_journal_file_header(std::string_view bytes);
 
 /// Appends header, with its checksum, and payload to `out`. @return the checksum
-std::uint32_t encode_entry(EntryHeader header, std::string_view payload, std::uint32_t salt, std::string& out);
+std::uint32_t encode_entry(EntryHeader header, std::string_view payload, std::uint32_t salt,
+                           std::string& out);
 /// @param bytes  starts with the entry. @errors corrupt: not a whole, sound entry
 Result<Entry> decode_entry(std::string_view bytes, std::uint32_t salt);
 

@@ -1,13 +1,5 @@
 #include "indexd/journal/executor.h"
 
-#include <fcntl.h>
-#include <fmt/format.h>
-#include <sys/file.h>
-#include <unistd.h>
-
-#include <boost/asio/async_result.hpp>
-#include <boost/asio/this_coro.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <condition_variable>
 #include <deque>
 #include <map>
@@ -15,6 +7,14 @@
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include <boost/asio/async_result.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include "common/async/blocking_pool.h"
 #include "common/async/waiter.h"
@@ -76,15 +76,15 @@ struct Executor::State {
   JournalFile files;
 
   std::mutex mutex;
-  std::condition_variable work;       // for the writer
-  std::condition_variable sync_work;  // for the syncer
-  std::condition_variable progress;   // the core has moved on
-  std::deque<Operation> queue;                              // guarded by mutex
-  std::optional<JournalCore> core;                          // guarded by mutex; set once recovered
-  std::map<JournalCore::WaiterId, Waiter<>> sync_waiters;   // guarded by mutex
-  JournalCore::WaiterId last_waiter = 0;                    // guarded by mutex
-  bool stopping = false;                                    // guarded by mutex
-  bool writer_ended = false;                                // guarded by mutex
+  std::condition_variable work;                            // for the writer
+  std::condition_variable sync_work;                       // for the syncer
+  std::condition_variable progress;                        // the core has moved on
+  std::deque<Operation> queue;                             // guarded by mutex
+  std::optional<JournalCore> core;                         // guarded by mutex; set once recovered
+  std::map<JournalCore::WaiterId, Waiter<>> sync_waiters;  // guarded by mutex
+  JournalCore::WaiterId last_waiter = 0;                   // guarded by mutex
+  bool stopping = false;                                   // guarded by mutex
+  bool writer_ended = false;                               // guarded by mutex
   bool flushed = false;          // guarded by mutex: journal files may have become removable
   bool flush_requested = false;  // guarded by mutex
 
@@ -106,7 +106,8 @@ struct Executor::State {
   void release(std::unique_lock<std::mutex>& held);
 };
 
-/// RocksDB is about to make its memory's content permanent: the journal goes first, so that it is never behind.
+/// RocksDB is about to make its memory's content permanent: the journal goes first, so that it is never
+/// behind.
 void Executor::State::wait_until_synced() {
   std::unique_lock held(mutex);
   if (!core) return;  // recovering: what is replayed is synced
@@ -135,20 +136,22 @@ Result<void> Executor::State::recover() {
   REELFS_TRY(const auto end, files.recover(applied, [&](const Entry& entry) -> Result<void> {
     ++replayed;
     const JournalPosition position{.epoch = Epoch{entry.header.epoch}, .index = entry.header.index};
-    if (static_cast<EntryType>(entry.header.type) == EntryType::changes) return store->apply(entry.payload, position);
+    if (static_cast<EntryType>(entry.header.type) == EntryType::changes)
+      return store->apply(entry.payload, position);
     Transaction nothing(*store);
     return store->apply(nothing, position);
   }));
   epoch = options.epoch ? options.epoch : Epoch{end.position.epoch.value + 1};
   if (epoch < end.position.epoch) {
-    return Error(Errc::stale_epoch, fmt::format("epoch {} has been before: the journal ends in {}", epoch.value,
-                                                end.position.epoch.value));
+    return Error(Errc::stale_epoch, fmt::format("epoch {} has been before: the journal ends in {}",
+                                                epoch.value, end.position.epoch.value));
   }
   JournalCore::Options core_options;
   core_options.file_bytes = options.journal_file_bytes;
   core_options.sync_interval = options.sync_interval;
   {
-    // The reign begins with an entry of its own, synced before anybody hears of the epoch: the next gets a higher one.
+    // The reign begins with an entry of its own, synced before anybody hears of the epoch: the next gets a
+    // higher one.
     const std::scoped_lock held(mutex);
     core.emplace(core_options, end, epoch);
     core->append(EntryType::reign, {}, now());
@@ -163,8 +166,8 @@ Result<void> Executor::State::recover() {
   std::unique_lock held(mutex);
   progress.wait(held, [this] { return core->synced_index() == core->newest_index() || core->has_failed(); });
   if (core->has_failed()) return stopped_error();
-  logger("indexd.journal").info("journal recovered epoch={} index={} replayed={}", epoch.value, core->newest_index(),
-                                replayed);
+  logger("indexd.journal")
+      .info("journal recovered epoch={} index={} replayed={}", epoch.value, core->newest_index(), replayed);
   return ok();
 }
 
@@ -191,7 +194,8 @@ void Executor::State::stop() {
   store.reset();
 }
 
-/// Writes, then applies: with RocksDB never ahead of the journal, a crash between the two is repaired by replaying.
+/// Writes, then applies: with RocksDB never ahead of the journal, a crash between the two is repaired by
+/// replaying.
 Result<void> Executor::State::commit(Transaction& transaction) {
   std::unique_lock held(mutex);
   const auto writes = core->take_writes();
@@ -330,7 +334,8 @@ Result<std::unique_ptr<Executor>> Executor::open(Options options) {
   std::filesystem::create_directories(options.directory, failure);
   if (failure) return from_errno(failure.value(), fmt::format("creating {}", options.directory.string()));
   REELFS_TRY(auto lock, DirectoryLock::take(options.directory));
-  std::unique_ptr<Executor> executor(new Executor(std::make_unique<State>(std::move(options), std::move(lock))));
+  std::unique_ptr<Executor> executor(
+      new Executor(std::make_unique<State>(std::move(options), std::move(lock))));
   REELFS_TRY(executor->state_->recover());
   return executor;
 }
@@ -340,7 +345,8 @@ asio::awaitable<std::optional<Error>> Executor::run_erased(const std::function<b
   std::optional<Error> failure;
   auto start = [this, &executor, &op, &failure](auto handler) {
     const std::scoped_lock held(state_->mutex);
-    state_->queue.push_back({.call = &op, .failure = &failure, .waiter = Waiter<>(executor, std::move(handler))});
+    state_->queue.push_back(
+        {.call = &op, .failure = &failure, .waiter = Waiter<>(executor, std::move(handler))});
     state_->work.notify_one();
   };
   co_await asio::async_initiate<const asio::use_awaitable_t<>, void()>(start, asio::use_awaitable);

@@ -14,27 +14,29 @@
 
 namespace reelfs::indexd {
 
-/// Carries out operations on the index: one after the other on a thread of its own, each journaled as one entry, then
-/// applied to RocksDB, then answered. Reads run beside it on a few threads and never wait for it.
+/// Carries out operations on the index: one after the other on a thread of its own, each journaled as one
+/// entry, then applied to RocksDB, then answered. Reads run beside it on a few threads and never wait for it.
 ///
-///     auto op = [params, now](Transaction& txn) { return tree::create(txn, params, now); };   // named: style.md, g++ 12
-///     REELFS_CO_TRY(auto attributes, co_await executor.run(std::move(op)));
+///     auto op = [params, now](Transaction& txn) { return tree::create(txn, params, now); };   // named:
+///     style.md, g++ 12 REELFS_CO_TRY(auto attributes, co_await executor.run(std::move(op)));
 ///     REELFS_CO_TRY(co_await executor.sync());          // now on stable storage
 ///
-/// Every member may be called from any thread. A coroutine resumes on its own executor. What was begun is not interrupted:
-/// a cancelled coroutine still gets its answer. Calls must have ended before the executor is destroyed.
-/// docs/formats/journal.md, "Procedures"
+/// Every member may be called from any thread. A coroutine resumes on its own executor. What was begun is not
+/// interrupted: a cancelled coroutine still gets its answer. Calls must have ended before the executor is
+/// destroyed. docs/formats/journal.md, "Procedures"
 class Executor {
  public:
   struct Options {
     std::filesystem::path directory;  // made where it is missing; only one process at a time
     Epoch epoch;                      // of this reign; none: one more than the last
     std::uint64_t journal_file_bytes = 64ULL << 20;
-    Duration sync_interval = std::chrono::milliseconds(100);  // longest that an answered change is not on stable storage
+    Duration sync_interval =
+        std::chrono::milliseconds(100);  // longest that an answered change is not on stable storage
     std::size_t reader_threads = 2;
     std::uint64_t cache_bytes = 256ULL << 20;
     std::uint64_t buffer_bytes = 32ULL << 20;
-    std::uint64_t replay_bytes = 192ULL << 20;  // of journal files before the newest; beyond it RocksDB is flushed
+    std::uint64_t replay_bytes = 192ULL
+                                 << 20;  // of journal files before the newest; beyond it RocksDB is flushed
   };
 
   /// Recovers: what the journal has and RocksDB has not is applied.
@@ -45,11 +47,11 @@ class Executor {
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
 
-  /// Carries out `op`, which takes a Transaction& and returns a Result<T>. If that is an error, nothing is changed.
-  /// Otherwise the change survives the end of this process when this returns, and the machine's after sync().
-  /// `op` may be called once only, on the writer's thread; it must not wait for anything.
-  /// @errors those of op; too_big (its changes exceed kMaxEntryPayload); io: the journal cannot be written, and nothing
-  /// is accepted any more
+  /// Carries out `op`, which takes a Transaction& and returns a Result<T>. If that is an error, nothing is
+  /// changed. Otherwise the change survives the end of this process when this returns, and the machine's
+  /// after sync(). `op` may be called once only, on the writer's thread; it must not wait for anything.
+  /// @errors those of op; too_big (its changes exceed kMaxEntryPayload); io: the journal cannot be written,
+  /// and nothing is accepted any more
   template <class Op, class R = std::invoke_result_t<Op&, Transaction&>>
   asio::awaitable<R> run(Op op) {
     std::optional<R> result;
@@ -62,12 +64,14 @@ class Executor {
     co_return std::move(*result);
   }
 
-  /// Calls `f`, which takes a const View& and returns a Result<T>, on a reader's thread. It sees every change that was
-  /// answered before this call.
+  /// Calls `f`, which takes a const View& and returns a Result<T>, on a reader's thread. It sees every change
+  /// that was answered before this call.
   template <class F, class R = std::invoke_result_t<F&, const View&>>
   asio::awaitable<R> read(F f) {
     std::optional<R> result;
-    const std::function<void(const View&)> call = [&result, &f](const View& view) { result.emplace(f(view)); };
+    const std::function<void(const View&)> call = [&result, &f](const View& view) {
+      result.emplace(f(view));
+    };
     co_await read_erased(call);
     co_return std::move(*result);
   }

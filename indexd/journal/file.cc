@@ -1,16 +1,16 @@
 #include "indexd/journal/file.h"
 
-#include <fcntl.h>
-#include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <optional>
 #include <string>
 #include <system_error>
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/base/assert.h"
 #include "common/base/ids.h"
@@ -83,7 +83,8 @@ struct JournalFile::Recovery {
   std::optional<std::uint32_t> previous_crc32c;
 
   /// The bytes of the file that are sound.
-  std::size_t check(std::string_view bytes, std::uint64_t first_index, const std::function<void(const Entry&)>& visit) {
+  std::size_t check(std::string_view bytes, std::uint64_t first_index,
+                    const std::function<void(const Entry&)>& visit) {
     const auto decoded = decode_journal_file_header(bytes);
     if (!decoded) return 0;
     const auto& header = decoded.value();
@@ -186,8 +187,8 @@ Result<JournalCore::End> JournalFile::recover(const JournalPosition& applied,
     }
     if (sound == bytes.size() && sound > 0) continue;
 
-    // Here the sound part ends. What was written last before a loss of power may be torn, and goes; what had been synced
-    // before may not, unless RocksDB has all of it.
+    // Here the sound part ends. What was written last before a loss of power may be torn, and goes; what had
+    // been synced before may not, unless RocksDB has all of it.
     const auto bad_index = recovery.next_index != 0 ? recovery.next_index : first_indexes[i];
     Evidence evidence;
     gather_evidence(std::string_view(bytes).substr(sound), recovery.end.salt, evidence);
@@ -200,12 +201,15 @@ Result<JournalCore::End> JournalFile::recover(const JournalPosition& applied,
       gather_evidence(later_bytes, recovery.end.salt, evidence);
     }
     const bool is_needed = bad_index > applied.index || evidence.newest > applied.index;
-    // Without its header the oldest file's entries cannot be told from noise; zeros are what a lost write leaves.
+    // Without its header the oldest file's entries cannot be told from noise; zeros are what a lost write
+    // leaves.
     const bool is_unreadable = recovery.end.salt == 0 && bytes.find_first_not_of('\0') != bytes.npos &&
                                bytes.size() > sizeof(JournalFileHeader);
     if (is_needed && (evidence.synced >= bad_index || is_unreadable)) {
-      return Error(Errc::corrupt, fmt::format("{}: entry {} at offset {} is damaged though it had been synced; "
-                                              "restore the file from a copy", path.string(), bad_index, sound));
+      return Error(Errc::corrupt,
+                   fmt::format("{}: entry {} at offset {} is damaged though it had been synced; "
+                               "restore the file from a copy",
+                               path.string(), bad_index, sound));
     }
     log.warn("journal torn file={} offset={} cut_bytes={} first_lost_index={}", path.string(), sound,
              bytes.size() - sound, bad_index);
@@ -214,7 +218,8 @@ Result<JournalCore::End> JournalFile::recover(const JournalPosition& applied,
     }
     for (auto gone = sound > 0 ? i + 1 : i; gone < first_indexes.size(); ++gone) {
       std::filesystem::remove(path_of(first_indexes[gone]), failure);
-      if (failure) return from_errno(failure.value(), fmt::format("removing {}", path_of(first_indexes[gone]).string()));
+      if (failure)
+        return from_errno(failure.value(), fmt::format("removing {}", path_of(first_indexes[gone]).string()));
     }
     break;
   }
@@ -224,7 +229,8 @@ Result<JournalCore::End> JournalFile::recover(const JournalPosition& applied,
   if (end.salt == 0) end.salt = static_cast<std::uint32_t>(std::hash<Uuid>{}(Uuid::random())) | 1U;
   if (end.position.index < applied.index) {
     // RocksDB has more than the journal, which was lost. Its state is whole, so go on after it in a new file.
-    if (!first_indexes.empty()) log.warn("journal ends at {} before the state at {}", end.position.index, applied.index);
+    if (!first_indexes.empty())
+      log.warn("journal ends at {} before the state at {}", end.position.index, applied.index);
     end.position = applied;
     end.crc32c = 0;
     end.file_bytes = 0;
@@ -291,7 +297,8 @@ Result<void> JournalFile::remove_upto(std::uint64_t index) {
   for (const auto first_index : gone) {
     std::error_code failure;
     std::filesystem::remove(path_of(first_index), failure);
-    if (failure) return from_errno(failure.value(), fmt::format("removing {}", path_of(first_index).string()));
+    if (failure)
+      return from_errno(failure.value(), fmt::format("removing {}", path_of(first_index).string()));
   }
   return ok();
 }

@@ -22,8 +22,8 @@ class JournalFile {
   JournalFile(const JournalFile&) = delete;
   JournalFile& operator=(const JournalFile&) = delete;
 
-  /// Reads what is there, cuts a torn tail, and puts the rest on stable storage; then calls replay for every entry above
-  /// `applied`. Once, before anything else.
+  /// Reads what is there, cuts a torn tail, and puts the rest on stable storage; then calls replay for every
+  /// entry above `applied`. Once, before anything else.
   /// @return where the journal ends; not before `applied`, whatever the files say
   /// @errors corrupt (an entry is bad that had been synced, or some are missing), io, those of replay
   Result<JournalCore::End> recover(const JournalPosition& applied,
@@ -31,7 +31,8 @@ class JournalFile {
 
   /// Carries out writes. One thread. @errors io, no_space
   Result<void> write(std::span<const JournalCore::Write> writes);
-  /// What was written before is on stable storage when this returns. One thread, which may be another. @errors io
+  /// What was written before is on stable storage when this returns. One thread, which may be another.
+  /// @errors io
   Result<void> sync();
   /// Removes the files that hold only entries up to this one, except the newest. @errors io
   Result<void> remove_upto(std::uint64_t index);
@@ -48,9 +49,9 @@ class JournalFile {
 
   const std::filesystem::path directory_;
   mutable std::mutex mutex_;
-  std::shared_ptr<Open> newest_;                   // guarded by mutex_
-  std::vector<std::shared_ptr<Open>> unsynced_;    // guarded by mutex_: written since the last sync began
-  std::map<std::uint64_t, std::uint64_t> files_;   // guarded by mutex_: first index to bytes
+  std::shared_ptr<Open> newest_;                  // guarded by mutex_
+  std::vector<std::shared_ptr<Open>> unsynced_;   // guarded by mutex_: written since the last sync began
+  std::map<std::uint64_t, std::uint64_t> files_;  // guarded by mutex_: first index to bytes
 };
 
 }  // namespace reelfs::indexd

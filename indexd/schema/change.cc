@@ -35,8 +35,9 @@ void append_change(std::string& changes, std::string_view key, std::optional<std
   if (value) append_sized(changes, *value);
 }
 
-Result<void> for_each_change(std::string_view changes,
-                             const std::function<void(std::string_view, std::optional<std::string_view>)>& visit) {
+Result<void> for_each_change(
+    std::string_view changes,
+    const std::function<void(std::string_view, std::optional<std::string_view>)>& visit) {
   if (!changes.starts_with(kChangesVersion)) return Error(Errc::corrupt, "changes of an unknown version");
   auto left = changes.substr(1);
   while (!left.empty()) {

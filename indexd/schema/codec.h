@@ -85,7 +85,8 @@ class RowDecoder {
       take(size);
       value = cut(size);
     } else if constexpr (std::is_same_v<T, Uuid>) {
-      if (const auto bytes = cut(value.bytes.size()); ok_) std::memcpy(value.bytes.data(), bytes.data(), bytes.size());
+      if (const auto bytes = cut(value.bytes.size()); ok_)
+        std::memcpy(value.bytes.data(), bytes.data(), bytes.size());
     } else if constexpr (kIsVector<T>) {
       std::uint32_t count = 0;
       take(count);

@@ -10,7 +10,8 @@
 
 namespace reelfs::indexd {
 
-/// Typed reads, the same from a Transaction (which sees its own changes) and from a View (which sees a moment).
+/// Typed reads, the same from a Transaction (which sees its own changes) and from a View (which sees a
+/// moment).
 class Reader {
  public:
   virtual ~Reader() = default;
@@ -63,7 +64,8 @@ class Reader {
   }
 
   /// Every row of every table as bytes; for comparing and dumping.
-  Result<void> scan_all(const std::function<bool(std::string_view key, std::string_view value)>& visit) const {
+  Result<void> scan_all(
+      const std::function<bool(std::string_view key, std::string_view value)>& visit) const {
     return scan_bytes("", "\x7f", Direction::ascending, visit);
   }
 
@@ -72,8 +74,9 @@ class Reader {
 
  private:
   virtual Result<std::optional<std::string>> find_bytes(std::string_view key) const = 0;
-  virtual Result<void> scan_bytes(std::string_view from, std::string_view upto, Direction direction,
-                                  const std::function<bool(std::string_view, std::string_view)>& visit) const = 0;
+  virtual Result<void> scan_bytes(
+      std::string_view from, std::string_view upto, Direction direction,
+      const std::function<bool(std::string_view, std::string_view)>& visit) const = 0;
 
   template <class Key, class Visit>
   Result<void> walk(const Key& from, const Key& upto, Direction direction, Visit visit) const {
@@ -81,7 +84,8 @@ class Reader {
   }
 
   template <class Key, class Visit>
-  Result<void> walk_bytes(std::string_view from, std::string_view upto, Direction direction, Visit visit) const {
+  Result<void> walk_bytes(std::string_view from, std::string_view upto, Direction direction,
+                          Visit visit) const {
     Result<void> outcome = ok();
     const auto decode = [&](std::string_view key_bytes, std::string_view row_bytes) {
       auto key = decode_key<Key>(key_bytes);

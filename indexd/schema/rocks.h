@@ -1,11 +1,11 @@
 #pragma once
 
-#include <rocksdb/db.h>
-
 #include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
+
+#include <rocksdb/db.h>
 
 #include "common/base/result.h"
 
@@ -18,6 +18,7 @@ inline std::string_view view_of(const rocksdb::Slice& bytes) { return {bytes.dat
 Error from_rocksdb(const rocksdb::Status& status, std::string_view what);
 
 /// One value. @errors io, corrupt
-Result<std::optional<std::string>> find_in(rocksdb::DB& db, const rocksdb::ReadOptions& options, std::string_view key);
+Result<std::optional<std::string>> find_in(rocksdb::DB& db, const rocksdb::ReadOptions& options,
+                                           std::string_view key);
 
 }  // namespace reelfs::indexd

@@ -17,9 +17,9 @@ concept Of = std::same_as<std::remove_const_t<T>, Row>;
 
 template <class Codec>
 void fields(Codec& codec, Of<InodeRow> auto& row) {
-  codec(row.mode, row.uid, row.gid, row.nlink, row.rdev, row.size, row.stored_bytes, row.atime_ns, row.mtime_ns,
-        row.ctime_ns, row.btime_ns, row.channel, row.parent, row.version, row.generation, row.flags, row.entries,
-        row.last_cookie);
+  codec(row.mode, row.uid, row.gid, row.nlink, row.rdev, row.size, row.stored_bytes, row.atime_ns,
+        row.mtime_ns, row.ctime_ns, row.btime_ns, row.channel, row.parent, row.version, row.generation,
+        row.flags, row.entries, row.last_cookie);
 }
 template <class Codec>
 void fields(Codec& codec, Of<DirentRow> auto& row) {
@@ -204,7 +204,8 @@ Result<Row> decode_row(std::string_view bytes) {
   if (bytes.empty()) return Error(Errc::corrupt, "row is empty");
   const auto version = static_cast<std::uint8_t>(bytes.front());
   if (version != kRowVersion) {
-    return Error(Errc::corrupt, fmt::format("row has version {}; this program reads {}", version, kRowVersion));
+    return Error(Errc::corrupt,
+                 fmt::format("row has version {}; this program reads {}", version, kRowVersion));
   }
   Row row;
   codec::RowDecoder decoder(bytes.substr(1));
@@ -225,44 +226,65 @@ std::string encode_key(const Key& key) {
 
 template <class Key>
 Result<Key> decode_key(std::string_view bytes) {
-  if (!bytes.starts_with(static_cast<char>(Key::kTable))) return Error(Errc::corrupt, "key is of another table");
+  if (!bytes.starts_with(static_cast<char>(Key::kTable)))
+    return Error(Errc::corrupt, "key is of another table");
   Key key;
   codec::KeyDecoder decoder(bytes.substr(1));
   fields(decoder, key);
-  if (!decoder.whole()) return Error(Errc::corrupt, fmt::format("key of {} bytes does not decode", bytes.size()));
+  if (!decoder.whole())
+    return Error(Errc::corrupt, fmt::format("key of {} bytes does not decode", bytes.size()));
   return key;
 }
 
 Result<void> check_row(std::string_view key, std::string_view value) {
   if (key.empty()) return Error(Errc::corrupt, "key is empty");
   switch (static_cast<Table>(key.front())) {
-    case Table::applied: return check_row_of<AppliedKey>(key, value);
-    case Table::cluster: return check_row_of<ClusterKey>(key, value);
-    case Table::counter: return check_row_of<CounterKey>(key, value);
-    case Table::answer: return check_row_of<AnswerKey>(key, value);
-    case Table::acknowledged: return check_row_of<AcknowledgedKey>(key, value);
-    case Table::directory_order: return check_row_of<DirectoryOrderKey>(key, value);
-    case Table::dirent: return check_row_of<DirentKey>(key, value);
-    case Table::extent: return check_row_of<ExtentKey>(key, value);
-    case Table::channel: return check_row_of<ChannelKey>(key, value);
-    case Table::inode: return check_row_of<InodeKey>(key, value);
-    case Table::name: return check_row_of<NameKey>(key, value);
-    case Table::symlink: return check_row_of<SymlinkKey>(key, value);
-    case Table::node: return check_row_of<NodeKey>(key, value);
-    case Table::session: return check_row_of<SessionKey>(key, value);
-    case Table::orphan: return check_row_of<OrphanKey>(key, value);
-    case Table::segment: return check_row_of<SegmentKey>(key, value);
-    case Table::segment_file: return check_row_of<SegmentFileKey>(key, value);
-    case Table::device: return check_row_of<DeviceKey>(key, value);
-    case Table::xattr: return check_row_of<XattrKey>(key, value);
+    case Table::applied:
+      return check_row_of<AppliedKey>(key, value);
+    case Table::cluster:
+      return check_row_of<ClusterKey>(key, value);
+    case Table::counter:
+      return check_row_of<CounterKey>(key, value);
+    case Table::answer:
+      return check_row_of<AnswerKey>(key, value);
+    case Table::acknowledged:
+      return check_row_of<AcknowledgedKey>(key, value);
+    case Table::directory_order:
+      return check_row_of<DirectoryOrderKey>(key, value);
+    case Table::dirent:
+      return check_row_of<DirentKey>(key, value);
+    case Table::extent:
+      return check_row_of<ExtentKey>(key, value);
+    case Table::channel:
+      return check_row_of<ChannelKey>(key, value);
+    case Table::inode:
+      return check_row_of<InodeKey>(key, value);
+    case Table::name:
+      return check_row_of<NameKey>(key, value);
+    case Table::symlink:
+      return check_row_of<SymlinkKey>(key, value);
+    case Table::node:
+      return check_row_of<NodeKey>(key, value);
+    case Table::session:
+      return check_row_of<SessionKey>(key, value);
+    case Table::orphan:
+      return check_row_of<OrphanKey>(key, value);
+    case Table::segment:
+      return check_row_of<SegmentKey>(key, value);
+    case Table::segment_file:
+      return check_row_of<SegmentFileKey>(key, value);
+    case Table::device:
+      return check_row_of<DeviceKey>(key, value);
+    case Table::xattr:
+      return check_row_of<XattrKey>(key, value);
   }
   return Error(Errc::corrupt, "key is of an unknown table");
 }
 
-#define REELFS_INSTANTIATE(Key)                                  \
-  template std::string encode_key<Key>(const Key&);              \
-  template Result<Key> decode_key<Key>(std::string_view);        \
-  template std::string encode_row<Key::Row>(const Key::Row&);    \
+#define REELFS_INSTANTIATE(Key)                               \
+  template std::string encode_key<Key>(const Key&);           \
+  template Result<Key> decode_key<Key>(std::string_view);     \
+  template std::string encode_row<Key::Row>(const Key::Row&); \
   template Result<Key::Row> decode_row<Key::Row>(std::string_view);
 REELFS_INSTANTIATE(InodeKey)
 REELFS_INSTANTIATE(DirentKey)

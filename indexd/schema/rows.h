@@ -68,7 +68,8 @@ struct XattrRow {
   friend bool operator==(const XattrRow&, const XattrRow&) = default;
 };
 
-/// Where a piece of a file is: payload bytes from payload_offset on of the record at record_offset of the segment.
+/// Where a piece of a file is: payload bytes from payload_offset on of the record at record_offset of the
+/// segment.
 struct ExtentRow {
   std::uint64_t length = 0;
   SegmentId segment;
@@ -104,12 +105,12 @@ struct SegmentRow {
   SegmentState state = SegmentState::allocating;
   InodeId channel;
   Generation generation;
-  std::uint64_t length = 0;       // sealed or unfilled: exact; open: as far as committed
-  std::uint64_t live_bytes = 0;   // payload bytes that extents point at
+  std::uint64_t length = 0;      // sealed or unfilled: exact; open: as far as committed
+  std::uint64_t live_bytes = 0;  // payload bytes that extents point at
   std::uint64_t block_bytes = 0;
-  SessionId session;              // that writes it
+  SessionId session;  // that writes it
   WallNs created_ns = 0;
-  WallNs sealed_ns = 0;           // 0 until then
+  WallNs sealed_ns = 0;  // 0 until then
   std::vector<SegmentCopy> copies;
   friend bool operator==(const SegmentRow&, const SegmentRow&) = default;
 };

@@ -1,14 +1,14 @@
 #include "indexd/schema/store.h"
 
+#include <atomic>
+#include <mutex>
+
 #include <fmt/format.h>
 #include <rocksdb/cache.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/listener.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
-
-#include <atomic>
-#include <mutex>
 
 #include "indexd/schema/change.h"
 #include "indexd/schema/rocks.h"
@@ -39,7 +39,8 @@ rocksdb::Options rocksdb_options(const Store::Options& options) {
   rocks.create_if_missing = true;
   rocks.write_buffer_size = options.buffer_bytes;
   rocks.max_write_buffer_number = 3;
-  rocks.compression = rocksdb::kNoCompression;  // rows are numbers; the cache then holds what a read needs as it is
+  rocks.compression =
+      rocksdb::kNoCompression;  // rows are numbers; the cache then holds what a read needs as it is
   rocks.max_background_jobs = 2;
   rocks.max_open_files = 512;
   rocks.keep_log_file_num = 4;
@@ -74,7 +75,8 @@ Error from_rocksdb(const rocksdb::Status& status, std::string_view what) {
   return Error(code, fmt::format("RocksDB, {}: {}", what, status.ToString()));
 }
 
-Result<std::optional<std::string>> find_in(rocksdb::DB& db, const rocksdb::ReadOptions& options, std::string_view key) {
+Result<std::optional<std::string>> find_in(rocksdb::DB& db, const rocksdb::ReadOptions& options,
+                                           std::string_view key) {
   std::optional<std::string> value(std::in_place);
   const auto status = db.Get(options, slice(key), &*value);
   if (status.IsNotFound()) {
@@ -94,7 +96,8 @@ struct Store::State {
     if (const auto status = batch.Put(encode_key(AppliedKey{}), encode_row(newest)); !status.ok()) {
       return from_rocksdb(status, "collecting changes");
     }
-    if (const auto status = db->Write(write_options(), &batch); !status.ok()) return from_rocksdb(status, "writing");
+    if (const auto status = db->Write(write_options(), &batch); !status.ok())
+      return from_rocksdb(status, "writing");
     const std::scoped_lock lock(mutex);
     position = newest;
     return ok();

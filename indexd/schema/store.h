@@ -17,16 +17,18 @@ namespace reelfs::indexd {
 class Transaction;
 class View;
 
-/// The rows on disk: RocksDB without a log of its own, for the journal is one. What it holds is always the result of a
-/// whole number of journal entries, and it knows of which: position().
-/// One thread changes it; any thread reads.
+/// The rows on disk: RocksDB without a log of its own, for the journal is one. What it holds is always the
+/// result of a whole number of journal entries, and it knows of which: position(). One thread changes it; any
+/// thread reads.
 class Store {
  public:
   struct Options {
-    std::filesystem::path directory;          // made where it is missing
-    std::uint64_t cache_bytes = 256ULL << 20;  // of blocks read: holds the names of some hundred thousand files
+    std::filesystem::path directory;  // made where it is missing
+    std::uint64_t cache_bytes = 256ULL
+                                << 20;  // of blocks read: holds the names of some hundred thousand files
     std::uint64_t buffer_bytes = 32ULL << 20;  // changes kept in memory before they go to a file
-    /// Called on a RocksDB thread before changes go to a file; returns when the journal has them on stable storage.
+    /// Called on a RocksDB thread before changes go to a file; returns when the journal has them on stable
+    /// storage.
     std::function<void()> before_flush;
     /// Called on a RocksDB thread when changes have gone to a file: persisted() has moved on. Must not block.
     std::function<void()> after_flush;

@@ -37,7 +37,8 @@ void Transaction::undo() {
 void Transaction::change(std::string key, std::optional<std::string> value) {
   append_change(operation_changes_, key, value);
   const auto [place, is_new] = changes_.try_emplace(std::move(key));
-  undo_.push_back({.place = place, .was_changed = !is_new, .previous = std::exchange(place->second, std::move(value))});
+  undo_.push_back(
+      {.place = place, .was_changed = !is_new, .previous = std::exchange(place->second, std::move(value))});
 }
 
 Result<std::optional<std::string>> Transaction::find_bytes(std::string_view key) const {
@@ -45,8 +46,9 @@ Result<std::optional<std::string>> Transaction::find_bytes(std::string_view key)
   return find_in(store_.db(), {}, key);
 }
 
-Result<void> Transaction::scan_bytes(std::string_view from, std::string_view upto, Direction direction,
-                                     const std::function<bool(std::string_view, std::string_view)>& visit) const {
+Result<void> Transaction::scan_bytes(
+    std::string_view from, std::string_view upto, Direction direction,
+    const std::function<bool(std::string_view, std::string_view)>& visit) const {
   const auto lower = slice(from);
   const auto upper = slice(upto);
   rocksdb::ReadOptions options;

@@ -13,9 +13,9 @@ namespace reelfs::indexd {
 
 class Store;
 
-/// Changes that are not yet in the store, and reads that see them. It takes several operations one after the other, each
-/// of which is kept or undone as a whole; Store::apply takes all that were kept.
-/// The writer's thread only; the store outlives it.
+/// Changes that are not yet in the store, and reads that see them. It takes several operations one after the
+/// other, each of which is kept or undone as a whole; Store::apply takes all that were kept. The writer's
+/// thread only; the store outlives it.
 class Transaction final : public Reader {
  public:
   explicit Transaction(const Store& store) : store_(store) {}
@@ -36,7 +36,8 @@ class Transaction final : public Reader {
 
   /// What the running operation's changes take in the journal so far.
   std::size_t operation_bytes() const { return operation_changes_.size(); }
-  /// Ends an operation: what it changed stays. @return its changes as the journal carries them; empty if there are none
+  /// Ends an operation: what it changed stays. @return its changes as the journal carries them; empty if
+  /// there are none
   std::string keep();
   /// Ends an operation: what it changed is undone.
   void undo();
@@ -46,8 +47,9 @@ class Transaction final : public Reader {
   using Changes = std::map<std::string, std::optional<std::string>, std::less<>>;
 
   Result<std::optional<std::string>> find_bytes(std::string_view key) const override;
-  Result<void> scan_bytes(std::string_view from, std::string_view upto, Direction direction,
-                          const std::function<bool(std::string_view, std::string_view)>& visit) const override;
+  Result<void> scan_bytes(
+      std::string_view from, std::string_view upto, Direction direction,
+      const std::function<bool(std::string_view, std::string_view)>& visit) const override;
   void change(std::string key, std::optional<std::string> value);
 
   struct Undo {

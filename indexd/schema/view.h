@@ -21,8 +21,9 @@ class View final : public Reader {
 
  private:
   Result<std::optional<std::string>> find_bytes(std::string_view key) const override;
-  Result<void> scan_bytes(std::string_view from, std::string_view upto, Direction direction,
-                          const std::function<bool(std::string_view, std::string_view)>& visit) const override;
+  Result<void> scan_bytes(
+      std::string_view from, std::string_view upto, Direction direction,
+      const std::function<bool(std::string_view, std::string_view)>& visit) const override;
   rocksdb::DB& db_;
   const rocksdb::Snapshot* snapshot_;
 };

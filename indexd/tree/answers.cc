@@ -33,7 +33,8 @@ Result<std::string> answer_once(Transaction& txn, const Request& request,
   const AcknowledgedKey acknowledged_key{request.session};
   REELFS_TRY(auto stored, txn.find(acknowledged_key));
   auto acknowledged = stored.value_or(AcknowledgedRow{});
-  if (number < acknowledged.below) return Error(Errc::invalid, "the answer to this request has been acknowledged");
+  if (number < acknowledged.below)
+    return Error(Errc::invalid, "the answer to this request has been acknowledged");
   const auto oldest_kept = number > kMaxAnswers ? number - kMaxAnswers : 0;
   const auto below = std::min(number, std::max(request.acknowledged_below, oldest_kept));
   if (below > acknowledged.below) {

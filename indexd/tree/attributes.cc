@@ -1,8 +1,8 @@
 #include "indexd/tree/attributes.h"
 
-#include <linux/xattr.h>
-
 #include <utility>
+
+#include <linux/xattr.h>
 
 #include "indexd/tree/extents.h"
 

@@ -1,10 +1,10 @@
 #include "indexd/tree/audit.h"
 
-#include <fmt/format.h>
-
 #include <map>
 #include <tuple>
 #include <utility>
+
+#include <fmt/format.h>
 
 #include "indexd/tree/inode.h"
 
@@ -58,20 +58,22 @@ class Audit {
       const auto inode = inodes_.find(row.inode);
       expect(inode != inodes_.end() && (inode->second.mode & S_IFMT) == row.type,
              "name {} of inode {}: no such inode, or of another type", key.name, row.inode.value);
-      expect(inodes_.contains(key.parent), "name {} is in inode {}, which is not there", key.name, key.parent.value);
+      expect(inodes_.contains(key.parent), "name {} is in inode {}, which is not there", key.name,
+             key.parent.value);
       if (inode != inodes_.end() && S_ISDIR(row.type)) {
         expect(inode->second.parent == key.parent, "directory {} does not know its parent", row.inode.value);
       }
       return true;
     }));
     std::size_t in_order = 0;
-    REELFS_TRY(reader_.scan_table<DirectoryOrderKey>([&](const DirectoryOrderKey& key, const DirectoryOrderRow& row) {
-      const auto name = names.find({key.parent, row.name});
-      expect(name != names.end() && name->second.inode == row.inode && name->second.cookie == key.cookie,
-             "place {} of directory {} is of another name", key.cookie, key.parent.value);
-      ++in_order;
-      return true;
-    }));
+    REELFS_TRY(reader_.scan_table<DirectoryOrderKey>(
+        [&](const DirectoryOrderKey& key, const DirectoryOrderRow& row) {
+          const auto name = names.find({key.parent, row.name});
+          expect(name != names.end() && name->second.inode == row.inode && name->second.cookie == key.cookie,
+                 "place {} of directory {} is of another name", key.cookie, key.parent.value);
+          ++in_order;
+          return true;
+        }));
     std::size_t by_inode = 0;
     REELFS_TRY(reader_.scan_table<NameKey>([&](const NameKey& key, const NameRow&) {
       const auto name = names.find({key.parent, key.name});
@@ -80,15 +82,16 @@ class Audit {
       ++by_inode;
       return true;
     }));
-    expect(in_order == names.size() && by_inode == names.size(), "{} names, {} in order, {} by inode", names.size(),
-           in_order, by_inode);
+    expect(in_order == names.size() && by_inode == names.size(), "{} names, {} in order, {} by inode",
+           names.size(), in_order, by_inode);
     return ok();
   }
 
   Result<void> read_extents() {
     return reader_.scan_table<ExtentKey>([&](const ExtentKey& key, const ExtentRow& row) {
       auto& file = seen_[key.inode];
-      expect(key.file_offset >= file.extents_end, "extents of inode {} overlap at {}", key.inode.value, key.file_offset);
+      expect(key.file_offset >= file.extents_end, "extents of inode {} overlap at {}", key.inode.value,
+             key.file_offset);
       file.extents_end = key.file_offset + row.length;
       file.stored_bytes += row.length;
       live_[{row.segment, key.inode}] += row.length;
@@ -97,7 +100,8 @@ class Audit {
   }
 
   void check_inodes() {
-    for (const auto& [id, seen] : seen_) expect(inodes_.contains(id), "rows of inode {}, which is not there", id.value);
+    for (const auto& [id, seen] : seen_)
+      expect(inodes_.contains(id), "rows of inode {}, which is not there", id.value);
     for (const auto& [id, row] : inodes_) {
       const auto& seen = seen_[id];
       const bool is_directory = S_ISDIR(row.mode);
@@ -105,8 +109,10 @@ class Audit {
       const auto nlink = is_directory ? (has_name ? 2 + seen.subdirectories : 0) : seen.names;
       expect(row.nlink == nlink, "inode {} has nlink {} and should have {}", id.value, row.nlink, nlink);
       expect(!is_directory || seen.names <= 1, "directory {} has {} names", id.value, seen.names);
-      expect(row.entries == seen.entries, "directory {} has {} entries and says {}", id.value, seen.entries, row.entries);
-      expect(!is_directory || row.size == row.entries * kDirectoryEntryBytes, "directory {} has a wrong size", id.value);
+      expect(row.entries == seen.entries, "directory {} has {} entries and says {}", id.value, seen.entries,
+             row.entries);
+      expect(!is_directory || row.size == row.entries * kDirectoryEntryBytes, "directory {} has a wrong size",
+             id.value);
       expect(row.stored_bytes == seen.stored_bytes, "inode {} has {} stored bytes and says {}", id.value,
              seen.stored_bytes, row.stored_bytes);
       expect(is_directory || seen.extents_end <= row.size, "inode {} has extents behind its end", id.value);
@@ -146,7 +152,8 @@ class Audit {
              row.live_bytes);
       return true;
     }));
-    for (const auto& [id, bytes] : sums) expect(false, "{} bytes in segment {}, which is not there", bytes, id.value);
+    for (const auto& [id, bytes] : sums)
+      expect(false, "{} bytes in segment {}, which is not there", bytes, id.value);
     return ok();
   }
 
@@ -161,8 +168,8 @@ class Audit {
     REELFS_TRY(reader_.scan_table<ChannelKey>([&](const ChannelKey& key, const ChannelRow& row) {
       const auto& sum = sums[key.inode];
       expect(row.files == sum.files && row.live_bytes == sum.live_bytes,
-             "channel {} has {} files of {} bytes and says {} and {}", row.name, sum.files, sum.live_bytes, row.files,
-             row.live_bytes);
+             "channel {} has {} files of {} bytes and says {} and {}", row.name, sum.files, sum.live_bytes,
+             row.files, row.live_bytes);
       ++channels;
       return true;
     }));

@@ -1,8 +1,8 @@
 #include "indexd/tree/extents.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+
+#include <fmt/format.h>
 
 #include "common/wire/record.h"
 
@@ -10,8 +10,8 @@ namespace reelfs::indexd::tree {
 namespace {
 
 /// Extents that touch [from, upto), ascending, whole, at most `limit`.
-Result<std::vector<Extent>> find_extents(const Reader& reader, InodeId inode, std::uint64_t from, std::uint64_t upto,
-                                         std::size_t limit) {
+Result<std::vector<Extent>> find_extents(const Reader& reader, InodeId inode, std::uint64_t from,
+                                         std::uint64_t upto, std::size_t limit) {
   std::vector<Extent> found;
   if (limit == 0 || from >= upto) return found;
   REELFS_TRY(reader.scan_back(ExtentKey{inode, 0}, ExtentKey{inode, from},
@@ -58,14 +58,18 @@ Result<void> check_extent(const Extent& extent) {
 /// @errors invalid, stale_generation
 Result<void> note_commit(SegmentId id, SegmentRow& segment, std::uint64_t end) {
   switch (segment.state) {
-    case SegmentState::open: segment.length = std::max(segment.length, end); return ok();
+    case SegmentState::open:
+      segment.length = std::max(segment.length, end);
+      return ok();
     case SegmentState::unfilled:
     case SegmentState::sealed:
       if (end <= segment.length) return ok();
-      return Error(Errc::stale_generation, fmt::format("segment {} was closed at {} bytes, and the commit needs {}",
-                                                       id.value, segment.length, end));
+      return Error(Errc::stale_generation,
+                   fmt::format("segment {} was closed at {} bytes, and the commit needs {}", id.value,
+                               segment.length, end));
     case SegmentState::allocating:
-    case SegmentState::freeing: break;
+    case SegmentState::freeing:
+      break;
   }
   return Error(Errc::stale_generation, fmt::format("segment {} holds no records", id.value));
 }
@@ -143,7 +147,8 @@ Result<std::vector<SegmentId>> ExtentEditor::finish() {
     const SegmentFileKey file_key{id, inode_.id};
     REELFS_TRY(auto file, txn_.find(file_key));
     auto of_file = file.value_or(SegmentFileRow{});
-    if (change < 0 && std::min(of_file.live_bytes, segment->live_bytes) < static_cast<std::uint64_t>(-change)) {
+    if (change < 0 &&
+        std::min(of_file.live_bytes, segment->live_bytes) < static_cast<std::uint64_t>(-change)) {
       return Error(Errc::corrupt, fmt::format("the live bytes of segment {} do not add up", id.value));
     }
     of_file.live_bytes += static_cast<std::uint64_t>(change);
@@ -155,7 +160,8 @@ Result<std::vector<SegmentId>> ExtentEditor::finish() {
       txn_.erase(file_key);
     }
     total += change;
-    if (segment->live_bytes == 0 && change < 0 && segment->state == SegmentState::sealed) emptied.push_back(id);
+    if (segment->live_bytes == 0 && change < 0 && segment->state == SegmentState::sealed)
+      emptied.push_back(id);
   }
   REELFS_TRY(count(txn_, inode_.row.channel, {.live_bytes = total}));
   return emptied;

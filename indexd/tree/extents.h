@@ -21,7 +21,7 @@ struct Extent {
 
 struct FileCommit {
   InodeId inode;
-  std::vector<Extent> extents;  // in this order: a later one shadows an earlier one
+  std::vector<Extent> extents;        // in this order: a later one shadows an earlier one
   std::optional<std::uint64_t> size;  // grows the file to at least this
   std::optional<WallNs> mtime_ns;     // otherwise now
   bool clear_suid = false;
@@ -31,8 +31,8 @@ struct Committed {
   std::vector<SegmentId> emptied;  // sealed segments in which nothing lives any more
 };
 /// Makes appended records part of files. A file grows to hold its extents.
-/// @errors invalid (no such segment, an extent that cannot be, not a regular file), stale_generation (beyond the end of a
-/// segment that was sealed or is being freed), file_too_big
+/// @errors invalid (no such segment, an extent that cannot be, not a regular file), stale_generation (beyond
+/// the end of a segment that was sealed or is being freed), file_too_big
 Result<Committed> commit(Transaction& txn, std::span<const FileCommit> files, WallNs now);
 
 struct HoleParams {
@@ -64,12 +64,12 @@ struct Reaped {
   bool done = false;  // the inode is gone
   std::vector<SegmentId> emptied;
 };
-/// Removes an orphan that nobody has open, at most so many extents at a time: call again until done. Done for what is no
-/// orphan. The first try of a small file is done.
+/// Removes an orphan that nobody has open, at most so many extents at a time: call again until done. Done for
+/// what is no orphan. The first try of a small file is done.
 Result<Reaped> reap_orphan(Transaction& txn, InodeId inode, std::size_t max_extents);
 
-/// Changes one file's extents and keeps the sums: the file's stored bytes, the segments' and the channel's live bytes.
-/// finish() writes the sums; the inode's row is the caller's to store, before or after.
+/// Changes one file's extents and keeps the sums: the file's stored bytes, the segments' and the channel's
+/// live bytes. finish() writes the sums; the inode's row is the caller's to store, before or after.
 class ExtentEditor {
  public:
   ExtentEditor(Transaction& txn, Inode& inode) : txn_(txn), inode_(inode) {}
@@ -88,8 +88,8 @@ class ExtentEditor {
   void remove(const Extent& extent);
   Transaction& txn_;
   Inode& inode_;
-  std::map<SegmentId, std::int64_t> live_bytes_;   // change of each segment's
-  std::map<SegmentId, std::uint64_t> committed_;   // end of the farthest record part put into each
+  std::map<SegmentId, std::int64_t> live_bytes_;  // change of each segment's
+  std::map<SegmentId, std::uint64_t> committed_;  // end of the farthest record part put into each
 };
 
 }  // namespace reelfs::indexd::tree

@@ -36,7 +36,8 @@ void put_inode(Transaction& txn, Inode& inode) {
 }
 
 Result<void> check_name(std::string_view name) {
-  if (name.empty() || name == "." || name == ".." || name.find('/') != name.npos || name.find('\0') != name.npos) {
+  if (name.empty() || name == "." || name == ".." || name.find('/') != name.npos ||
+      name.find('\0') != name.npos) {
     return Error(Errc::invalid, "not a name");
   }
   if (name.size() > kMaxName) return Error(Errc::name_too_long);

@@ -1,16 +1,17 @@
 #pragma once
 
-#include <sys/stat.h>
-
 #include <cstdint>
 #include <limits>
 #include <string_view>
 
+#include <sys/stat.h>
+
 #include "indexd/schema/reader.h"
 #include "indexd/schema/transaction.h"
 
-/// Names, attributes and extents: what a filesystem is, as functions on rows. Each either does all of what it says or
-/// returns an error, upon which the caller undoes the transaction. Permissions are the kernel's business.
+/// Names, attributes and extents: what a filesystem is, as functions on rows. Each either does all of what it
+/// says or returns an error, upon which the caller undoes the transaction. Permissions are the kernel's
+/// business.
 namespace reelfs::indexd::tree {
 
 inline constexpr std::size_t kMaxName = 255;
@@ -44,7 +45,8 @@ void put_inode(Transaction& txn, Inode& inode);
 /// @errors invalid (empty, ".", "..", with '/' or NUL), name_too_long
 Result<void> check_name(std::string_view name);
 
-/// Adds to what is counted for a channel. Does nothing for a channel that is gone: its last files may outlive it, open.
+/// Adds to what is counted for a channel. Does nothing for a channel that is gone: its last files may outlive
+/// it, open.
 struct ChannelDelta {
   std::int64_t files = 0;
   std::int64_t live_bytes = 0;

@@ -1,10 +1,10 @@
 #include "indexd/tree/names.h"
 
-#include <fcntl.h>
-#include <linux/fs.h>
-
 #include <algorithm>
 #include <utility>
+
+#include <fcntl.h>
+#include <linux/fs.h>
 
 #include "indexd/tree/extents.h"
 
@@ -38,8 +38,8 @@ Result<Inode> get_live_directory(const Reader& reader, InodeId id) {
 }
 
 bool is_known_type(std::uint32_t mode) {
-  return S_ISREG(mode) || S_ISDIR(mode) || S_ISLNK(mode) || S_ISFIFO(mode) || S_ISSOCK(mode) || S_ISCHR(mode) ||
-         S_ISBLK(mode);
+  return S_ISREG(mode) || S_ISDIR(mode) || S_ISLNK(mode) || S_ISFIFO(mode) || S_ISSOCK(mode) ||
+         S_ISCHR(mode) || S_ISBLK(mode);
 }
 
 /// What happens to an inode, whose row is up to date, when a name of it goes.
@@ -129,8 +129,10 @@ struct Rename {
     put_name(txn, params.new_parent, params.new_name,
              {.inode = moved.id, .type = moved.type(), .cookie = target_entry.cookie});
     if (!within_one()) {
-      if (moved.is_directory()) moved.row.parent = params.new_parent, --parent.row.nlink, ++new_parent.row.nlink;
-      if (target->is_directory()) target->row.parent = params.parent, ++parent.row.nlink, --new_parent.row.nlink;
+      if (moved.is_directory())
+        moved.row.parent = params.new_parent, --parent.row.nlink, ++new_parent.row.nlink;
+      if (target->is_directory())
+        target->row.parent = params.parent, ++parent.row.nlink, --new_parent.row.nlink;
     }
     if (parent.is_root()) {
       REELFS_TRY(rename_channel(txn, moved.id, params.new_name));
@@ -147,8 +149,11 @@ struct Rename {
     erase_name(txn, params.parent, params.name, entry);
     if (target) erase_name(txn, params.new_parent, params.new_name, target_entry);
     // Within its directory a name keeps its place, so that whoever lists and renames does not meet it again.
-    const auto cookie = within_one() ? entry.cookie : target ? target_entry.cookie : ++new_parent.row.last_cookie;
-    put_name(txn, params.new_parent, params.new_name, {.inode = moved.id, .type = moved.type(), .cookie = cookie});
+    const auto cookie = within_one() ? entry.cookie
+                        : target     ? target_entry.cookie
+                                     : ++new_parent.row.last_cookie;
+    put_name(txn, params.new_parent, params.new_name,
+             {.inode = moved.id, .type = moved.type(), .cookie = cookie});
 
     auto& into = destination();
     --parent.row.entries;
@@ -280,8 +285,15 @@ Result<Renamed> rename(Transaction& txn, const RenameParams& params, WallNs now)
   if ((params.flags & ~kBoth) != 0 || params.flags == kBoth) return Error(Errc::invalid, "flags of rename");
   REELFS_TRY(check_name(params.name));
   REELFS_TRY(check_name(params.new_name));
-  Rename step{.txn = txn, .params = params, .now = now, .parent = {}, .new_parent = {}, .moved = {}, .entry = {},
-              .target = {}, .target_entry = {}};
+  Rename step{.txn = txn,
+              .params = params,
+              .now = now,
+              .parent = {},
+              .new_parent = {},
+              .moved = {},
+              .entry = {},
+              .target = {},
+              .target_entry = {}};
   REELFS_TRY(auto parent, get_directory(txn, params.parent));
   step.parent = std::move(parent);
   REELFS_TRY(auto new_parent, get_live_directory(txn, params.new_parent));
@@ -289,8 +301,8 @@ Result<Renamed> rename(Transaction& txn, const RenameParams& params, WallNs now)
   REELFS_TRY(const auto entry, txn.find(DirentKey{params.parent, params.name}));
   if (!entry) return Error(Errc::not_found);
   step.entry = *entry;
-  // A channel's directory and what is in it have the same channel; the root has none. So this covers moves into and out
-  // of the root, too.
+  // A channel's directory and what is in it have the same channel; the root has none. So this covers moves
+  // into and out of the root, too.
   if (step.parent.row.channel != step.new_parent.row.channel) return Error(Errc::cross_channel);
   REELFS_TRY(auto moved, get_inode(txn, entry->inode));
   step.moved = std::move(moved);
@@ -318,7 +330,8 @@ Result<std::string> read_link(const Reader& reader, InodeId id) {
   return std::move(row.target);
 }
 
-Result<DirectoryPage> read_directory(const Reader& reader, InodeId id, std::uint64_t after, std::size_t limit) {
+Result<DirectoryPage> read_directory(const Reader& reader, InodeId id, std::uint64_t after,
+                                     std::size_t limit) {
   REELFS_TRY(get_directory(reader, id));
   DirectoryPage page;
   page.end = true;

@@ -23,8 +23,8 @@ struct CreateParams {
   std::uint32_t channel_copies = 2;  // for a directory at the root, which is a channel
 };
 /// Makes an inode and its name. A directory with S_ISGID hands down its group, and to directories the bit.
-/// @errors exists, not_permitted (not a directory, at the root), not_directory, stale_handle, not_found (the parent has
-/// been removed), invalid, name_too_long, too_many_links
+/// @errors exists, not_permitted (not a directory, at the root), not_directory, stale_handle, not_found (the
+/// parent has been removed), invalid, name_too_long, too_many_links
 Result<Inode> create(Transaction& txn, const CreateParams& params, WallNs now);
 
 struct LinkParams {
@@ -32,8 +32,8 @@ struct LinkParams {
   InodeId parent;
   std::string name;
 };
-/// Gives a file another name. @errors exists, not_permitted (a directory), cross_channel, not_found (has no name any
-/// more), not_directory, stale_handle, invalid, name_too_long, too_many_links
+/// Gives a file another name. @errors exists, not_permitted (a directory), cross_channel, not_found (has no
+/// name any more), not_directory, stale_handle, invalid, name_too_long, too_many_links
 Result<Inode> link(Transaction& txn, const LinkParams& params, WallNs now);
 
 struct UnlinkParams {
@@ -57,8 +57,8 @@ struct Renamed {
   Inode moved;
   std::optional<Inode> replaced;  // lost the new name; an orphan where nlink is 0
 };
-/// As renameat2(2). @errors not_found, exists, cross_channel, invalid (into itself, flags), not_directory, is_directory,
-/// not_empty, stale_handle, name_too_long
+/// As renameat2(2). @errors not_found, exists, cross_channel, invalid (into itself, flags), not_directory,
+/// is_directory, not_empty, stale_handle, name_too_long
 Result<Renamed> rename(Transaction& txn, const RenameParams& params, WallNs now);
 
 /// @errors invalid (not a symlink), stale_handle
@@ -73,10 +73,12 @@ struct DirectoryPage {
   std::vector<DirectoryEntry> entries;
   bool end = false;  // nothing follows
 };
-/// Names in the order in which they came, after a cookie (0: from the start), without "." and "..". A name keeps its cookie
-/// and a new one gets a higher one, so a listing in pages misses and repeats nothing that stays.
+/// Names in the order in which they came, after a cookie (0: from the start), without "." and "..". A name
+/// keeps its cookie and a new one gets a higher one, so a listing in pages misses and repeats nothing that
+/// stays.
 /// @errors stale_handle, not_directory
-Result<DirectoryPage> read_directory(const Reader& reader, InodeId id, std::uint64_t after, std::size_t limit);
+Result<DirectoryPage> read_directory(const Reader& reader, InodeId id, std::uint64_t after,
+                                     std::size_t limit);
 
 /// A path from the root, without a leading slash; for a file with several names one of them. Empty: has none.
 /// @errors stale_handle

@@ -15,7 +15,8 @@ using namespace reelfs::indexd;
 template <class Key>
 void round_trip(std::string_view key, std::string_view value) {
   if (const auto decoded = decode_key<Key>(key)) REELFS_ASSERT(encode_key(decoded.value()) == key);
-  if (const auto decoded = decode_row<typename Key::Row>(value)) REELFS_ASSERT(encode_row(decoded.value()) == value);
+  if (const auto decoded = decode_row<typename Key::Row>(value))
+    REELFS_ASSERT(encode_row(decoded.value()) == value);
 }
 
 void decode(std::string_view key, std::string_view value) {
@@ -33,7 +34,8 @@ void decode(std::string_view key, std::string_view value) {
 void run(std::span<const std::byte> input) {
   const std::string_view bytes(reinterpret_cast<const char*>(input.data()), input.size());
   const auto changes = for_each_change(
-      bytes, [](std::string_view key, std::optional<std::string_view> value) { decode(key, value.value_or("")); });
+      bytes,
+      [](std::string_view key, std::optional<std::string_view> value) { decode(key, value.value_or("")); });
   REELFS_ASSERT(changes || changes.error().code() == Errc::corrupt);
   if (bytes.empty()) return;
   // One row: the first byte says how long the key is.
@@ -48,7 +50,8 @@ std::vector<std::string> seeds() {
   append_change(changes, encode_key(SegmentKey{SegmentId{1}}), encode_row(segment));
   append_change(changes, encode_key(InodeKey{InodeId{1}}), encode_row(InodeRow{}));
   append_change(changes, encode_key(NameKey{InodeId{1}, InodeId{2}, "name"}), encode_row(NameRow{}));
-  append_change(changes, encode_key(DirectoryOrderKey{InodeId{1}, 2}), encode_row(DirectoryOrderRow{InodeId{3}, "name"}));
+  append_change(changes, encode_key(DirectoryOrderKey{InodeId{1}, 2}),
+                encode_row(DirectoryOrderRow{InodeId{3}, "name"}));
   append_change(changes, encode_key(DeviceKey{DeviceId{1}}), encode_row(DeviceRow{}));
   append_change(changes, encode_key(DeviceKey{DeviceId{1}}), std::nullopt);
   const auto key = encode_key(SegmentKey{SegmentId{1}});

@@ -1,8 +1,8 @@
 #include "indexd/journal/core.h"
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
+
+#include <gtest/gtest.h>
 
 namespace reelfs::indexd {
 namespace {

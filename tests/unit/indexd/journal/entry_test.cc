@@ -27,7 +27,15 @@ EntryHeader some_header() {
 TEST(JournalEntry, HasTheDocumentedBytes) {
   std::string bytes;
   encode_entry(some_header(), "abc", 0x99, bytes);
-  const auto before = "RLJE" "\1\1\0\0" "\3\0\0\0" "\4\3\2\1" "\5\0\0\0\0\0\0\0" "\7\6\0\0\0\0\0\0" "\3\0\0\0\0\0\0\0" "\0\0\0\0"s;
+  const auto before =
+      "RLJE"
+      "\1\1\0\0"
+      "\3\0\0\0"
+      "\4\3\2\1"
+      "\5\0\0\0\0\0\0\0"
+      "\7\6\0\0\0\0\0\0"
+      "\3\0\0\0\0\0\0\0"
+      "\0\0\0\0"s;
   EXPECT_EQ(bytes, before + crc_bytes(before + "abc", 0x99) + "abc");
   const auto entry = decode_entry(bytes + "what follows", 0x99).value();
   EXPECT_EQ(entry.payload, "abc");
@@ -71,7 +79,13 @@ TEST(JournalFileHeader, HasTheDocumentedBytes) {
   header.previous_crc32c = 3;
   header.salt = 4;
   const auto bytes = encode_journal_file_header(header);
-  const auto before = "RLJF" "\1\0\0\0" "\2\1\0\0\0\0\0\0" "\3\0\0\0" "\4\0\0\0" "\0\0\0\0"s;
+  const auto before =
+      "RLJF"
+      "\1\0\0\0"
+      "\2\1\0\0\0\0\0\0"
+      "\3\0\0\0"
+      "\4\0\0\0"
+      "\0\0\0\0"s;
   EXPECT_EQ(bytes, before + crc_bytes(before, 0));
   EXPECT_EQ(decode_journal_file_header(bytes).value().first_index, 0x0102U);
   for (std::size_t i = 0; i < bytes.size(); ++i) {

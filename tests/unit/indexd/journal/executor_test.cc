@@ -1,16 +1,17 @@
 #include "indexd/journal/executor.h"
 
-#include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/io_context.hpp>
 #include <csignal>
 #include <fstream>
 #include <map>
 #include <string>
 #include <vector>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "tests/unit/common/run.h"
 #include "tests/unit/indexd/temp_directory.h"
@@ -97,7 +98,8 @@ TEST(Executor, OperationsInFlightTogetherSeeThoseBefore) {
   const auto executor = open(options_in(directory));
   std::vector<std::uint64_t> numbers;
   int ended = 0;
-  const auto take_number = [](Executor& on, std::uint64_t i, std::vector<std::uint64_t>& into) -> asio::awaitable<void> {
+  const auto take_number = [](Executor& on, std::uint64_t i,
+                              std::vector<std::uint64_t>& into) -> asio::awaitable<void> {
     auto number = co_await put_symlink(on, i, "x");
     into.push_back(number.value());
   };
@@ -120,7 +122,8 @@ TEST(Executor, RefusesASecondProcessOnOneDirectory) {
 
 TEST(Executor, EveryOpeningIsANewEpoch) {
   const TempDirectory directory;
-  for (std::uint64_t epoch = 1; epoch <= 3; ++epoch) EXPECT_EQ(open(options_in(directory))->epoch(), Epoch{epoch});
+  for (std::uint64_t epoch = 1; epoch <= 3; ++epoch)
+    EXPECT_EQ(open(options_in(directory))->epoch(), Epoch{epoch});
   auto options = options_in(directory);
   options.epoch = Epoch{9};
   EXPECT_EQ(open(options)->epoch(), Epoch{9});
@@ -153,7 +156,8 @@ TEST(Executor, TheJournalAloneBringsEverythingBack) {
     const auto executor = open(options);
     // Only what RocksDB has flushed is removed from the journal, and nothing has been yet: copy the journal.
     for (std::uint64_t i = 1; i <= 300; ++i) {
-      ASSERT_TRUE(testing::run(context, put_symlink(*executor, i % 50, std::string(100, static_cast<char>('a' + i % 26)))));
+      ASSERT_TRUE(testing::run(
+          context, put_symlink(*executor, i % 50, std::string(100, static_cast<char>('a' + i % 26)))));
     }
     ASSERT_TRUE(testing::run(context, executor->sync()));
     before = everything(context, *executor);
@@ -181,6 +185,41 @@ TEST(Executor, RemovesJournalFilesThatRocksDbHasMadePermanent) {
   }
 }
 
+TEST(Executor, AcceptsNothingOnceTheJournalCannotBeWritten) {
+  const TempDirectory directory;
+  asio::io_context context;
+  {
+    const auto executor = open(options_in(directory));
+    ASSERT_TRUE(testing::run(context, put_symlink(*executor, 1, "kept")));
+    ASSERT_TRUE(testing::run(context, executor->sync()));
+    const auto before = everything(context, *executor);
+
+    // A limit on the size of files stands in for a full disk.
+    struct rlimit unlimited {};
+    ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &unlimited), 0);
+    const auto on_limit = std::signal(SIGXFSZ, SIG_IGN);
+    const auto file = options_in(directory).directory / "journal" / "journal-00000000000000000001.log";
+    auto limited = unlimited;
+    limited.rlim_cur = std::filesystem::file_size(file) + 20;  // tears the entry
+    ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &limited), 0);
+    const auto torn = testing::run(context, put_symlink(*executor, 1, "lost"));
+    ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &unlimited), 0);
+    std::signal(SIGXFSZ, on_limit);
+
+    ASSERT_FALSE(torn);
+    EXPECT_EQ(torn.error().code(), Errc::io);
+    EXPECT_EQ(std::filesystem::file_size(file), limited.rlim_cur);
+    const auto refused = testing::run(context, put_symlink(*executor, 2, "lost"));
+    ASSERT_FALSE(refused) << "though it could be written now";
+    EXPECT_EQ(refused.error().code(), Errc::io);
+    EXPECT_FALSE(testing::run(context, executor->sync()));
+    EXPECT_EQ(everything(context, *executor), before);
+  }
+  const auto executor = open(options_in(directory));
+  EXPECT_EQ(testing::run(context, get_symlink(*executor, 1)).value(), "kept");
+  EXPECT_TRUE(testing::run(context, put_symlink(*executor, 2, "new")));
+}
+
 TEST(Executor, EveryAnsweredOperationSurvivesAKill) {
   const TempDirectory directory;
   auto options = options_in(directory);
@@ -196,7 +235,8 @@ TEST(Executor, EveryAnsweredOperationSurvivesAKill) {
     ::close(ends[1]);
     std::uint64_t answered = 0;
     std::uint64_t number = 0;
-    while (answered < kill_after && ::read(ends[0], &number, sizeof number) == sizeof number) answered = number;
+    while (answered < kill_after && ::read(ends[0], &number, sizeof number) == sizeof number)
+      answered = number;
     ASSERT_EQ(::kill(child, SIGKILL), 0);
     int status = 0;
     ASSERT_EQ(::waitpid(child, &status, 0), child);
@@ -207,7 +247,8 @@ TEST(Executor, EveryAnsweredOperationSurvivesAKill) {
     asio::io_context context;
     const auto executor = open(options);
     for (std::uint64_t i = 1; i <= answered; ++i) {
-      ASSERT_EQ(testing::run(context, get_symlink(*executor, i)).value(), std::to_string(i)) << "of " << answered;
+      ASSERT_EQ(testing::run(context, get_symlink(*executor, i)).value(), std::to_string(i))
+          << "of " << answered;
     }
   }
 }

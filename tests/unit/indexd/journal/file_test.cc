@@ -1,9 +1,9 @@
 #include "indexd/journal/file.h"
 
-#include <gtest/gtest.h>
-
 #include <fstream>
 #include <iterator>
+
+#include <gtest/gtest.h>
 
 #include "tests/unit/indexd/temp_directory.h"
 
@@ -27,9 +27,11 @@ class Journal : public ::testing::Test {
   /// @param applied  what RocksDB has
   void append(std::uint64_t count, const std::vector<std::uint64_t>& synced, std::uint64_t applied = 0) {
     JournalFile file(directory_.path());
-    const auto end = file.recover({.epoch = Epoch{1}, .index = applied}, [](const Entry&) -> Result<void> { return ok(); });
+    const auto end = file.recover({.epoch = Epoch{1}, .index = applied},
+                                  [](const Entry&) -> Result<void> { return ok(); });
     ASSERT_TRUE(end) << end.error().describe();
-    JournalCore core({.file_bytes = sizeof(JournalFileHeader) + 5 * kEntryBytes, .sync_interval = {}}, end.value(), Epoch{1});
+    JournalCore core({.file_bytes = sizeof(JournalFileHeader) + 5 * kEntryBytes, .sync_interval = {}},
+                     end.value(), Epoch{1});
     for (std::uint64_t i = 0; i < count; ++i) {
       const auto index = core.newest_index() + 1;
       core.append(EntryType::changes, payload(index), {});
@@ -93,7 +95,8 @@ TEST_F(Journal, RecoversToLastSyncedEntryAfterTornWrite) {
   // Cut short at every byte, and the rest as zeros, and as noise.
   for (auto size = last; size < whole.size(); ++size) {
     const auto kept = whole.substr(0, size);
-    for (const auto& torn : {kept, kept + std::string(whole.size() - size, '\0'), kept + std::string(500, '\xa7')}) {
+    for (const auto& torn :
+         {kept, kept + std::string(whole.size() - size, '\0'), kept + std::string(500, '\xa7')}) {
       if (torn == whole) continue;
       write(path(1), torn);
       SCOPED_TRACE(size);

@@ -1,11 +1,12 @@
-// journal_writer DIRECTORY: carries out operations there for ever and writes the number of each that was answered, eight
-// bytes, to standard output. For a test that kills it. (A program of its own: RocksDB's threads do not survive a fork.)
+// journal_writer DIRECTORY: carries out operations there for ever and writes the number of each that was
+// answered, eight bytes, to standard output. For a test that kills it. (A program of its own: RocksDB's
+// threads do not survive a fork.)
 
-#include <unistd.h>
-
-#include <boost/asio/io_context.hpp>
 #include <cstdint>
 #include <string>
+
+#include <boost/asio/io_context.hpp>
+#include <unistd.h>
 
 #include "indexd/journal/executor.h"
 #include "tests/unit/common/run.h"

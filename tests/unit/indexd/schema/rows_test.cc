@@ -29,9 +29,23 @@ void expect_round_trip(const Row& row) {
 }
 
 TEST(Rows, ComeBackAsTheyWere) {
-  expect_round_trip(InodeRow{.mode = 0100644, .uid = 1, .gid = 2, .nlink = 3, .rdev = 4, .size = 5, .stored_bytes = 6,
-                             .atime_ns = -7, .mtime_ns = 8, .ctime_ns = 9, .btime_ns = 10, .channel = InodeId{11},
-                             .parent = InodeId{12}, .version = 13, .generation = 14, .flags = 15, .entries = 16,
+  expect_round_trip(InodeRow{.mode = 0100644,
+                             .uid = 1,
+                             .gid = 2,
+                             .nlink = 3,
+                             .rdev = 4,
+                             .size = 5,
+                             .stored_bytes = 6,
+                             .atime_ns = -7,
+                             .mtime_ns = 8,
+                             .ctime_ns = 9,
+                             .btime_ns = 10,
+                             .channel = InodeId{11},
+                             .parent = InodeId{12},
+                             .version = 13,
+                             .generation = 14,
+                             .flags = 15,
+                             .entries = 16,
                              .last_cookie = 17});
   expect_round_trip(DirentRow{.inode = InodeId{1}, .type = 2, .cookie = 3});
   expect_round_trip(DirectoryOrderRow{.inode = InodeId{1}, .name = "name"});
@@ -41,12 +55,20 @@ TEST(Rows, ComeBackAsTheyWere) {
   expect_round_trip(ExtentRow{.length = 1, .segment = SegmentId{2}, .record_offset = 3, .payload_offset = 4});
   expect_round_trip(SegmentFileRow{.live_bytes = 1});
   const SegmentCopy copy{.node = NodeId{1}, .worker = WorkerId{2}, .device = DeviceId{3}, .block = 4};
-  expect_round_trip(SegmentRow{.state = SegmentState::sealed, .channel = InodeId{1}, .generation = Generation{2},
-                               .length = 3, .live_bytes = 4, .block_bytes = 5, .session = SessionId{6}, .created_ns = 7,
-                               .sealed_ns = 8, .copies = {copy, copy}});
+  expect_round_trip(SegmentRow{.state = SegmentState::sealed,
+                               .channel = InodeId{1},
+                               .generation = Generation{2},
+                               .length = 3,
+                               .live_bytes = 4,
+                               .block_bytes = 5,
+                               .session = SessionId{6},
+                               .created_ns = 7,
+                               .sealed_ns = 8,
+                               .copies = {copy, copy}});
   expect_round_trip(ChannelRow{.name = "cam1", .copies = 3, .files = 4, .live_bytes = 5});
   expect_round_trip(NodeRow{.name = "node1", .rack = "r1"});
-  expect_round_trip(DeviceRow{.uuid = Uuid::random(), .node = NodeId{1}, .path = "/dev/sdb", .block_bytes = 2, .blocks = 3});
+  expect_round_trip(DeviceRow{
+      .uuid = Uuid::random(), .node = NodeId{1}, .path = "/dev/sdb", .block_bytes = 2, .blocks = 3});
   expect_round_trip(SessionRow{.host = "h", .pid = 1, .purpose = "mount", .opened_ns = 2});
   expect_round_trip(AcknowledgedRow{.below = 1});
   expect_round_trip(AnswerRow{"answer"});
@@ -57,12 +79,29 @@ TEST(Rows, ComeBackAsTheyWere) {
 }
 
 TEST(Rows, HaveTheDocumentedBytes) {
-  const ExtentRow extent{.length = 0x0102, .segment = SegmentId{7}, .record_offset = 0x40, .payload_offset = 9};
-  EXPECT_EQ(encode_row(extent), "\1" "\2\1\0\0\0\0\0\0" "\7\0\0\0\0\0\0\0" "\x40\0\0\0" "\x09\0\0\0"s);
-  EXPECT_EQ(encode_row(NodeRow{.name = "n", .rack = ""}), "\1" "\1\0\0\0n" "\0\0\0\0"s);
-  EXPECT_EQ(encode_key(ExtentKey{InodeId{0x0102}, 3}), "e" "\0\0\0\0\0\0\1\2" "\0\0\0\0\0\0\0\3"s);
-  EXPECT_EQ(encode_key(DirentKey{InodeId{1}, "a\0b"s}), "d" "\0\0\0\0\0\0\0\1" "a\0b"s);
-  EXPECT_EQ(encode_key(DeviceKey{DeviceId{5}}), "v" "\0\0\0\5"s);
+  const ExtentRow extent{
+      .length = 0x0102, .segment = SegmentId{7}, .record_offset = 0x40, .payload_offset = 9};
+  EXPECT_EQ(encode_row(extent),
+            "\1"
+            "\2\1\0\0\0\0\0\0"
+            "\7\0\0\0\0\0\0\0"
+            "\x40\0\0\0"
+            "\x09\0\0\0"s);
+  EXPECT_EQ(encode_row(NodeRow{.name = "n", .rack = ""}),
+            "\1"
+            "\1\0\0\0n"
+            "\0\0\0\0"s);
+  EXPECT_EQ(encode_key(ExtentKey{InodeId{0x0102}, 3}),
+            "e"
+            "\0\0\0\0\0\0\1\2"
+            "\0\0\0\0\0\0\0\3"s);
+  EXPECT_EQ(encode_key(DirentKey{InodeId{1}, "a\0b"s}),
+            "d"
+            "\0\0\0\0\0\0\0\1"
+            "a\0b"s);
+  EXPECT_EQ(encode_key(DeviceKey{DeviceId{5}}),
+            "v"
+            "\0\0\0\5"s);
   EXPECT_EQ(encode_key(CounterKey{Counter::session}), "+\3");
   EXPECT_EQ(encode_row(InodeRow{}).size(), 1U + 4 * 4 + 8 * 3 + 8 * 4 + 8 * 4 + 4 + 8 * 2);
 }
@@ -100,7 +139,11 @@ TEST(Changes, ComeBackInOrder) {
   append_change(changes, "k1", "v1");
   append_change(changes, "k2", std::nullopt);
   append_change(changes, "", "");
-  EXPECT_EQ(changes, "\1" "\1\2\0\0\0k1\2\0\0\0v1" "\2\2\0\0\0k2" "\1\0\0\0\0\0\0\0\0"s);
+  EXPECT_EQ(changes,
+            "\1"
+            "\1\2\0\0\0k1\2\0\0\0v1"
+            "\2\2\0\0\0k2"
+            "\1\0\0\0\0\0\0\0\0"s);
   std::string seen;
   const auto visit = [&](std::string_view key, std::optional<std::string_view> value) {
     seen.append(key).append(value ? "=" : "!").append(value.value_or("")).append(";");

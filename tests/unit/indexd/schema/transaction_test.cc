@@ -1,10 +1,10 @@
 #include "indexd/schema/transaction.h"
 
-#include <gtest/gtest.h>
-
 #include <map>
 #include <random>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "indexd/schema/store.h"
 #include "indexd/schema/view.h"
@@ -24,7 +24,9 @@ class TransactionTest : public ::testing::Test {
     store_ = Store::open(options).value();
   }
   static ExtentKey key(std::uint64_t offset) { return {InodeId{5}, offset}; }
-  static ExtentRow row(std::uint64_t length) { return {.length = length, .segment = {}, .record_offset = 0, .payload_offset = 0}; }
+  static ExtentRow row(std::uint64_t length) {
+    return {.length = length, .segment = {}, .record_offset = 0, .payload_offset = 0};
+  }
 
   static std::vector<std::pair<std::uint64_t, std::uint64_t>> scan(const Reader& reader, std::uint64_t from,
                                                                    std::uint64_t upto, bool back) {
@@ -33,7 +35,8 @@ class TransactionTest : public ::testing::Test {
       found.emplace_back(at.file_offset, found_row.length);
       return true;
     };
-    EXPECT_TRUE(back ? reader.scan_back(key(from), key(upto), visit) : reader.scan(key(from), key(upto), visit));
+    EXPECT_TRUE(back ? reader.scan_back(key(from), key(upto), visit)
+                     : reader.scan(key(from), key(upto), visit));
     return found;
   }
   static void expect_same(const Reader& reader, const Model& model, std::uint64_t from, std::uint64_t upto) {
@@ -100,7 +103,8 @@ TEST_F(TransactionTest, ItsChangesAppliedElsewhereGiveTheSame) {
   txn.erase(key(2));
   const auto changes = txn.keep();
   ASSERT_TRUE(store_->apply(changes, {.epoch = Epoch{1}, .index = 1}));
-  EXPECT_EQ(scan(store_->view(), 0, 10, false), (std::vector<std::pair<std::uint64_t, std::uint64_t>>{{1, 3}}));
+  EXPECT_EQ(scan(store_->view(), 0, 10, false),
+            (std::vector<std::pair<std::uint64_t, std::uint64_t>>{{1, 3}}));
   EXPECT_EQ(store_->position(), (JournalPosition{.epoch = Epoch{1}, .index = 1}));
   EXPECT_FALSE(store_->apply("nonsense", {.epoch = Epoch{1}, .index = 2}));
 }
@@ -145,7 +149,8 @@ TEST_F(TransactionTest, ADamagedRowIsAnError) {
   const auto found = store_->view().find(key(1));
   ASSERT_FALSE(found);
   EXPECT_EQ(found.error().code(), Errc::corrupt);
-  const auto scanned = store_->view().scan(key(0), key(9), [](const ExtentKey&, const ExtentRow&) { return true; });
+  const auto scanned =
+      store_->view().scan(key(0), key(9), [](const ExtentKey&, const ExtentRow&) { return true; });
   ASSERT_FALSE(scanned);
   EXPECT_EQ(scanned.error().code(), Errc::corrupt);
 }

@@ -12,14 +12,18 @@ class Answers : public TreeTest {
     txn_->put(SessionKey{SessionId{2}}, SessionRow{});
     txn_->keep();
   }
-  Result<std::string> ask(std::uint64_t session, std::uint64_t request, std::uint64_t acknowledged_below = 0) {
+  Result<std::string> ask(std::uint64_t session, std::uint64_t request,
+                          std::uint64_t acknowledged_below = 0) {
     return run([&] {
-      return answer_once(*txn_, {.session = SessionId{session}, .request = RequestId{request},
-                                 .acknowledged_below = acknowledged_below}, [&]() -> Result<std::string> {
-                                   ++carried_out_;
-                                   if (fails_) return Error(Errc::not_empty);
-                                   return fmt::format("answer {}", carried_out_);
-                                 });
+      return answer_once(*txn_,
+                         {.session = SessionId{session},
+                          .request = RequestId{request},
+                          .acknowledged_below = acknowledged_below},
+                         [&]() -> Result<std::string> {
+                           ++carried_out_;
+                           if (fails_) return Error(Errc::not_empty);
+                           return fmt::format("answer {}", carried_out_);
+                         });
     });
   }
   std::size_t kept() {

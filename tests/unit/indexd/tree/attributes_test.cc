@@ -9,8 +9,11 @@ namespace {
 
 class AttributesTest : public TreeTest {
  protected:
-  Result<void> put_xattr(InodeId inode, const std::string& name, const std::string& value, std::uint32_t flags = 0) {
-    return run([&] { return set_xattr(*txn_, {.inode = inode, .name = name, .value = value, .flags = flags}, now_); });
+  Result<void> put_xattr(InodeId inode, const std::string& name, const std::string& value,
+                         std::uint32_t flags = 0) {
+    return run([&] {
+      return set_xattr(*txn_, {.inode = inode, .name = name, .value = value, .flags = flags}, now_);
+    });
   }
 };
 

@@ -100,7 +100,8 @@ TEST_F(ExtentsTest, CommitSkipsFilesThatAreGone) {
 
 TEST_F(ExtentsTest, PunchHoleRemovesTheRangeAndKeepsTheSize) {
   ASSERT_TRUE(put(file_, {extent(0, 1000, 1)}));
-  const auto changed = run([&] { return punch_hole(*txn_, {.inode = file_, .offset = 100, .length = 200}, now_); });
+  const auto changed =
+      run([&] { return punch_hole(*txn_, {.inode = file_, .offset = 100, .length = 200}, now_); });
   EXPECT_EQ(changed.value().inode.row.size, 1000U);
   EXPECT_EQ(changed.value().inode.row.stored_bytes, 800U);
   EXPECT_EQ(extents_of(file_), (std::vector<Extent>{extent(0, 100, 1), extent(300, 700, 1, 0, 300)}));
@@ -114,7 +115,8 @@ TEST_F(ExtentsTest, PunchHoleRemovesTheRangeAndKeepsTheSize) {
 }
 
 TEST_F(ExtentsTest, ExtentsOfARangeAreWholeAndLimited) {
-  for (std::uint64_t i = 0; i < 10; ++i) ASSERT_TRUE(put(file_, {extent(i * 100, 50, 1, static_cast<std::uint32_t>(i) * 64)}));
+  for (std::uint64_t i = 0; i < 10; ++i)
+    ASSERT_TRUE(put(file_, {extent(i * 100, 50, 1, static_cast<std::uint32_t>(i) * 64)}));
   const auto get = [&](std::uint64_t offset, std::uint64_t length, std::size_t limit) {
     return get_extents(*txn_, {.inode = file_, .offset = offset, .length = length, .limit = limit}).value();
   };
@@ -126,11 +128,13 @@ TEST_F(ExtentsTest, ExtentsOfARangeAreWholeAndLimited) {
   EXPECT_EQ(get(0, ~0ULL, 9).extents.size(), 9U);
   EXPECT_TRUE(get(0, ~0ULL, 9).more);
   EXPECT_EQ(get(20, ~0ULL, 1).extents, std::vector<Extent>{extent(0, 50, 1)});
-  EXPECT_EQ(code(get_extents(*txn_, {.inode = cam1_, .offset = 0, .length = 1, .limit = 1})), Errc::is_directory);
+  EXPECT_EQ(code(get_extents(*txn_, {.inode = cam1_, .offset = 0, .length = 1, .limit = 1})),
+            Errc::is_directory);
 }
 
 TEST_F(ExtentsTest, AnOrphanIsReapedInSteps) {
-  for (std::uint64_t i = 0; i < 10; ++i) ASSERT_TRUE(put(file_, {extent(i * 100, 50, 1, static_cast<std::uint32_t>(i) * 64)}));
+  for (std::uint64_t i = 0; i < 10; ++i)
+    ASSERT_TRUE(put(file_, {extent(i * 100, 50, 1, static_cast<std::uint32_t>(i) * 64)}));
   EXPECT_TRUE(reap_orphan(*txn_, file_, 4).value().done) << "not an orphan";
   EXPECT_EQ(extents_of(file_).size(), 10U);
   auto sealed = segment(1);

@@ -1,6 +1,5 @@
-// The tree against models simple enough to be seen to be right: names as maps of maps, a file as a map of its bytes.
-
-#include <linux/fs.h>
+// The tree against models simple enough to be seen to be right: names as maps of maps, a file as a map of its
+// bytes.
 
 #include <algorithm>
 #include <array>
@@ -8,6 +7,8 @@
 #include <map>
 #include <random>
 #include <vector>
+
+#include <linux/fs.h>
 
 #include "tests/unit/indexd/tree/tree_test.h"
 
@@ -52,7 +53,10 @@ class NamesModel : public ModelTest {
   using Outcome = std::optional<Errc>;
 
   NamesModel() {
-    nodes_[kRootInode] = {.is_directory = true, .parent = kRootInode, .channel = {}, .entries = {{"cam1", cam1_}, {"cam2", cam2_}}};
+    nodes_[kRootInode] = {.is_directory = true,
+                          .parent = kRootInode,
+                          .channel = {},
+                          .entries = {{"cam1", cam1_}, {"cam2", cam2_}}};
     for (const auto id : {cam1_, cam2_}) {
       nodes_[id] = {.is_directory = true, .parent = kRootInode, .channel = id, .entries = {}};
     }
@@ -92,7 +96,7 @@ class NamesModel : public ModelTest {
     const auto parent = any_directory();
     const auto name = any_name();
     const bool is_directory = pick(2) == 0;
-    const Outcome expected = find(parent, name)                        ? Outcome(Errc::exists)
+    const Outcome expected = find(parent, name)                      ? Outcome(Errc::exists)
                              : parent == kRootInode && !is_directory ? Outcome(Errc::not_permitted)
                                                                      : Outcome();
     const auto made = try_make(parent, name, is_directory ? S_IFDIR | 0755 : S_IFREG | 0644);
@@ -111,8 +115,8 @@ class NamesModel : public ModelTest {
     const auto parent = any_directory();
     const auto name = any_name();
     const auto [inode, node] = any_of(nodes_);
-    const Outcome expected = node.is_directory                              ? Outcome(Errc::not_permitted)
-                             : find(parent, name)                           ? Outcome(Errc::exists)
+    const Outcome expected = node.is_directory                           ? Outcome(Errc::not_permitted)
+                             : find(parent, name)                        ? Outcome(Errc::exists)
                              : nodes_.at(parent).channel != node.channel ? Outcome(Errc::cross_channel)
                                                                          : Outcome();
     ASSERT_EQ(code(add_link(inode, parent, name)), expected);
@@ -124,9 +128,9 @@ class NamesModel : public ModelTest {
     const auto name = any_name();
     const bool directory = pick(2) == 0;
     const auto inode = find(parent, name);
-    const Outcome expected = !inode                                                 ? Outcome(Errc::not_found)
-                             : directory && !nodes_.at(*inode).is_directory         ? Outcome(Errc::not_directory)
-                             : !directory && nodes_.at(*inode).is_directory         ? Outcome(Errc::is_directory)
+    const Outcome expected = !inode                                            ? Outcome(Errc::not_found)
+                             : directory && !nodes_.at(*inode).is_directory    ? Outcome(Errc::not_directory)
+                             : !directory && nodes_.at(*inode).is_directory    ? Outcome(Errc::is_directory)
                              : directory && !nodes_.at(*inode).entries.empty() ? Outcome(Errc::not_empty)
                                                                                : Outcome();
     ASSERT_EQ(code(remove(parent, name, directory)), expected);
@@ -214,10 +218,18 @@ TEST_F(NamesModel, BehavesAsTheModel) {
     switch (pick(8)) {
       case 0:
       case 1:
-      case 2: step_create(); break;
-      case 3: step_link(); break;
-      case 4: step_unlink(); break;
-      default: step_rename(); break;
+      case 2:
+        step_create();
+        break;
+      case 3:
+        step_link();
+        break;
+      case 4:
+        step_unlink();
+        break;
+      default:
+        step_rename();
+        break;
     }
     apply_sometimes();
     if (step % 1000 == 0) compare();
@@ -245,7 +257,8 @@ struct ModelFile {
 class ExtentsModel : public ModelTest {
  protected:
   ExtentsModel() {
-    for (std::uint64_t i = 1; i <= kSegments; ++i) make_segment(i, i % 2 == 0 ? SegmentState::open : SegmentState::sealed, 1 << 30);
+    for (std::uint64_t i = 1; i <= kSegments; ++i)
+      make_segment(i, i % 2 == 0 ? SegmentState::open : SegmentState::sealed, 1 << 30);
     for (auto& file : files_) file.id = make(cam1_, fmt::format("{}", ++named_));
   }
 
@@ -265,7 +278,8 @@ class ExtentsModel : public ModelTest {
     return live;
   }
   /// Sealed segments that have become empty have been told, and none in which something lives.
-  void expect_emptied(const std::map<std::uint64_t, std::uint64_t>& before, const std::vector<SegmentId>& told) {
+  void expect_emptied(const std::map<std::uint64_t, std::uint64_t>& before,
+                      const std::vector<SegmentId>& told) {
     const auto after = live_bytes();
     for (const auto& [id, bytes] : before) {
       if (id % 2 == 0 || after.contains(id)) continue;
@@ -347,14 +361,16 @@ class ExtentsModel : public ModelTest {
     const auto offset = pick(kFileBytes);
     const auto length = pick(kFileBytes) + 1;
     const auto limit = pick(2) == 0 ? 1000 : pick(5) + 1;
-    const auto found = get_extents(*txn_, {.inode = file.id, .offset = offset, .length = length, .limit = limit}).value();
+    const auto found =
+        get_extents(*txn_, {.inode = file.id, .offset = offset, .length = length, .limit = limit}).value();
     ASSERT_EQ(found.inode.row.size, file.size);
     ASSERT_EQ(found.inode.row.stored_bytes, file.bytes.size());
     ASSERT_LE(found.extents.size(), limit);
     std::map<std::uint64_t, Place> bytes;
     for (const auto& piece : found.extents) {
       for (std::uint64_t i = 0; i < piece.row.length; ++i) {
-        bytes[piece.file_offset + i] = {piece.row.segment.value, piece.row.record_offset, piece.row.payload_offset + i};
+        bytes[piece.file_offset + i] = {piece.row.segment.value, piece.row.record_offset,
+                                        piece.row.payload_offset + i};
       }
     }
     const auto upto = found.more ? found.extents.back().end() : offset + length;
@@ -377,11 +393,19 @@ TEST_F(ExtentsModel, EveryByteIsWhereTheModelHasIt) {
   for (int step = 1; step <= 20'000 && !HasFatalFailure(); ++step) {
     SCOPED_TRACE(step);
     switch (pick(16)) {
-      case 0: step_remove(); break;
-      case 1: step_truncate(); break;
+      case 0:
+        step_remove();
+        break;
+      case 1:
+        step_truncate();
+        break;
       case 2:
-      case 3: step_punch(); break;
-      default: step_commit(); break;
+      case 3:
+        step_punch();
+        break;
+      default:
+        step_commit();
+        break;
     }
     compare(any_file());
     apply_sometimes();

@@ -32,7 +32,8 @@ TEST_F(Names, CreateMakesWhatWasAskedFor) {
   EXPECT_EQ(made.row.nlink, 1U);
   EXPECT_EQ(made.row.size, 0U);
   EXPECT_EQ(made.row.channel, cam1_);
-  for (const auto time : {made.row.atime_ns, made.row.mtime_ns, made.row.ctime_ns, made.row.btime_ns}) EXPECT_EQ(time, 5000);
+  for (const auto time : {made.row.atime_ns, made.row.mtime_ns, made.row.ctime_ns, made.row.btime_ns})
+    EXPECT_EQ(time, 5000);
   EXPECT_EQ(row(cam1_).mtime_ns, 5000);
   EXPECT_EQ(row(cam1_).ctime_ns, 5000);
   EXPECT_EQ(row(cam1_).size, kDirectoryEntryBytes);
@@ -68,7 +69,8 @@ TEST_F(Names, OnlyDirectoriesAtTheRoot) {
 }
 
 TEST_F(Names, LimitsOfNames) {
-  for (const std::string bad : {"", ".", "..", "a/b"}) EXPECT_EQ(code(try_make(cam1_, bad, S_IFREG)), Errc::invalid);
+  for (const std::string bad : {"", ".", "..", "a/b"})
+    EXPECT_EQ(code(try_make(cam1_, bad, S_IFREG)), Errc::invalid);
   EXPECT_EQ(code(try_make(cam1_, std::string("a\0b", 3), S_IFREG)), Errc::invalid);
   make(cam1_, std::string(255, 'x'));
   EXPECT_EQ(code(try_make(cam1_, std::string(256, 'x'), S_IFREG)), Errc::name_too_long);
@@ -253,8 +255,9 @@ TEST_F(Names, ListingInPagesMissesAndRepeatsNothingThatStays) {
       after = entry.cookie;
       // What was listed is renamed, or removed: neither may disturb the listing.
       if (entry.name.size() > 3) continue;
-      ASSERT_TRUE(seen.size() % 2 == 0 ? code(remove(cam1_, entry.name)) == std::nullopt
-                                       : code(move(cam1_, entry.name, cam1_, entry.name + "-done")) == std::nullopt);
+      ASSERT_TRUE(seen.size() % 2 == 0
+                      ? code(remove(cam1_, entry.name)) == std::nullopt
+                      : code(move(cam1_, entry.name, cam1_, entry.name + "-done")) == std::nullopt);
     }
     if (page.end) break;
     ASSERT_EQ(page.entries.size(), 7U);

@@ -1,11 +1,11 @@
 #pragma once
 
-#include <fmt/format.h>
-#include <gtest/gtest.h>
-
 #include <memory>
 #include <optional>
 #include <string>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
 
 #include "indexd/schema/store.h"
 #include "indexd/schema/transaction.h"
@@ -25,7 +25,8 @@ std::optional<Errc> code(const Result<T>& result) {
   return result ? std::nullopt : std::optional(result.error().code());
 }
 
-/// A store with a root, channels cam1 and cam2, and a transaction. Whatever a test did, the audit finds nothing after it.
+/// A store with a root, channels cam1 and cam2, and a transaction. Whatever a test did, the audit finds
+/// nothing after it.
 class TreeTest : public ::testing::Test {
  protected:
   TreeTest() {
@@ -74,11 +75,13 @@ class TreeTest : public ::testing::Test {
   Result<Inode> add_link(InodeId inode, InodeId parent, const std::string& name) {
     return run([&] { return link(*txn_, {.inode = inode, .parent = parent, .name = name}, now_); });
   }
-  Result<Renamed> move(InodeId parent, const std::string& name, InodeId new_parent, const std::string& new_name,
-                       std::uint32_t flags = 0) {
+  Result<Renamed> move(InodeId parent, const std::string& name, InodeId new_parent,
+                       const std::string& new_name, std::uint32_t flags = 0) {
     return run([&] {
-      return rename(*txn_, {.parent = parent, .name = name, .new_parent = new_parent, .new_name = new_name, .flags = flags},
-                    now_);
+      return rename(
+          *txn_,
+          {.parent = parent, .name = name, .new_parent = new_parent, .new_name = new_name, .flags = flags},
+          now_);
     });
   }
   Result<Changed> set(const SetAttributesParams& params) {
@@ -108,11 +111,15 @@ class TreeTest : public ::testing::Test {
   }
   static Extent extent(std::uint64_t offset, std::uint64_t length, std::uint64_t in, std::uint32_t record = 0,
                        std::uint32_t payload = 0) {
-    return {.file_offset = offset,
-            .row = {.length = length, .segment = SegmentId{in}, .record_offset = record, .payload_offset = payload}};
+    return {
+        .file_offset = offset,
+        .row = {
+            .length = length, .segment = SegmentId{in}, .record_offset = record, .payload_offset = payload}};
   }
   std::vector<Extent> extents_of(InodeId inode) {
-    return get_extents(*txn_, {.inode = inode, .offset = 0, .length = kMaxFileSize, .limit = 100'000}).value().extents;
+    return get_extents(*txn_, {.inode = inode, .offset = 0, .length = kMaxFileSize, .limit = 100'000})
+        .value()
+        .extents;
   }
 
   testing::TempDirectory directory_;
