@@ -23,8 +23,10 @@ bool is_final(Errc code) {
     case Errc::not_permitted:
     case Errc::access_denied:
     case Errc::read_only:
-    case Errc::unsupported: return true;
-    default: return false;
+    case Errc::unsupported:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -64,6 +66,7 @@ void WriterCore::grants_arrived(std::vector<SegmentGrant> grants, TimePoint now)
   suspicions_answered_ = requested_knowing_;
   request_delay_ = {};
   next_request_at_ = {};
+  full_answer_at_.reset();
   // Less than was asked for: the index has no more just now.
   if (grants.size() < std::exchange(requested_, 0)) next_request_at_ = now + options_.retry_most;
   for (auto& grant : grants) {
@@ -79,15 +82,16 @@ void WriterCore::grants_failed(Error error, TimePoint now) {
   request_delay_ = std::clamp(2 * request_delay_, options_.retry_least, options_.retry_most);
   next_request_at_ = now + request_delay_;
   last_error_ = error;
-  if (current_ || !spares_.empty() || !(is_final(error.code()) || is_full(error.code()))) return;
-  while (!waiting_.empty()) {
-    const auto piece = *waiting_.begin();
-    if (is_full(error.code()) && pieces_.at(piece).queued_at + options_.full_patience > now) break;
-    fail_piece(piece, error);
-  }
+  const bool full = is_full(error.code());
+  if (full && !(full_answer_at_ && now - *full_answer_at_ < options_.full_patience)) full_since_ = now;
+  full_answer_at_ = full ? std::optional(now) : std::nullopt;
+  if (current_ || !spares_.empty()) return;
+  if (!is_final(error.code()) && !(full && now - full_since_ >= options_.full_patience)) return;
+  while (!waiting_.empty()) fail_piece(*waiting_.begin(), error);
 }
 
-void WriterCore::copy_acked(SegmentId id, Generation generation, std::size_t copy, std::uint64_t end, TimePoint now) {
+void WriterCore::copy_acked(SegmentId id, Generation generation, std::size_t copy, std::uint64_t end,
+                            TimePoint now) {
   auto* segment = find(id, generation);
   if (segment == nullptr) return;
   REELFS_ASSERT(copy < segment->copies.size());
@@ -105,7 +109,8 @@ void WriterCore::copy_acked(SegmentId id, Generation generation, std::size_t cop
   return_unowing(*segment);
 }
 
-void WriterCore::copy_failed(SegmentId id, Generation generation, std::size_t copy, Error error, TimePoint now) {
+void WriterCore::copy_failed(SegmentId id, Generation generation, std::size_t copy, Error error,
+                             TimePoint now) {
   auto* segment = find(id, generation);
   if (segment == nullptr) return;
   REELFS_ASSERT(copy < segment->copies.size());
@@ -261,7 +266,8 @@ void WriterCore::send_units(TimePoint now) {
     auto& segment = segments_.at(current_);
     const auto first = round_up(pieces_.at(*waiting_.begin()).record_bytes, kPageBytes);
     if (first > segment.room()) {
-      if (segment.end == segment.grant.offset) delay_next_try(now);  // useless from the start: no hurry for another such
+      if (segment.end == segment.grant.offset)
+        delay_next_try(now);  // useless from the start: no hurry for another such
       retire_current();
       continue;
     }
@@ -285,7 +291,8 @@ std::optional<SendUnit> WriterCore::plan_unit(const Segment& segment) const {
   const auto window = in_flight < options_.window_bytes ? options_.window_bytes - in_flight : 0;
   const auto limit = std::max(first, std::min({options_.unit_bytes, window, segment.room()}));
   // Small pieces gather while others are under way: a page and a round trip each would be a waste.
-  if (segment.units.size() >= options_.eager_units && waiting_bytes_ < options_.unit_bytes / 4) return std::nullopt;
+  if (segment.units.size() >= options_.eager_units && waiting_bytes_ < options_.unit_bytes / 4)
+    return std::nullopt;
 
   SendUnit unit{segment.grant.segment, segment.grant.generation, segment.end, 0, {}};
   std::uint64_t bytes = 0;
@@ -302,17 +309,20 @@ std::optional<SendUnit> WriterCore::plan_unit(const Segment& segment) const {
 // ---- grants
 
 bool WriterCore::suspect(const SegmentGrant& grant) const {
-  return std::any_of(grant.nodes.begin(), grant.nodes.end(), [this](NodeId node) { return suspects_.contains(node); });
+  return std::any_of(grant.nodes.begin(), grant.nodes.end(),
+                     [this](NodeId node) { return suspects_.contains(node); });
 }
 
-/// Once the index was told of the latest suspicion, or did not answer in time, there is nothing better to be had.
+/// Once the index was told of the latest suspicion, or did not answer in time, there is nothing better to be
+/// had.
 bool WriterCore::may_use_suspects() const {
   return suspicions_answered_ == suspicions_ || advanced_at_ >= suspicion_at_ + options_.append_timeout;
 }
 
 bool WriterCore::take_grant(TimePoint now) {
   if (now < next_try_at_) return false;
-  auto choice = std::find_if(spares_.begin(), spares_.end(), [this](const auto& spare) { return !suspect(spare); });
+  auto choice =
+      std::find_if(spares_.begin(), spares_.end(), [this](const auto& spare) { return !suspect(spare); });
   if (choice == spares_.end() && may_use_suspects()) choice = spares_.begin();
   if (choice == spares_.end()) return false;
   Segment segment{std::move(*choice), 0, {}, {}};
@@ -336,7 +346,8 @@ void WriterCore::return_idle(TimePoint now) {
 void WriterCore::return_surplus() {
   const auto wanted = options_.spares + (current_ ? 0u : 1u);
   while (spares_.size() > wanted) {
-    auto choice = std::find_if(spares_.rbegin(), spares_.rend(), [this](const auto& spare) { return suspect(spare); });
+    auto choice =
+        std::find_if(spares_.rbegin(), spares_.rend(), [this](const auto& spare) { return suspect(spare); });
     if (choice == spares_.rend()) choice = spares_.rbegin();
     return_grant(*choice, choice->offset);
     spares_.erase(std::next(choice).base());

@@ -15,21 +15,25 @@
 namespace reelfs::client {
 
 struct WriterCoreOptions {
-  std::uint32_t spares = 1;                   // grants held ahead of need
-  std::uint64_t window_bytes = 16 * kMiB;     // appended to a segment and not yet acknowledged
-  std::uint64_t unit_bytes = 2 * kMiB;        // pieces that wait are packed up to this: one of full size, or many small ones
-  std::size_t eager_units = 4;                // so many may be under way before a small unit waits for others to join it
-  Duration piece_timeout = std::chrono::seconds(30);   // a piece that is not placed by then fails
-  Duration append_timeout = std::chrono::seconds(2);   // a copy that owes replies and gives none for so long has failed
-  Duration full_patience = std::chrono::seconds(2);    // no_space may pass: blocks of what was deleted are being freed
-  Duration idle_timeout = std::chrono::seconds(60);    // grants unused for so long are given back
-  Duration suspicion = std::chrono::seconds(10);       // a node that failed is avoided for so long
-  Duration retry_least = std::chrono::milliseconds(50);  // between attempts that fail one after another, doubling
+  std::uint32_t spares = 1;                // grants held ahead of need
+  std::uint64_t window_bytes = 16 * kMiB;  // appended to a segment and not yet acknowledged
+  std::uint64_t unit_bytes =
+      2 * kMiB;  // pieces that wait are packed up to this: one of full size, or many small ones
+  std::size_t eager_units = 4;  // so many may be under way before a small unit waits for others to join it
+  Duration piece_timeout = std::chrono::seconds(30);  // a piece that is not placed by then fails
+  Duration append_timeout =
+      std::chrono::seconds(2);  // a copy that owes replies and gives none for so long has failed
+  Duration full_patience =
+      std::chrono::seconds(2);  // no_space may pass: blocks of what was deleted are being freed
+  Duration idle_timeout = std::chrono::seconds(60);  // grants unused for so long are given back
+  Duration suspicion = std::chrono::seconds(10);     // a node that failed is avoided for so long
+  Duration retry_least =
+      std::chrono::milliseconds(50);  // between attempts that fail one after another, doubling
   Duration retry_most = std::chrono::seconds(1);
 };
 
-/// Decides how one channel's pieces get into segments: a plain state machine, without clock, socket or coroutine.
-/// Events are reported by the calls below; `advance` then says what to do. See README.md beside.
+/// Decides how one channel's pieces get into segments: a plain state machine, without clock, socket or
+/// coroutine. Events are reported by the calls below; `advance` then says what to do. See README.md beside.
 ///
 /// Promises to its user:
 ///  - each queued piece is placed once or fails once, unless it was abandoned;
@@ -50,7 +54,8 @@ class WriterCore {
   void grants_arrived(std::vector<SegmentGrant> grants, TimePoint now);
   void grants_failed(Error error, TimePoint now);
   /// @param end  the copy has every byte of the segment before it
-  void copy_acked(SegmentId segment, Generation generation, std::size_t copy, std::uint64_t end, TimePoint now);
+  void copy_acked(SegmentId segment, Generation generation, std::size_t copy, std::uint64_t end,
+                  TimePoint now);
   void copy_failed(SegmentId segment, Generation generation, std::size_t copy, Error error, TimePoint now);
   /// No more pieces will come: place those that wait, then give everything back.
   void close();
@@ -121,18 +126,21 @@ class WriterCore {
   std::uint64_t waiting_bytes_ = 0;  // their records
   TimePoint used_at_{};              // a piece was queued or placed
 
-  std::map<SegmentId, Segment> segments_;  // written to: the current one, and full ones that owe acknowledgements
-  SegmentId current_;                      // none: the next piece takes a grant
+  std::map<SegmentId, Segment>
+      segments_;       // written to: the current one, and full ones that owe acknowledgements
+  SegmentId current_;  // none: the next piece takes a grant
   std::deque<SegmentGrant> spares_;
 
   std::size_t requested_ = 0;            // grants, in a request that is not answered
   std::uint64_t requested_knowing_ = 0;  // suspicions_ when the request was made
   TimePoint next_request_at_{};
   Duration request_delay_{};
+  std::optional<TimePoint> full_answer_at_;  // the last answer was no_space
+  TimePoint full_since_{};                   // as those before it, from then on
 
-  std::map<NodeId, TimePoint> suspects_;  // until when
-  std::uint64_t suspicions_ = 0;          // so many arose
-  std::uint64_t suspicions_answered_ = 0; // of which the index knew so many when it last answered
+  std::map<NodeId, TimePoint> suspects_;   // until when
+  std::uint64_t suspicions_ = 0;           // so many arose
+  std::uint64_t suspicions_answered_ = 0;  // of which the index knew so many when it last answered
   TimePoint suspicion_at_{};
   TimePoint next_try_at_{};  // after failures one after another
   Duration try_delay_{};

@@ -1,10 +1,9 @@
-#include "client/writer/core.h"
-
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <string>
 
+#include <gtest/gtest.h>
+
+#include "client/writer/core.h"
 #include "common/wire/record.h"
 
 namespace reelfs::client {
@@ -27,7 +26,9 @@ class WriterCoreTest : public ::testing::Test {
     for (const auto node : nodes) made.nodes.emplace_back(node);
     return made;
   }
-  void queue(std::uint64_t piece, std::uint32_t bytes = kFullPiece) { core_.queue(PieceId(piece), bytes, now_); }
+  void queue(std::uint64_t piece, std::uint32_t bytes = kFullPiece) {
+    core_.queue(PieceId(piece), bytes, now_);
+  }
   void arrive(std::vector<SegmentGrant> grants) { core_.grants_arrived(std::move(grants), now_); }
   void ack(std::uint64_t segment, std::size_t copy, std::uint64_t end) {
     core_.copy_acked(SegmentId(segment), Generation(1), copy, end, now_);
