@@ -37,6 +37,8 @@ struct WriterOptions {
   std::uint32_t spares = 1;                      // grants held ahead of need
   std::uint64_t window_bytes = 16u << 20;        // appended to a segment and not yet acknowledged
   std::chrono::milliseconds timeout{30'000};     // a piece that cannot be placed by then fails
+  std::chrono::milliseconds append_timeout{2'000};  // a copy that owes replies and gives none for so long has failed
+  std::chrono::milliseconds idle_timeout{60'000};   // grants unused for so long are given back
 };
 
 /// Stores pieces in a channel's segments: takes grants ahead of need, packs pieces that wait together into one append unit,

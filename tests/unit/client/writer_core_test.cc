@@ -18,7 +18,8 @@ const std::uint64_t kFullUnit = round_up(wire::record_bytes(kFullPiece), kPageBy
 /// Drives a core and sorts what it wants done.
 class WriterCoreTest : public ::testing::Test {
  protected:
-  explicit WriterCoreTest(WriterCoreOptions options = {}) : options_(options), core_(options) {}
+  explicit WriterCoreTest(WriterCoreOptions options = WriterCoreOptions())
+      : options_(options), core_(options) {}
 
   SegmentGrant grant(std::uint64_t segment, std::vector<std::uint32_t> nodes, std::uint64_t offset = 0,
                      std::uint64_t block_bytes = kBlock) {
