@@ -13,10 +13,12 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <prometheus/registry.h>
 
 #include "common/async/blocking_pool.h"
 #include "common/async/task_group.h"
 #include "common/observe/log.h"
+#include "common/observe/metrics_server.h"
 #include "noded/shm/crash_point.h"
 #include "noded/worker/node_config.h"
 #include "noded/worker/worker.h"
@@ -50,8 +52,11 @@ struct Arguments {
 /// Runs the worker until a signal or its failure, then stops it.
 class Process {
  public:
-  Process(asio::io_context& context, noded::Worker& worker)
-      : worker_(worker), signals_(context, SIGTERM, SIGINT), running_(context.get_executor()) {}
+  Process(asio::io_context& context, noded::Worker& worker, MetricsServer& metrics)
+      : worker_(worker),
+        metrics_(metrics),
+        signals_(context, SIGTERM, SIGINT),
+        running_(context.get_executor()) {}
 
   asio::awaitable<void> run() {
     running_.spawn(run_worker());
@@ -59,6 +64,7 @@ class Process {
     if (!failure_) logger("noded").info("stopping");
     co_await running_.stop();
     co_await worker_.stop();
+    co_await metrics_.stop();
   }
   const std::optional<Error>& failure() const { return failure_; }
 
@@ -70,6 +76,7 @@ class Process {
   }
 
   noded::Worker& worker_;
+  MetricsServer& metrics_;
   asio::signal_set signals_;
   TaskGroup running_;
   std::optional<Error> failure_;
@@ -104,8 +111,17 @@ Result<void> run(const Arguments& arguments) {
   options.open_device = [&device_pools](const std::filesystem::path& path) {
     return device_pools.open(path);
   };
-  noded::Worker worker(context, clock, checksum_pool, std::move(options));
-  Process process(context, worker);
+  prometheus::Registry registry;
+  MetricsServer metrics(context, registry, [] { return Result<void>(ok()); });
+  if (config.metrics_listen) {
+    const auto& listen = *config.metrics_listen;
+    const auto own =
+        listen.port == 0 ? 0 : listen.port + arguments.worker - 1;  // one configuration, several processes
+    REELFS_TRY(const auto port, metrics.listen(listen.host, static_cast<std::uint16_t>(own)));
+    logger("noded").info("metrics host={} port={}", listen.host, port);
+  }
+  noded::Worker worker(context, clock, checksum_pool, registry, std::move(options));
+  Process process(context, worker, metrics);
   TaskGroup main_group(context.get_executor());
   main_group.spawn(process.run());
   context.run();

@@ -30,8 +30,13 @@ bool is_index_command(wire::Method method) {
 }  // namespace
 
 NodeService::NodeService(Uuid cluster, const Clock& clock, SegmentStore& store, UnfilledTable& unfilled,
-                         Hooks hooks)
-    : cluster_(cluster), clock_(clock), store_(store), unfilled_(unfilled), hooks_(std::move(hooks)) {}
+                         NodeMetrics& metrics, Hooks hooks)
+    : cluster_(cluster),
+      clock_(clock),
+      store_(store),
+      unfilled_(unfilled),
+      metrics_(metrics),
+      hooks_(std::move(hooks)) {}
 
 NodeService::Operation NodeService::operation_of(wire::Method method) {
   static const std::unordered_map<wire::Method, Operation> operations = {
@@ -67,7 +72,9 @@ Task<rpc::Response> NodeService::handle(rpc::Request request) {
                                            std::to_string(unfilled_.epoch().value));
   }
   const auto peer = request.peer;
+  const auto arrived = clock_.now();
   auto response = co_await (this->*operation)(std::move(request));
+  metrics_.served(method, clock_.now() - arrived, response.has_error());
   if (!response) {
     const auto code = response.error().code();
     const bool usual = code == Errc::cancelled || code == Errc::stale_generation || code == Errc::not_found;
@@ -132,9 +139,11 @@ Task<rpc::Response> NodeService::free_segment(rpc::Request request) {
 
 Task<rpc::Response> NodeService::append(rpc::Request request) {
   REELFS_CO_TRY(const auto command, request.parse<wire::AppendRequest>());
+  const auto bytes = request.payload.size();
   REELFS_CO_TRY(const auto end,
                 co_await store_.append(SegmentId(command.segment()), Generation(command.generation()),
                                        command.offset(), std::move(request.payload)));
+  metrics_.appended(bytes);
   wire::AppendReply reply;
   reply.set_end(end);
   co_return rpc::Response(reply);
@@ -156,6 +165,7 @@ Task<rpc::Response> NodeService::read_record(rpc::Request request) {
   range.payload_offset = command.payload_offset();
   range.length = std::min(command.length(), kMaxReadBytes);
   REELFS_CO_TRY(auto piece, co_await store_.read(range));
+  metrics_.read(piece.size);
   wire::ReadRecordReply reply;
   reply.set_header_bytes(piece.header_bytes);
   reply.set_first_chunk(piece.first_chunk);

@@ -7,6 +7,7 @@
 #include "common/rpc/server.h"
 #include "noded/leader/device_bring_up.h"
 #include "noded/segment/segment_store.h"
+#include "noded/service/node_metrics.h"
 
 namespace reelfs::noded {
 
@@ -18,7 +19,8 @@ class NodeService {
     std::function<Task<void>(NewDevice device, Deadline deadline)> initialise_device;
   };
 
-  NodeService(Uuid cluster, const Clock& clock, SegmentStore& store, UnfilledTable& unfilled, Hooks hooks);
+  NodeService(Uuid cluster, const Clock& clock, SegmentStore& store, UnfilledTable& unfilled,
+              NodeMetrics& metrics, Hooks hooks);
   NodeService(const NodeService&) = delete;
   NodeService& operator=(const NodeService&) = delete;
 
@@ -44,6 +46,7 @@ class NodeService {
   const Clock& clock_;
   SegmentStore& store_;
   UnfilledTable& unfilled_;
+  NodeMetrics& metrics_;
   const Hooks hooks_;
 };
 

@@ -35,6 +35,9 @@ Result<NodeConfig> load_node_config(const std::filesystem::path& path) {
   root.read("internal_port", config.internal_port, {.min = 1, .max = 65535});
   root.read("workers", config.workers, {.min = 1, .max = 1024});
   root.read("devices", devices);
+  rpc::Endpoint metrics;
+  root.read("metrics_listen", metrics);
+  if (!metrics.host.empty()) config.metrics_listen = metrics;
   root.read("tls", config.tls);
   auto log = root.child("log");
   log.read("level", config.log.level);

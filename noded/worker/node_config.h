@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct NodeConfig {
   std::uint32_t internal_port = 0;  // on the loopback address
   std::uint32_t workers = 2;
   std::vector<std::filesystem::path> devices;
+  std::optional<rpc::Endpoint> metrics_listen;  // of worker 1, the others on the ports above; absent: none
   rpc::TlsFiles tls;
   LogConfig log;
 };

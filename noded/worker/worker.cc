@@ -32,10 +32,12 @@ Task<void> wait_for(Event& event) {
 
 }  // namespace
 
-Worker::Worker(asio::io_context& context, const Clock& clock, BlockingPool& pool, Options options)
+Worker::Worker(asio::io_context& context, const Clock& clock, BlockingPool& pool,
+               prometheus::Registry& registry, Options options)
     : context_(context),
       clock_(clock),
       options_(std::move(options)),
+      metrics_(registry),
       store_(context.get_executor(), clock, pool, {.worker = options_.identity.worker}),
       state_(options_.identity, options_.open_device, store_),
       group_(context.get_executor()) {}
@@ -82,6 +84,7 @@ Task<void> Worker::lead() {
   for (;;) {
     (void)co_await with_timeout(clock_, Deadline::after(clock_, kReleasePause), wait_for(connection_lost_));
     co_await leader_->release_dead();
+    for (auto* device : store_.devices()) metrics_.blocks(device->id(), device->table().counts());
   }
 }
 
@@ -116,7 +119,7 @@ Task<void> Worker::serve() {
     return initialise_device(std::move(device), deadline);
   };
   service_ = std::make_unique<NodeService>(state_.identity.cluster, clock_, store_, *state_.unfilled,
-                                           std::move(hooks));
+                                           metrics_, std::move(hooks));
   rpc::ServerOptions server_options;
   server_options.tls = options_.tls;
   server_ = std::make_unique<rpc::Server>(context_, clock_, server_options, [this](rpc::Request request) {

@@ -15,6 +15,7 @@
 #include "noded/leader/node_state.h"
 #include "noded/segment/segment_store.h"
 #include "noded/service/index_link.h"
+#include "noded/service/node_metrics.h"
 #include "noded/service/node_service.h"
 
 namespace reelfs::noded {
@@ -41,7 +42,8 @@ class Worker {
   };
 
   /// @param pool  for checksums
-  Worker(asio::io_context& context, const Clock& clock, BlockingPool& pool, Options options);
+  Worker(asio::io_context& context, const Clock& clock, BlockingPool& pool, prometheus::Registry& registry,
+         Options options);
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -70,6 +72,7 @@ class Worker {
   asio::io_context& context_;
   const Clock& clock_;
   const Options options_;
+  NodeMetrics metrics_;
   SegmentStore store_;
   NodeState state_;
   TaskGroup group_;
