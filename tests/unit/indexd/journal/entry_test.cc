@@ -37,7 +37,8 @@ TEST(JournalEntry, HasTheDocumentedBytes) {
       "\3\0\0\0\0\0\0\0"
       "\0\0\0\0"s;
   EXPECT_EQ(bytes, before + crc_bytes(before + "abc", 0x99) + "abc");
-  const auto entry = decode_entry(bytes + "what follows", 0x99).value();
+  const auto followed = bytes + "what follows";
+  const auto entry = decode_entry(followed, 0x99).value();
   EXPECT_EQ(entry.payload, "abc");
   EXPECT_EQ(entry.bytes(), bytes.size());
   EXPECT_EQ(entry.header.index, 0x0607U);
