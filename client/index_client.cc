@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <optional>
 #include <set>
 
 #include <boost/asio/io_context.hpp>
@@ -31,6 +32,9 @@ constexpr Duration kOpenSessionPatience = 5s;
 // The session runs out by itself where the index cannot be told.
 constexpr Duration kCloseSessionPatience = 2s;
 constexpr Duration kFirstLease = 3s;
+// How long a call waits once no index server has answered anything for the whole timeout: a command that
+// makes many calls is then not held for the timeout by each of them.
+constexpr Duration kAwayPatience = 1s;
 
 spdlog::logger& log() { return logger("client.index"); }
 
@@ -38,6 +42,11 @@ std::string host_name() {
   std::array<char, 256> name{};
   if (::gethostname(name.data(), name.size() - 1) != 0) return "unknown";
   return name.data();
+}
+
+// True where an index server has said so, and not we ourselves for want of an answer.
+bool is_answer(Errc code) {
+  return code != Errc::unavailable && code != Errc::timed_out && code != Errc::cancelled;
 }
 
 // True where the request may have reached an index server that carries it out.
@@ -71,6 +80,14 @@ struct IndexClient::State {
     active = (active + 1) % servers.size();
   }
 
+  void answered() { silent_since.reset(); }
+  // The deadline of a call that begins now.
+  Deadline begin_call(Deadline deadline) {
+    if (!silent_since) silent_since = clock.now();
+    const bool away = clock.now() - *silent_since >= options.timeout;
+    return away ? within(deadline, kAwayPatience) : deadline;
+  }
+
   Task<void> ensure_session(Deadline deadline);
   Task<void> open_session(Deadline deadline);
   Task<void> try_open(SessionId resume, std::vector<InodeId> inodes, Deadline deadline);
@@ -83,9 +100,10 @@ struct IndexClient::State {
   const Options options;
 
   std::vector<std::unique_ptr<rpc::Client>> servers;
-  std::size_t active = 0;        // into servers
-  std::uint64_t connection = 1;  // grows whenever the session has to be opened or resumed
-  bool connected = false;        // the session is open on the active server
+  std::size_t active = 0;                 // into servers
+  std::uint64_t connection = 1;           // grows whenever the session has to be opened or resumed
+  bool connected = false;                 // the session is open on the active server
+  std::optional<TimePoint> silent_since;  // when a call began, where nothing has been answered since
   bool opening = false;
   Condition opened;
 
@@ -117,6 +135,7 @@ Task<void> IndexClient::State::try_open(SessionId resume, std::vector<InodeId> i
   REELFS_CO_TRY(const auto reply,
                 co_await server().call_for<wire::OpenSessionReply>(wire::Method::open_session, request,
                                                                    within(deadline, kOpenSessionPatience)));
+  answered();
   if (!config.cluster.is_nil() && reply.cluster() != config.cluster.raw()) {
     const auto answered = Uuid::from_bytes(reply.cluster());
     co_return Error(Errc::bad_config, "the index server at " + server().endpoint().to_string() +
@@ -206,6 +225,7 @@ asio::awaitable<void> IndexClient::State::keep_session() {
       const auto reply =
           co_await server().call_for<wire::RenewSessionReply>(wire::Method::renew_session, request, deadline);
       if (reply) {
+        answered();
         if (reply.value().lease_ms() > 0) lease = std::chrono::milliseconds(reply.value().lease_ms());
         backoff = kFirstBackoff;
         co_await sleep_for(lease / 3);
@@ -307,6 +327,7 @@ Task<rpc::Reply> IndexClient::call_raw(wire::Method method, const google::protob
   };
   const UnderWay under_way(state, number);
 
+  deadline = state.begin_call(deadline);
   SessionId tried_under;  // set once the change may have been carried out under it
   auto backoff = kFirstBackoff;
   Error last(Errc::unavailable, "no index server was asked");
@@ -325,6 +346,7 @@ Task<rpc::Reply> IndexClient::call_raw(wire::Method method, const google::protob
       stamp(state.session);
       const auto patience = state.servers.size() > 1 ? kPatience : deadline.left(state.clock);
       auto reply = co_await state.server().call(method, request, state.within(deadline, patience));
+      if (reply || is_answer(reply.error().code())) state.answered();
       if (reply) co_return std::move(reply);
       const auto code = reply.error().code();
       if (code != Errc::no_session && !is_retryable(code)) co_return std::move(reply.error());
