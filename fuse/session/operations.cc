@@ -2,9 +2,13 @@
 
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <exception>
+#include <fstream>
 #include <future>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <thread>
 #include <unordered_set>
 #include <utility>
@@ -29,6 +33,20 @@ namespace {
 
 /// "At once" for a person; long for a call to a healthy store.
 constexpr std::chrono::milliseconds kInterruptGrace{200};
+
+/// Whether the thread will never see an answer: the kernel turns every deadly signal into a pending SIGKILL
+/// (proc(5), SigPnd).
+bool is_dying(pid_t thread) {
+  std::ifstream status("/proc/" + std::to_string(thread) + "/status");
+  constexpr std::string_view kKey = "SigPnd:";
+  for (std::string line; std::getline(status, line);) {
+    if (!line.starts_with(kKey)) continue;
+    constexpr int kHexadecimal = 16;
+    const auto pending = std::strtoull(line.c_str() + kKey.size(), nullptr, kHexadecimal);
+    return (pending >> (SIGKILL - 1) & 1) != 0;
+  }
+  return false;
+}
 
 /// An operation under way. Lives until its coroutine has ended; all of it belongs to the loop.
 class Running : public std::enable_shared_from_this<Running> {
@@ -55,13 +73,15 @@ class Running : public std::enable_shared_from_this<Running> {
  private:
   /// libfuse calls this on a FUSE thread, or inside enter(), holding the request: it exists, and so does the
   /// operation.
-  static void on_interrupt(fuse_req_t, void* data) {
+  static void on_interrupt(fuse_req_t raw, void* data) {
     auto self = static_cast<Running*>(data)->shared_from_this();
     auto& context = self->context_;
-    asio::post(context, [self = std::move(self)] { self->interrupt(); });
+    const bool dying = is_dying(fuse_req_ctx(raw)->pid);
+    asio::post(context, [self = std::move(self), dying] { self->interrupt(dying); });
   }
 
-  void interrupt() {
+  void interrupt(bool dying) {
+    if (dying) return cancel();
     grace_.expires_after(kInterruptGrace);
     grace_.async_wait([self = shared_from_this()](boost::system::error_code error) {
       if (!error) self->cancel();

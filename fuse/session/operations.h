@@ -18,8 +18,9 @@ using Operation = asio::awaitable<void>;
 
 /// The client's loop on a thread of its own, and the operations that run there.
 ///
-/// A caller that is interrupted (Ctrl-C, kill) gets EINTR: its operation is cancelled once kInterruptGrace
-/// has passed, so that a timer signal does not break a call which a healthy store answers in milliseconds.
+/// A caller that is interrupted gets EINTR: its operation is cancelled, at once where the signal kills it, so
+/// that the mount is not busy with the dead; else once a grace of 200 ms has passed, so that a timer signal
+/// does not break a call which a healthy store answers in milliseconds.
 class Operations {
  public:
   Operations();
