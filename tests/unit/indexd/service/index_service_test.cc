@@ -1,0 +1,321 @@
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include "tests/unit/indexd/service/index_fixture.h"
+
+namespace reelfs::indexd {
+namespace {
+
+constexpr std::uint64_t kRoot = 1;
+
+class IndexServiceTest : public IndexTest {
+ protected:
+  void SetUp() override {
+    start();
+    session = open_session();
+    ASSERT_NE(session, 0u);
+    channel = create(session, ++request, kRoot, "cam1", S_IFDIR | 0755);
+  }
+  std::uint64_t session = 0, request = 0, channel = 0;
+};
+
+TEST_F(IndexServiceTest, ARepeatedRequestIsCarriedOutOnceAlsoAfterARestart) {
+  const auto message = create_request(session, ++request, channel, "a.mp4", S_IFREG | 0644);
+  const auto first = call<wire::AttributesReply>(Method::create, message);
+  ASSERT_TRUE(first);
+  const auto again = call<wire::AttributesReply>(Method::create, message);
+  ASSERT_TRUE(again) << again.error().describe();
+  EXPECT_EQ(again.value().SerializeAsString(), first.value().SerializeAsString());
+  restart();
+  const auto later = call<wire::AttributesReply>(Method::create, message);
+  ASSERT_TRUE(later) << later.error().describe();
+  EXPECT_EQ(later.value().SerializeAsString(), first.value().SerializeAsString());
+  const auto other = call<wire::AttributesReply>(
+      Method::create, create_request(session, ++request, channel, "a.mp4", S_IFREG | 0644));
+  ASSERT_FALSE(other);
+  EXPECT_EQ(other.error().code(), Errc::exists);
+}
+
+TEST_F(IndexServiceTest, ChangesNeedASession) {
+  const auto reply =
+      call<wire::AttributesReply>(Method::create, create_request(999, 1, channel, "x", S_IFREG | 0644));
+  ASSERT_FALSE(reply);
+  EXPECT_EQ(reply.error().code(), Errc::no_session);
+}
+
+TEST_F(IndexServiceTest, WithoutNodesOpenSegmentSaysSo) {
+  const auto reply = open_segment(session, channel);
+  ASSERT_FALSE(reply);
+  EXPECT_EQ(reply.error().code(), Errc::unavailable);
+  EXPECT_EQ(reply.error().message(), "no storage node is online: none has registered yet");
+  const auto& lone = add_node();
+  (void)lone;
+  const auto one = open_segment(session, channel);
+  ASSERT_FALSE(one);
+  EXPECT_EQ(one.error().code(), Errc::unavailable);
+}
+
+TEST_F(IndexServiceTest, GrantsNameAWorkerOnEachNodeAndTheIndexKnowsTheBlocks) {
+  for (int i = 0; i < 4; ++i) add_node();
+  const auto reply = open_segment(session, channel, 2);
+  ASSERT_TRUE(reply) << reply.error().describe();
+  ASSERT_EQ(reply.value().grants_size(), 2);
+  std::set<std::uint32_t> used;
+  for (const auto& grant : reply.value().grants()) {
+    EXPECT_EQ(grant.offset(), 0u);
+    EXPECT_EQ(grant.block_bytes(), kTestBlock);
+    ASSERT_EQ(grant.copies_size(), 2);
+    for (const auto& copy : grant.copies()) {
+      EXPECT_TRUE(used.insert(copy.node()).second) << "a spare is on other nodes";
+      EXPECT_NE(copy.endpoint().port(), 0u);
+    }
+    const auto shown = show(grant.segment());
+    ASSERT_TRUE(shown);
+    EXPECT_EQ(shown.value().segment().state(), wire::SEGMENT_OPEN);
+    EXPECT_EQ(shown.value().segment().channel_name(), "cam1");
+    for (const auto& copy : shown.value().segment().copies()) {
+      EXPECT_NE(copy.device(), 0u);
+      EXPECT_EQ(copy.block(), grant.segment());
+      EXPECT_TRUE(copy.available());
+    }
+  }
+  EXPECT_EQ(blocks_taken(), 4u);
+}
+
+TEST_F(IndexServiceTest, AnUnfilledSegmentIsGrantedAgainWithAHigherGeneration) {
+  add_node(), add_node();
+  const auto grant = open_segment(session, channel).value().grants(0);
+  append(grant.segment(), 8192);
+  ASSERT_TRUE(close_segment(session, grant, 8192));
+  ASSERT_TRUE(close_segment(session, grant, 8192)) << "repeating is harmless";
+  EXPECT_EQ(show(grant.segment()).value().segment().state(), wire::SEGMENT_UNFILLED);
+  const auto next = open_segment(session, channel);
+  ASSERT_TRUE(next) << next.error().describe();
+  EXPECT_EQ(next.value().grants(0).segment(), grant.segment());
+  EXPECT_EQ(next.value().grants(0).generation(), grant.generation() + 1);
+  EXPECT_EQ(next.value().grants(0).offset(), 8192u);
+  EXPECT_EQ(nodes[0]->blocks.at(grant.segment()).generation, grant.generation() + 1);
+}
+
+TEST_F(IndexServiceTest, AnUnfilledSegmentOfASilentNodeIsNotGranted) {
+  add_node(), add_node(), add_node();
+  const auto grant = open_segment(session, channel).value().grants(0);
+  append(grant.segment(), 8192);
+  ASSERT_TRUE(close_segment(session, grant, 8192));
+  for (auto& node : nodes) {
+    if (node->node() == grant.copies(0).node()) node->go_silent();
+  }
+  ASSERT_TRUE(eventually([&] {
+    const auto listed = call<wire::ListNodesReply>(Method::list_nodes, wire::ListNodesRequest());
+    return std::any_of(listed.value().nodes().begin(), listed.value().nodes().end(),
+                       [](const auto& node) { return node.state() == wire::STATE_OFFLINE; });
+  }));
+  const auto next = open_segment(session, channel);
+  ASSERT_TRUE(next) << next.error().describe();
+  EXPECT_NE(next.value().grants(0).segment(), grant.segment());
+}
+
+TEST_F(IndexServiceTest, AnUnusedSpareIsGivenBack) {
+  add_node(), add_node();
+  const auto grant = open_segment(session, channel).value().grants(0);
+  EXPECT_EQ(blocks_taken(), 2u);
+  ASSERT_TRUE(close_segment(session, grant, 0));
+  EXPECT_TRUE(eventually([&] { return blocks_taken() == 0; }));
+  EXPECT_TRUE(eventually([&] { return !show(grant.segment()); }));
+}
+
+TEST_F(IndexServiceTest, AFailedSegmentIsSealedAtTheShortestCopy) {
+  add_node(), add_node();
+  const auto grant = open_segment(session, channel).value().grants(0);
+  nodes[0]->blocks[grant.segment()].length = 16384;
+  nodes[1]->blocks[grant.segment()].length = 12288;
+  ASSERT_TRUE(close_segment(session, grant, 8192, true));
+  ASSERT_TRUE(eventually(
+      [&] { return nodes[0]->blocks[grant.segment()].sealed && nodes[1]->blocks[grant.segment()].sealed; }));
+  EXPECT_EQ(nodes[0]->blocks[grant.segment()].length, 12288u);
+  EXPECT_EQ(show(grant.segment()).value().segment().length(), 12288u);
+}
+
+TEST_F(IndexServiceTest, ANodeThatCannotTakeABlockIsLeftOut) {
+  add_node(), add_node(), add_node();
+  nodes[0]->refuse_allocation = true;
+  for (int i = 0; i < 6; ++i) {
+    const auto reply = open_segment(session, channel);
+    ASSERT_TRUE(reply) << reply.error().describe();
+    for (const auto& copy : reply.value().grants(0).copies()) EXPECT_NE(copy.node(), nodes[0]->node());
+  }
+  EXPECT_TRUE(eventually([&] { return blocks_taken() == 12; }))
+      << "what the others took in vain is given back";
+}
+
+TEST_F(IndexServiceTest, ExtentsComeWithThePlacesOfTheirSegments) {
+  add_node(), add_node();
+  const auto file = create(session, ++request, channel, "a.ts");
+  const auto grant = open_segment(session, channel).value().grants(0);
+  append(grant.segment(), 8192);
+  const auto committed = commit(session, ++request, file, grant.segment(), 5000);
+  ASSERT_TRUE(committed) << committed.error().describe();
+  EXPECT_EQ(committed.value().attributes(0).size(), 5000u);
+  wire::GetExtentsRequest asked;
+  asked.set_inode(file);
+  asked.set_length(1 << 20);
+  const auto reply = call<wire::GetExtentsReply>(Method::get_extents, asked);
+  ASSERT_TRUE(reply) << reply.error().describe();
+  ASSERT_EQ(reply.value().extents_size(), 1);
+  ASSERT_EQ(reply.value().locations_size(), 1);
+  EXPECT_EQ(reply.value().locations(0).copies_size(), 2);
+  const auto shown = show(grant.segment());
+  ASSERT_TRUE(shown);
+  ASSERT_EQ(shown.value().segment().files_size(), 1);
+  EXPECT_EQ(shown.value().segment().files(0).path(), "cam1/a.ts");
+  wire::ListSegmentsRequest list;
+  list.set_inode(file);
+  EXPECT_EQ(call<wire::ListSegmentsReply>(Method::list_segments, list).value().segments_size(), 1);
+  list.set_inode(channel);
+  EXPECT_EQ(call<wire::ListSegmentsReply>(Method::list_segments, list).value().segments_size(), 0);
+}
+
+TEST_F(IndexServiceTest, ADeletedFileStaysWhileItIsOpen) {
+  const auto file = create(session, ++request, channel, "a.ts", S_IFREG | 0644, true);
+  ASSERT_TRUE(unlink(session, ++request, channel, "a.ts"));
+  restart();
+  EXPECT_TRUE(attributes(file)) << "the session may come back";
+  ASSERT_EQ(open_session(session, {file}), session);
+  EXPECT_TRUE(attributes(file));
+  wire::ReleaseRequest release;
+  release.set_session(session);
+  release.set_inode(file);
+  ASSERT_TRUE(call<wire::Empty>(Method::release, release));
+  EXPECT_TRUE(eventually([&] { return !attributes(file); }));
+}
+
+TEST_F(IndexServiceTest, DeletingTheLastFileGivesTheBlocksBack) {
+  stop();
+  options.dead_segment_grace = Duration::zero();
+  start();
+  ASSERT_EQ(open_session(session), session);
+  add_node(), add_node();
+  const auto file = create(session, ++request, channel, "a.ts");
+  const auto grant = open_segment(session, channel).value().grants(0);
+  append(grant.segment(), kTestBlock);
+  ASSERT_TRUE(commit(session, ++request, file, grant.segment(), 5000));
+  ASSERT_TRUE(close_segment(session, grant, kTestBlock));
+  EXPECT_EQ(show(grant.segment()).value().segment().state(), wire::SEGMENT_SEALED);
+  ASSERT_TRUE(unlink(session, ++request, channel, "a.ts"));
+  EXPECT_TRUE(eventually([&] { return blocks_taken() == 0; }));
+  EXPECT_TRUE(eventually([&] { return !show(grant.segment()); }));
+}
+
+TEST_F(IndexServiceTest, WhatALivingWriterHasYetToCommitIsNotFreed) {
+  add_node(), add_node();
+  const auto grant = open_segment(session, channel).value().grants(0);
+  append(grant.segment(), kTestBlock);
+  ASSERT_TRUE(close_segment(session, grant, kTestBlock));
+  int sweeps = 0;  // several rounds of the background, which would free it
+  ASSERT_TRUE(eventually([&] { return ++sweeps > 40; }));
+  const auto file = create(session, ++request, channel, "a.ts");
+  const auto committed = commit(session, ++request, file, grant.segment(), 5000);
+  EXPECT_TRUE(committed) << committed.error().describe();
+}
+
+TEST_F(IndexServiceTest, ADeadSessionsSegmentsAreSealedAndFreed) {
+  add_node(), add_node();
+  const auto file = create(session, ++request, channel, "a.ts");
+  const auto grants = open_segment(session, channel, 2).value();
+  ASSERT_EQ(grants.grants_size(), 2);
+  append(grants.grants(0).segment(), 8192);
+  ASSERT_TRUE(commit(session, ++request, file, grants.grants(0).segment(), 5000));
+  stop();
+  options.lease = std::chrono::milliseconds(50);
+  start();
+  EXPECT_TRUE(eventually([&] {
+    const auto shown = show(grants.grants(0).segment());
+    return shown && shown.value().segment().state() == wire::SEGMENT_SEALED;
+  }));
+  EXPECT_EQ(show(grants.grants(0).segment()).value().segment().length(), 8192u);
+  EXPECT_TRUE(eventually([&] { return blocks_taken() == 2; })) << "nothing lives in the spare";
+  EXPECT_EQ(open_session(session), 0u) << "it has ended";
+}
+
+TEST_F(IndexServiceTest, BlocksTakenByALifeThatEndedAreGivenBack) {
+  add_node(), add_node();
+  for (auto& node : nodes) node->hold_allocation = true;
+  wire::OpenSegmentRequest request_never_answered;
+  request_never_answered.set_session(session);
+  request_never_answered.set_channel(channel);
+  auto asking = [this, &request_never_answered]() -> asio::awaitable<void> {
+    (void)co_await client->call(Method::open_segment, request_never_answered,
+                                Deadline::after(clock, kPatience));
+  };
+  asio::co_spawn(context, asking(), [](const std::exception_ptr&) {});
+  ASSERT_TRUE(eventually([&] { return blocks_taken() == 2; }));
+  stop();
+  for (auto& node : nodes) node->hold_allocation = false;
+  start();
+  EXPECT_TRUE(eventually([&] { return blocks_taken() == 0; }));
+}
+
+TEST_F(IndexServiceTest, AReportFreesWhatNobodyKnowsAndKeepsTheRest) {
+  add_node(), add_node();
+  const auto grant = open_segment(session, channel).value().grants(0);
+  EXPECT_TRUE(nodes[0]->heartbeat().report_blocks());
+  nodes[0]->blocks[777777] = {1, 4096, false};
+  EXPECT_EQ(nodes[0]->report(), std::set<std::uint64_t>{777777});
+  EXPECT_TRUE(nodes[0]->blocks.contains(grant.segment()));
+  EXPECT_FALSE(nodes[0]->heartbeat().report_blocks());
+}
+
+TEST_F(IndexServiceTest, ACopyThatMissedTheSealIsSealedWhenItsNodeReports) {
+  add_node(), add_node();
+  const auto grant = open_segment(session, channel).value().grants(0);
+  append(grant.segment(), 8192);
+  nodes[1]->go_silent();
+  ASSERT_TRUE(close_segment(session, grant, 8192, true));
+  ASSERT_TRUE(eventually([&] { return nodes[0]->blocks[grant.segment()].sealed; }));
+  restart();
+  nodes[1]->report();
+  EXPECT_TRUE(eventually([&] { return nodes[1]->blocks[grant.segment()].sealed; }));
+}
+
+TEST_F(IndexServiceTest, ABlankDeviceIsInitialisedOnlyWhereThatIsWanted) {
+  const auto& untouched = add_node(true);
+  const auto status = call<wire::ClusterStatusReply>(Method::cluster_status, wire::ClusterStatusRequest());
+  EXPECT_TRUE(std::any_of(
+      status.value().problems().begin(), status.value().problems().end(),
+      [](const auto& problem) { return problem.what() == "device /dev/node1 of node node1 is blank"; }));
+  EXPECT_EQ(untouched.initialised, 0);
+  stop();
+  options.adopt_blank_devices = true;
+  start();
+  EXPECT_TRUE(eventually([&] { return nodes[0]->initialised == 1; }));
+}
+
+TEST_F(IndexServiceTest, FreeSpaceIsNetOfCopies) {
+  add_node(), add_node();
+  wire::StatFsRequest asked;
+  asked.set_inode(channel);
+  ASSERT_TRUE(eventually([&] {
+    return call<wire::StatFsReply>(Method::statfs, asked).value().total_bytes() == 64 * kTestBlock;
+  }));
+  EXPECT_EQ(call<wire::StatFsReply>(Method::statfs, asked).value().free_bytes(), 64 * kTestBlock);
+  ASSERT_TRUE(open_segment(session, channel));
+  EXPECT_EQ(call<wire::StatFsReply>(Method::statfs, asked).value().free_bytes(), 63 * kTestBlock);
+}
+
+TEST_F(IndexServiceTest, ADirectoryOfAnotherClusterIsRefused) {
+  const auto claimed = run(context, claim_cluster(*index, clock, {Uuid::random(), kTestBlock}));
+  ASSERT_FALSE(claimed);
+  EXPECT_EQ(claimed.error().code(), Errc::bad_config);
+}
+
+TEST(SegmentsThatFit, CountsWhatFitsOnDifferentNodes) {
+  EXPECT_EQ(segments_that_fit({}, 2), 0u);
+  EXPECT_EQ(segments_that_fit({10}, 2), 0u);
+  EXPECT_EQ(segments_that_fit({10, 10}, 2), 10u);
+  EXPECT_EQ(segments_that_fit({100, 10}, 2), 10u);
+  EXPECT_EQ(segments_that_fit({5, 5, 10}, 2), 10u);
+  EXPECT_EQ(segments_that_fit({7, 7}, 1), 14u);
+}
+
+}  // namespace
+}  // namespace reelfs::indexd
