@@ -38,7 +38,8 @@ struct FileState {
   /// Segments with pieces that may not be on stable storage, and when (as WriteBack counts) the last was
   /// placed there.
   std::map<SegmentId, std::uint64_t> unsynced;
-  Condition changed;  // something of the above, or a piece settled or went
+  std::uint64_t stored_anew = 0;  // times that placed pieces had to be
+  Condition changed;              // something of the above, or a piece settled or went
 
   // Any thread's.
   std::mutex mutex;

@@ -79,6 +79,13 @@ struct IndexClient::State {
     connected = false;
     active = (active + 1) % servers.size();
   }
+  // The connection may have broken while nobody called: the server behind it may have forgotten what is open
+  // here.
+  void notice_silent_loss() {
+    if (!connected || server().connected()) return;
+    ++connection;
+    connected = false;
+  }
 
   void answered() { silent_since.reset(); }
   // The deadline of a call that begins now.
@@ -188,6 +195,7 @@ asio::awaitable<void> IndexClient::State::reopen(std::vector<InodeId> inodes, De
 }
 
 Task<void> IndexClient::State::ensure_session(Deadline deadline) {
+  notice_silent_loss();
   while (!connected) {
     if (stopping) co_return Error(Errc::cancelled, "stopping");
     if (opening) {
@@ -345,13 +353,16 @@ Task<rpc::Reply> IndexClient::call_raw(wire::Method method, const google::protob
       const auto asked_under = state.connection;
       stamp(state.session);
       const auto patience = state.servers.size() > 1 ? kPatience : deadline.left(state.clock);
+      const auto asked_at = state.clock.now();
       auto reply = co_await state.server().call(method, request, state.within(deadline, patience));
       if (reply || is_answer(reply.error().code())) state.answered();
       if (reply) co_return std::move(reply);
       const auto code = reply.error().code();
+      // A caller in a hurry says nothing about the server.
+      const bool hurried = code == Errc::timed_out && state.clock.now() - asked_at < kPatience;
       if (code != Errc::no_session && !is_retryable(code)) co_return std::move(reply.error());
       if (number && may_have_happened(code)) tried_under = state.session;
-      if (code != Errc::busy) state.lost(asked_under);
+      if (code != Errc::busy && !hurried) state.lost(asked_under);
       last = std::move(reply.error());
     }
     const auto left = deadline.left(state.clock);

@@ -19,6 +19,8 @@ using namespace std::chrono_literals;
 
 constexpr Duration kFirstBackoff = 20ms;
 constexpr Duration kLongestBackoff = 500ms;
+// How long a segment that the index knows may be unknown to its nodes.
+constexpr Duration kStartingPatience = 5s;
 
 spdlog::logger& log() { return logger("client.reader"); }
 
@@ -168,6 +170,7 @@ void RecordReader::end(const Read& read, Result<RecordRead::Chunks> result) {
 }
 
 asio::awaitable<void> RecordReader::fetch(Read read) {
+  const auto began = clock_.now();
   const auto deadline = Deadline::after(clock_, options_.timeout);
   const auto segment = read->extent_.segment;
   auto backoff = kFirstBackoff;
@@ -188,9 +191,13 @@ asio::awaitable<void> RecordReader::fetch(Read read) {
       co_return;
     }
     auto error = most_telling(read->failures_);
-    // Some copy has not been heard: it may come back. Otherwise only news of other copies would help.
-    const bool all_heard = std::none_of(read->failures_.begin(), read->failures_.end(),
-                                        [](const Error& each) { return is_retryable(each.code()); });
+    // A copy that was not heard may come back, and a node that has just begun may not know its segments yet.
+    // Otherwise only news of other copies would help.
+    const bool starting = clock_.now() - began < kStartingPatience;
+    const bool all_heard =
+        std::none_of(read->failures_.begin(), read->failures_.end(), [&](const Error& each) {
+          return is_retryable(each.code()) || (each.code() == Errc::not_found && starting);
+        });
     locations_.forget(segment);
     if ((all_heard && located_anew) || deadline.left(clock_) <= backoff) {
       log().warn("no copy could be read inode={} segment={} record={} error={}", read->inode_.value,
@@ -264,6 +271,10 @@ asio::awaitable<void> RecordReader::attempt(Read read, WorkerAddress worker, Dea
   if (error.code() == Errc::corrupt) {
     log().error("copy is bad node={} worker={} {}: {}", worker.node.value, worker.worker.value,
                 describe(read->inode_, read->extent_), error.describe());
+  }
+  // The copy ends before the record, or the node cannot make sense of its bytes: either way it is not there.
+  if (error.code() == Errc::invalid || error.code() == Errc::out_of_range) {
+    error = Error(Errc::not_found, error.message());
   }
   read->failures_.push_back(std::move(error).within("node " + std::to_string(worker.node.value) + " worker " +
                                                     std::to_string(worker.worker.value)));

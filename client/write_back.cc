@@ -24,6 +24,10 @@ constexpr std::size_t kMaxExtentsPerCommit = 32 * 1024;
 
 spdlog::logger& log() { return logger("client.write_back"); }
 
+// True where the index does not know the segment a piece was placed in, or knows it as shorter: it was given
+// up and freed before the commit came. The bytes are still here.
+bool is_lost_place(Errc code) { return code == Errc::stale_generation || code == Errc::invalid; }
+
 }  // namespace
 
 template <class F>
@@ -144,6 +148,7 @@ asio::awaitable<void> WriteBack::watch_dirty() {
     while (dirty_.empty()) {
       const bool woken = co_await became_dirty_.wait();
       if (!woken) co_return;
+      last_sync_ = clock_.now();
     }
     co_await sleep_for(options_.tick);
     const auto now = clock_.now();
@@ -205,8 +210,9 @@ Task<void> WriteBack::commit(File file, Piece through, bool sync, Deadline deadl
   bool synced = !sync;
   while (true) {
     const bool committed = file->locked([&] { return file->buffer.committed_through(through); });
+    const bool settled = file->locked([&] { return file->buffer.settled_through(through); });
     if (committed && synced) co_return ok();
-    if (!committed && file->barriers > 0) {
+    if (!committed && (file->barriers > 0 || !settled)) {
       REELFS_CO_TRY(co_await file->changed.wait(clock_, deadline));
       continue;
     }
@@ -236,10 +242,15 @@ Task<void> WriteBack::flush(File file, Deadline deadline) {
 Task<void> WriteBack::fsync(File file, Deadline deadline) {
   seal_and_send(file);
   const auto through = file->locked([&] { return file->buffer.newest(); });
-  REELFS_CO_TRY(co_await settle(file, through, deadline));
-  std::vector<File> files(1, file);
-  REELFS_CO_TRY(co_await sync_segments(std::move(files)));
-  co_return co_await commit(file, through, true, deadline);
+  while (true) {
+    const auto stored_anew = file->stored_anew;
+    REELFS_CO_TRY(co_await settle(file, through, deadline));
+    std::vector<File> files(1, file);
+    REELFS_CO_TRY(co_await sync_segments(std::move(files)));
+    REELFS_CO_TRY(co_await commit(file, through, true, deadline));
+    // Else it was committed to other segments than those that were synced.
+    if (stored_anew == file->stored_anew) co_return ok();
+  }
 }
 
 Task<void> WriteBack::sync_segments(std::vector<File> files) {
@@ -293,8 +304,10 @@ Task<void> WriteBack::sync_all(Deadline deadline) {
   REELFS_CO_TRY(auto all, co_await settle_all(deadline));
   std::vector<File> files;
   for (const auto& [file, piece] : all) files.push_back(file);
-  REELFS_CO_TRY(co_await sync_segments(std::move(files)));
+  REELFS_CO_TRY(co_await sync_segments(files));
   REELFS_CO_TRY(co_await commit_all(std::move(all), deadline));
+  // Once more for what had to be stored in another segment before it could be committed.
+  REELFS_CO_TRY(co_await sync_segments(std::move(files)));
   co_return co_await sync_journal(deadline);
 }
 
@@ -420,6 +433,16 @@ Task<void> WriteBack::send(std::vector<Committing>& files, bool sync) {
 
 void WriteBack::finish(const std::vector<Committing>& files, const Result<void>& result) {
   for (const auto& [file, pieces] : files) {
+    file->committing = false;
+    if (!result && is_lost_place(result.error().code()) &&
+        change(*file, [&](WriteBuffer& buffer) { return buffer.store_anew(pieces.through); })) {
+      log().warn("written bytes are stored anew inode={} error={}", file->inode.value,
+                 result.error().describe());
+      ++file->stored_anew;
+      send_ready(file);
+      file->changed.notify_all();
+      continue;
+    }
     if (!result) {
       log().error("written bytes could not be committed inode={} error={}", file->inode.value,
                   result.error().describe());
@@ -427,7 +450,6 @@ void WriteBack::finish(const std::vector<Committing>& files, const Result<void>&
       file->extents.clear();  // it may have happened all the same
     }
     change(*file, [&](WriteBuffer& buffer) { buffer.committed(pieces.through); });
-    file->committing = false;
     file->changed.notify_all();
   }
   room_.notify_all();

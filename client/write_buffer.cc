@@ -14,6 +14,8 @@ namespace {
 constexpr std::size_t kJoinSearch = 64;
 // More than this many collecting pieces seals the oldest: scattered writes go out instead of waiting.
 constexpr std::size_t kMaxCollecting = 32;
+// How often a piece is stored whose place did not last until it was committed.
+constexpr std::uint32_t kMaxTries = 3;
 constexpr std::size_t kLargeWrite = 64 * kKiB;
 
 std::size_t first_capacity(std::size_t bytes) {
@@ -98,8 +100,11 @@ std::vector<WriteBuffer::Ready> WriteBuffer::take_ready() {
   std::sort(sealed_.begin(), sealed_.end());
   for (const auto number : sealed_) {
     auto& piece = *find(number);
-    piece.bytes = std::make_shared<const Buffer>(std::move(piece.collected));
-    piece.collected = Buffer();
+    if (!piece.bytes) {
+      piece.bytes = std::make_shared<const Buffer>(std::move(piece.collected));
+      piece.collected = Buffer();
+    }
+    ++piece.tries;
     piece.stage = Stage::sending;
     ready.push_back({piece.number, piece.offset, piece.bytes});
   }
@@ -155,6 +160,21 @@ WriteBuffer::CommitBatch WriteBuffer::committable(std::size_t limit) const {
   return batch;
 }
 
+bool WriteBuffer::store_anew(PieceNumber through) {
+  const auto end =
+      std::find_if(pieces_.begin(), pieces_.end(), [&](const Piece& p) { return p.number > through; });
+  if (std::any_of(pieces_.begin(), end, [](const Piece& p) { return p.tries >= kMaxTries; })) return false;
+  for (auto piece = pieces_.begin(); piece != end; ++piece) {
+    REELFS_ASSERT(piece->stage == Stage::placed);
+    piece->stage = Stage::sealed;
+    placed_bytes_ -= piece->size;
+    sealed_.push_back(piece->number);
+  }
+  // Whatever is placed behind them waits for them.
+  placed_run_ = 0;
+  return true;
+}
+
 void WriteBuffer::committed(PieceNumber through) {
   while (!pieces_.empty() && pieces_.front().number <= through) {
     REELFS_ASSERT(pieces_.front().stage == Stage::placed);
@@ -166,7 +186,7 @@ void WriteBuffer::committed(PieceNumber through) {
 
 void WriteBuffer::truncate(std::uint64_t size) {
   for (auto piece = pieces_.begin(); piece != pieces_.end();) {
-    const bool unsent = piece->stage == Stage::collecting || piece->stage == Stage::sealed;
+    const bool unsent = !piece->bytes;
     if (unsent && piece->offset >= size) {
       forget(*piece);
       piece = pieces_.erase(piece);

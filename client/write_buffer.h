@@ -72,6 +72,11 @@ class WriteBuffer {
 
   /// The longest run of placed pieces at the front, at most `limit`; they stay until committed().
   CommitBatch committable(std::size_t limit) const;
+  /// The places of the pieces up to and including this one turned out not to last: they are to be stored
+  /// anew.
+  /// @pre they were in a CommitBatch  @return false, and nothing is changed, where one of them has had its
+  /// share of tries
+  bool store_anew(PieceNumber through);
   /// Forgets the pieces up to and including this one. @pre they were in a CommitBatch
   void committed(PieceNumber through);
 
@@ -113,6 +118,7 @@ class WriteBuffer {
     SharedBuffer bytes;  // from then on
     SegmentId segment;
     std::uint32_t record_offset = 0;
+    std::uint32_t tries = 0;  // to store it
     std::uint64_t end() const { return offset + size; }
     std::size_t capacity() const { return bytes ? bytes->capacity() : collected.capacity(); }
   };

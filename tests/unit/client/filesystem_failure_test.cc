@@ -45,6 +45,31 @@ TEST_F(FileSystemTest, AWriteTellsWhatFailedBefore) {
   EXPECT_EQ(error_of(run(file->flush())), Errc::no_space);
 }
 
+TEST_F(FileSystemTest, BytesWhoseSegmentWasFreedBeforeTheCommitAreStoredAnew) {
+  auto& fs = mount();
+  const auto file = create(fs, "a.ts");
+  write(*file, 0, "bytes");
+  int commits = 0;
+  cluster.before = [&](wire::Method method) {
+    if (method != wire::Method::commit || ++commits > 1) return Result<void>(ok());
+    return Result<void>(Error(Errc::stale_generation, "the segment holds no records"));
+  };
+  EXPECT_EQ(error_of(run(file->fsync())), Errc{});
+  EXPECT_EQ(commits, 2);
+  EXPECT_EQ(read(*open(mount(), file->inode())), "bytes");
+}
+
+TEST_F(FileSystemTest, ARestartedIndexIsToldWhatIsOpenEvenWhereNobodyCalled) {
+  auto& fs = mount();
+  const auto file = create(fs, "a.ts");
+  run(cluster.restart_index(false));
+  cluster.open_inodes.begin()->second.clear();
+  // The mount notices at its next renewal, a second at most; nobody calls meanwhile.
+  const auto began = clock.now();
+  while (cluster.open_inodes.begin()->second.empty() && clock.now() - began < 10s) context.run_one();
+  EXPECT_TRUE(cluster.open_inodes.begin()->second.contains(file->inode().value));
+}
+
 TEST_F(FileSystemTest, OneFilesRefusedCommitIsNotTheOthers) {
   auto& fs = mount();
   const auto bad = create(fs, "bad"), good = create(fs, "good");

@@ -221,6 +221,35 @@ TEST(WriteBuffer, AFailedPieceHoldsUpNothing) {
   EXPECT_EQ(harness.buffer.held_bytes(), 0u);
 }
 
+TEST(WriteBuffer, PiecesWhosePlaceWasLostAreStoredAnewInTheirOrder) {
+  Harness harness;
+  harness.buffer.write(0, bytes_of("first"), {}, 1);
+  harness.buffer.seal();
+  harness.buffer.write(3, bytes_of("second"), {}, 2);
+  harness.buffer.seal();
+  harness.take();
+  harness.place(1);
+  harness.place(2);
+  ASSERT_TRUE(harness.buffer.store_anew(1));
+  EXPECT_EQ(harness.view(9), "firsecond");
+  EXPECT_EQ(harness.buffer.committable(10).through, 0u);
+  harness.take();
+  ASSERT_EQ(harness.sending.size(), 1u);
+  harness.place(1);
+  EXPECT_EQ(harness.buffer.committable(10).through, 2u);
+  for (int i = 0; i < 2; ++i) {
+    const bool again = harness.buffer.store_anew(1);
+    EXPECT_EQ(again, i == 0);  // three tries
+    if (!again) continue;
+    harness.take();
+    harness.place(1);
+  }
+  harness.commit();
+  EXPECT_EQ(harness.committed.bytes, "firsecond");
+  EXPECT_EQ(harness.buffer.held_bytes(), 0u);
+  EXPECT_EQ(harness.buffer.placed_bytes(), 0u);
+}
+
 TEST(WriteBuffer, ManyScatteredWritesDoNotPileUpUnsent) {
   WriteBuffer buffer;
   for (std::size_t i = 0; i < 1000; ++i) buffer.write(i * 8192, bytes_of("scattered"), {}, 0);
