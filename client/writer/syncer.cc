@@ -10,11 +10,15 @@
 #include <boost/asio/use_awaitable.hpp>
 
 #include "client/index_client.h"
+#include "common/async/timeout.h"
 #include "common/wire/index.pb.h"
 #include "common/wire/node.pb.h"
 
 namespace reelfs::client {
 namespace {
+
+constexpr Duration kFirstPause = std::chrono::milliseconds(20);
+constexpr int kTries = 6;
 
 /// Errors of the process or the path to it, not of the device.
 bool another_may_do_it(Errc code) {
@@ -110,14 +114,36 @@ Task<void> Syncer::flush(WorkerAddress worker, std::vector<SegmentId> segments, 
   // Half of the time is left for another process of the node.
   const auto first_deadline = Deadline::after(clock_, deadline.left(clock_) / 2);
   auto first = co_await flush_on(worker, segments, first_deadline);
-  if (first || !another_may_do_it(first.error().code())) co_return std::move(first);
-  auto others = co_await others_of_node(worker, segments, deadline);
-  if (others) {
-    for (const auto& other : others.value()) {
+  if (first) co_return ok();
+  if (first.error().code() == Errc::not_found) {
+    co_return co_await flush_rest(std::move(worker), std::move(segments), deadline);
+  }
+  if (!another_may_do_it(first.error().code())) co_return std::move(first).error();
+  auto located = co_await locate(segments, deadline);
+  if (located) {
+    for (const auto& other : of_node(located.value(), worker.node)) {
+      if (other.endpoint == worker.endpoint) continue;
       if (co_await flush_on(other, segments, deadline)) co_return ok();
     }
   }
   co_return std::move(first).error();
+}
+
+/// Some of the segments are not on the node any more: those that the index has given up, as nothing lives in
+/// them, need no flush. Between the node's forgetting a segment and the index's lies the freeing of its other
+/// copies, so it is asked again a few times; asking and flushing change nothing that a repetition could harm.
+Task<void> Syncer::flush_rest(WorkerAddress worker, std::vector<SegmentId> segments, Deadline deadline) {
+  auto pause = kFirstPause;
+  for (int tries = 0; tries < kTries; ++tries) {
+    REELFS_CO_TRY(const auto located, co_await locate(segments, deadline));
+    std::erase_if(segments, [&](SegmentId segment) { return !located.contains(segment); });
+    if (segments.empty()) co_return ok();
+    const auto flushed = co_await flush_on(worker, segments, deadline);
+    if (flushed || flushed.error().code() != Errc::not_found) co_return flushed;
+    co_await sleep_for(pause);
+    pause *= 2;
+  }
+  co_return Error(Errc::io, "a copy is gone from " + worker.endpoint.to_string());
 }
 
 Task<void> Syncer::flush_on(WorkerAddress worker, std::vector<SegmentId> segments, Deadline deadline) {
@@ -128,24 +154,32 @@ Task<void> Syncer::flush_on(WorkerAddress worker, std::vector<SegmentId> segment
   co_return std::move(reply).error().within("syncing at " + worker.endpoint.to_string());
 }
 
-Task<std::vector<WorkerAddress>> Syncer::others_of_node(WorkerAddress worker, std::vector<SegmentId> segments,
-                                                        Deadline deadline) {
+Task<Syncer::Locations> Syncer::locate(std::vector<SegmentId> segments, Deadline deadline) {
   wire::LocateSegmentsRequest request;
   for (const auto segment : segments) request.add_segments(segment.value);
   REELFS_CO_TRY(const auto reply, co_await index_.call<wire::LocateSegmentsReply>(
                                       wire::Method::locate_segments, std::move(request), deadline));
-  std::map<rpc::Endpoint, WorkerAddress> found;
+  Locations located;
   for (const auto& location : reply.locations()) {
+    auto& workers = located[SegmentId(location.segment())];
     for (const auto& copy : location.copies()) {
-      const rpc::Endpoint endpoint{copy.endpoint().host(),
-                                   static_cast<std::uint16_t>(copy.endpoint().port())};
-      if (NodeId(copy.node()) != worker.node || endpoint == worker.endpoint) continue;
-      found.emplace(endpoint, WorkerAddress{worker.node, WorkerId(copy.worker()), endpoint});
+      rpc::Endpoint endpoint{copy.endpoint().host(), static_cast<std::uint16_t>(copy.endpoint().port())};
+      workers.push_back({NodeId(copy.node()), WorkerId(copy.worker()), std::move(endpoint)});
     }
   }
-  std::vector<WorkerAddress> others;
-  for (auto& [endpoint, other] : found) others.push_back(std::move(other));
-  co_return std::move(others);
+  co_return located;
+}
+
+std::vector<WorkerAddress> Syncer::of_node(const Locations& located, NodeId node) {
+  std::map<rpc::Endpoint, WorkerAddress> found;
+  for (const auto& [segment, workers] : located) {
+    for (const auto& worker : workers) {
+      if (worker.node == node) found.emplace(worker.endpoint, worker);
+    }
+  }
+  std::vector<WorkerAddress> workers;
+  for (auto& [endpoint, worker] : found) workers.push_back(std::move(worker));
+  return workers;
 }
 
 Syncer::Written Syncer::written_on(NodeId node, const std::set<SegmentId>& segments) const {

@@ -49,6 +49,7 @@ class Syncer {
     std::shared_ptr<Flush> next;
     bool running = false;
   };
+  using Locations = std::map<SegmentId, std::vector<WorkerAddress>>;
   using Written = std::vector<std::pair<SegmentId, std::uint64_t>>;
 
   void join(const WorkerAddress& worker, SegmentId segment, const std::shared_ptr<Call>& call,
@@ -56,8 +57,10 @@ class Syncer {
   asio::awaitable<void> run(Lane& lane);
   Task<void> flush(WorkerAddress worker, std::vector<SegmentId> segments, Deadline deadline);
   Task<void> flush_on(WorkerAddress worker, std::vector<SegmentId> segments, Deadline deadline);
-  Task<std::vector<WorkerAddress>> others_of_node(WorkerAddress worker, std::vector<SegmentId> segments,
-                                                  Deadline deadline);
+  Task<void> flush_rest(WorkerAddress worker, std::vector<SegmentId> segments, Deadline deadline);
+  /// Segments that the index does not know are not among them.
+  Task<Locations> locate(std::vector<SegmentId> segments, Deadline deadline);
+  static std::vector<WorkerAddress> of_node(const Locations& located, NodeId node);
   Written written_on(NodeId node, const std::set<SegmentId>& segments) const;
   void synced(NodeId node, const Written& written);
 

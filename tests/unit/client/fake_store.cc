@@ -67,10 +67,13 @@ Task<rpc::Response> FakeNode::handle(rpc::Request request) {
   }
   if (request.method == wire::Method::sync_segments) {
     REELFS_CO_TRY(const auto sync, request.parse<wire::SyncSegmentsRequest>());
-    ++syncs;
-    sync_sizes.push_back(static_cast<std::size_t>(sync.segments_size()));
     std::map<std::uint64_t, std::size_t> covered;
-    for (const auto segment : sync.segments()) covered[segment] = blocks[segment].bytes.size();
+    for (const auto segment : sync.segments()) {
+      if (!blocks.contains(segment)) co_return Error(Errc::not_found, "no such block");
+      covered[segment] = blocks[segment].bytes.size();
+    }
+    ++syncs;
+    sync_sizes.push_back(covered.size());
     if (hold_syncs != nullptr) co_await hold_syncs->wait();
     for (const auto& [segment, length] : covered)
       blocks[segment].synced = std::max(blocks[segment].synced, length);
@@ -149,7 +152,7 @@ Result<rpc::Response> FakeIndex::open_segments_for(const wire::OpenSegmentReques
     std::rotate(candidates.begin(), candidates.begin() + 1, candidates.end());
     auto ordered = candidates;
     std::stable_partition(ordered.begin(), ordered.end(), usable);
-    const auto id = segments.size() + 1;
+    const auto id = segments.empty() ? 1 : segments.rbegin()->first + 1;
     auto& segment = segments[id];
     segment.generation = 1;
     segment.open = true;
@@ -179,6 +182,7 @@ Result<rpc::Response> FakeIndex::close_segment(const wire::CloseSegmentRequest& 
 rpc::Response FakeIndex::locate(const wire::LocateSegmentsRequest& request) {
   wire::LocateSegmentsReply reply;
   for (const auto id : request.segments()) {
+    if (!segments.contains(id)) continue;
     auto& location = *reply.add_locations();
     location.set_segment(id);
     for (const auto* node : segments[id].nodes) {

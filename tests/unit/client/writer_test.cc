@@ -80,7 +80,7 @@ class WriterTest : public ::testing::Test {
   }
   asio::awaitable<void> append_one(std::size_t number) {
     Piece piece{InodeId(100 + number), number * 1000, stored_[number]->bytes};
-    stored_[number]->result.emplace(co_await writer_->append(kChannel, std::move(piece)));
+    stored_[number]->result.emplace(co_await writer_->append(channel_, std::move(piece)));
     one_ended_.set();
     if (--under_way_ == 0) all_ended_.set();
   }
@@ -129,6 +129,7 @@ class WriterTest : public ::testing::Test {
   std::unique_ptr<IndexClient> index_;
   std::unique_ptr<NodePool> pool_;
   std::unique_ptr<Writer> writer_;
+  InodeId channel_ = kChannel;  // that append_many writes to
   bool started_ = false;
   std::vector<std::unique_ptr<Stored>> stored_;
   std::size_t under_way_ = 0;
@@ -283,6 +284,43 @@ TEST_F(WriterTest, SyncFailsWhenACopyCannotBeFlushed) {
   });
   ASSERT_FALSE(synced);
   EXPECT_EQ(synced.error().code(), Errc::unavailable);
+}
+
+TEST_F(WriterTest, ASegmentThatWasFreedNeedsNoFlushAndDoesNotHoldUpOthers) {
+  build(2, 64 * kMiB);
+  Result<void> synced = Error(Errc::cancelled);
+  std::uint64_t kept = 0;
+  run([&]() -> asio::awaitable<void> {
+    append_many(1, 1000);
+    co_await all_ended_.wait();
+    const auto freed = segments_of_placed()[0].value;
+    channel_ = InodeId(8);
+    append_many(1, 1000);
+    co_await all_ended_.wait();
+    fake_index_->segments.erase(freed);
+    for (auto& node : nodes_) node->blocks.erase(freed);
+    kept = stored_[1]->result->value().segment.value;
+    synced = co_await writer_->sync(segments_of_placed());
+  });
+  ASSERT_TRUE(synced) << synced.error().describe();
+  for (auto& node : nodes_) {
+    ASSERT_FALSE(node->sync_sizes.empty());
+    EXPECT_EQ(node->sync_sizes[0], 1u) << "without the one that is freed";
+    EXPECT_EQ(node->blocks.at(kept).synced, node->blocks.at(kept).bytes.size());
+  }
+}
+
+TEST_F(WriterTest, ACopyThatIsGoneIsNotClaimedToBeOnStableStorage) {
+  build(2, 64 * kMiB);
+  Result<void> synced = ok();
+  run([&]() -> asio::awaitable<void> {
+    append_many(3, 1000);
+    co_await all_ended_.wait();
+    nodes_[1]->blocks.erase(segments_of_placed()[0].value);
+    synced = co_await writer_->sync(segments_of_placed());
+  });
+  ASSERT_FALSE(synced);
+  EXPECT_EQ(synced.error().code(), Errc::io);
 }
 
 TEST_F(WriterTest, AFullSegmentIsFlushedWithoutBeingAsked) {
