@@ -80,6 +80,7 @@ void Parsing::take_flag(const std::string& flag) {
     options.foreground = true;
   } else if (flag == "-d") {
     options.foreground = options.debug = true;
+    options.log.level = "debug";
   } else if (flag == "-h" || flag == "--help") {
     options.action = Options::Action::help;
   } else if (flag == "-V" || flag == "--version") {
@@ -90,8 +91,6 @@ void Parsing::take_flag(const std::string& flag) {
     options.allow_other = true;
   } else if (flag == "noallow_other") {
     options.allow_other = false;
-  } else if (flag == "debug") {
-    options.debug = true;
   } else if (among(kKernelFlags)) {
     options.kernel_flags.push_back(flag);
   } else if (!among(kIgnored) && !flag.starts_with("x-")) {
@@ -161,7 +160,7 @@ Mounts a reelfs cluster: channels as directories, recordings as files.
   -o log=FILE          log there instead of standard error (with -f) or syslog
   -o loglevel=LEVEL    trace, debug, info (default), warning or error
   -f                   stay in the foreground
-  -d                   the same, and print every call of the kernel's
+  -d                   the same, and log every call of the kernel's
   -h, --help           print this
   -V, --version        print the version
 

@@ -101,6 +101,14 @@ TEST(Options, SaysWhatIsMissing) {
   EXPECT_NE(refusal({"/a", "/b", "-o", "cluster=/c"}).find("mount point"), std::string::npos);
 }
 
+TEST(Options, DebuggingShowsWhatItLogs) {
+  const auto parsed = parse({"-d", "/m", "-o", "cluster=/c"});
+  ASSERT_TRUE(parsed);
+  EXPECT_TRUE(parsed.value().debug);
+  EXPECT_TRUE(parsed.value().foreground);
+  EXPECT_EQ(parsed.value().log.level, "debug");
+}
+
 TEST(Options, HelpAndVersionNeedNothingElse) {
   EXPECT_EQ(parse({"--help"}).value().action, Options::Action::help);
   EXPECT_EQ(parse({"-V"}).value().action, Options::Action::version);
