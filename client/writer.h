@@ -34,23 +34,25 @@ struct Placed {
 };
 
 struct WriterOptions {
-  std::uint32_t spares = 1;                      // grants held ahead of need
-  std::uint64_t window_bytes = 16u << 20;        // appended to a segment and not yet acknowledged
-  std::chrono::milliseconds timeout{30'000};     // a piece that cannot be placed by then fails
-  std::chrono::milliseconds append_timeout{2'000};  // a copy that owes replies and gives none for so long has failed
-  std::chrono::milliseconds idle_timeout{60'000};   // grants unused for so long are given back
+  std::uint32_t spares = 1;                   // grants held ahead of need
+  std::uint64_t window_bytes = 16u << 20;     // appended to a segment and not yet acknowledged
+  std::chrono::milliseconds timeout{30'000};  // a piece that cannot be placed by then fails
+  std::chrono::milliseconds append_timeout{
+      2'000};  // a copy that owes replies and gives none for so long has failed
+  std::chrono::milliseconds idle_timeout{60'000};  // grants unused for so long are given back
 };
 
-/// Stores pieces in a channel's segments: takes grants ahead of need, packs pieces that wait together into one append unit,
-/// sends it to every copy in parallel and pipelined, rolls over to the next grant when a block is full. A piece is placed when
-/// every copy has acknowledged it and all before it. When a copy fails, pieces not acknowledged go to the next grant and the
-/// failed segment is reported to the index to be sealed.
+/// Stores pieces in a channel's segments: takes grants ahead of need, packs pieces that wait together into
+/// one append unit, sends it to every copy in parallel and pipelined, rolls over to the next grant when a
+/// block is full. A piece is placed when every copy has acknowledged it and all before it. When a copy fails,
+/// pieces not acknowledged go to the next grant and the failed segment is reported to the index to be sealed.
 ///
 /// The decisions are those of WriterCore (client/writer/core.h), which knows no clock, socket or coroutine.
 /// Lives on one io_context.
 class Writer {
  public:
-  Writer(asio::io_context& context, const Clock& clock, IndexClient& index, NodePool& nodes, WriterOptions options);
+  Writer(asio::io_context& context, const Clock& clock, IndexClient& index, NodePool& nodes,
+         WriterOptions options);
   ~Writer();
   Writer(const Writer&) = delete;
   Writer& operator=(const Writer&) = delete;
@@ -58,7 +60,8 @@ class Writer {
   /// @errors no_space, unavailable, timed_out, io, cancelled
   Task<Placed> append(InodeId channel, Piece piece);
 
-  /// All placed pieces of these segments on stable storage of every copy. Calls that wait together share one flush.
+  /// All placed pieces of these segments on stable storage of every copy. Calls that wait together share one
+  /// flush.
   /// @errors io, unavailable, timed_out: some may not be
   Task<void> sync(std::vector<SegmentId> segments);
 
