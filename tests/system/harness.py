@@ -127,7 +127,8 @@ class Box:
 
     def keep_logs(self):
         """In $REELFS_KEEP_LOGS, where that is set: a test that fails may want looking into."""
-        if keep := os.environ.get("REELFS_KEEP_LOGS"):
+        keep = os.environ.get("REELFS_KEEP_LOGS")
+        if keep and (self.directory / "log").exists():
             shutil.copytree(self.directory / "log", pathlib.Path(keep) / self.base.name, dirs_exist_ok=True)
 
     def reelctl(self, *arguments, **options):

@@ -177,7 +177,7 @@ class Cluster(BoxTest):
 
     def test_nodes_and_devices(self):
         nodes = self.box.reelctl("node", "list")["nodes"]
-        self.assertEqual([node["name"] for node in nodes], ["node1", "node2"])
+        self.assertEqual(sorted(node["name"] for node in nodes), ["node1", "node2"])
         processes = self.box.processes()
         for node in nodes:
             self.assertEqual(node["state"], "online")
