@@ -41,6 +41,7 @@ constexpr unsigned kMinThreads = 2;
 constexpr unsigned kMaxThreads = 8;  // they copy and answer; the work is done on the client's loop
 
 thread_local bool answering_init = false;
+thread_local std::string libfuse_said;  // its last error, for whoever asked libfuse for something
 
 ssize_t read_device(int fd, void* into, std::size_t size, void*) { return ::read(fd, into, size); }
 
@@ -65,6 +66,7 @@ void log_from_libfuse(fuse_log_level level, const char* format, va_list argument
   if (text.empty()) return;
   if (level <= FUSE_LOG_ERR) {
     logger("fuse.lib").error("{}", text);
+    libfuse_said = std::move(text);
   } else {
     logger("fuse.lib").debug("{}", text);
   }
@@ -183,8 +185,7 @@ Result<std::unique_ptr<KernelChannel>> KernelChannel::mount(Options options,
   if (fuse_session_custom_io(state->session.get(), &io, kUntilMounted) != 0 ||
       fuse_session_mount(state->session.get(), options.mountpoint.c_str()) != 0) {
     return Error(Errc::io,
-                 "cannot mount on " + options.mountpoint +
-                     ": is /dev/fuse there, and may this user mount? (the log has libfuse's own words)");
+                 "cannot mount on " + options.mountpoint + (libfuse_said.empty() ? "" : ": " + libfuse_said));
   }
   state->ended = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   state->options = std::move(options);
