@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "common/base/assert.h"
+#include "common/base/units.h"
 
 namespace reelfs::indexd {
 
@@ -26,7 +27,10 @@ std::string_view to_string(SegmentState state) {
 }
 
 bool nearly_full(std::uint64_t length, std::uint64_t block_bytes) {
-  return length + block_bytes / 16 >= block_bytes;
+  // The largest record with its header and padding. A writer that has one at hand could do nothing with less
+  // room but give the segment back, and be granted it again.
+  constexpr std::uint64_t kLargestUnit = kMiB + 2 * kPageBytes;
+  return length + std::max(block_bytes / 16, kLargestUnit) >= block_bytes;
 }
 
 SegmentLife::SegmentLife(SegmentId segment, SegmentRow row)

@@ -10,7 +10,8 @@
 namespace reelfs::indexd {
 namespace {
 
-constexpr std::uint64_t kBlock = 64 * 4096;
+constexpr std::uint64_t kBlock =
+    (1 << 20) + 64 * 4096;  // 62 pages until too little is left to be granted again
 
 SegmentRow fresh(std::uint32_t copies = 2) {
   SegmentRow row;
