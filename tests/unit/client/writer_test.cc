@@ -28,7 +28,13 @@ constexpr InodeId kChannel{7};
 /// A Writer over real connections to a store in memory, in one thread.
 class WriterTest : public ::testing::Test {
  protected:
-  void build(std::size_t nodes, std::uint64_t block_bytes, WriterOptions options = WriterOptions(),
+  /// A slow machine is not a failed copy.
+  static WriterOptions patient() {
+    WriterOptions options;
+    options.append_timeout = 25s;
+    return options;
+  }
+  void build(std::size_t nodes, std::uint64_t block_bytes, WriterOptions options = patient(),
              std::size_t workers = 1) {
     std::vector<FakeNode*> pointers;
     for (std::uint32_t id = 1; id <= nodes; ++id) {
