@@ -213,6 +213,15 @@ class Posix(BoxTest):
         self.assertEqual(os.pread(fd, 10, 0), b"old")
         self.assertEqual(self.path.read_bytes(), b"new")
 
+    def test_recording_goes_on_after_all_that_was_recorded_is_removed(self):
+        for number in range(4):
+            data = os.urandom(6 * MIB)
+            self.path.write_bytes(data)
+            self.assertEqual(self.path.read_bytes(), data)
+            if number % 2:
+                os.truncate(self.path, 0)
+            os.unlink(self.path)
+
     def test_syncing(self):
         fd = self.open()
         os.write(fd, b"x")
