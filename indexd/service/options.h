@@ -24,11 +24,11 @@ struct ServiceOptions {
   Duration lease = std::chrono::seconds(10);  // of a session: three renewals may get lost
   Duration node_call_limit = std::chrono::seconds(2);  // allocating, fencing, sealing, freeing
   Duration adopt_retry = std::chrono::seconds(5);      // between attempts to initialise one blank device
-  /// A segment in which nothing lives is freed this long after its writer closed it: longer than a mount
-  /// repeats the commit of what it had written there (its timeout, 30 s by default).
-  Duration dead_segment_grace = std::chrono::seconds(60);
-  Duration sweep_interval =
-      std::chrono::seconds(1);         // between looks at leases, dead segments and what is to be tried again
+  /// A segment in which nothing lives is freed this long after its writer closed it: mounts commit what they have
+  /// placed within half a second. One whose commit comes later still finds the segment gone, and stores the bytes anew.
+  Duration dead_segment_grace = std::chrono::seconds(1);
+  /// Between looks at leases, dead segments and what is to be tried again.
+  Duration sweep_interval = std::chrono::milliseconds(250);
   std::size_t sweep_rows = 4096;       // segments looked at each time
   std::size_t max_active_lives = 128;  // segments that background work leads at once
 };

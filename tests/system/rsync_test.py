@@ -2,6 +2,7 @@
 import os
 import pathlib
 import random
+import re
 import stat
 import unittest
 
@@ -65,7 +66,7 @@ class Rsync(BoxTest):
         self.compare(want, describe(back))
         for one, other in ((source, inside), (inside, back)):
             again = run("rsync", "-ai", "--stats", f"{one}/", f"{other}/", timeout=300).stdout
-            changes = [line for line in again.splitlines() if line[:1] in "<>ch.*" and line[1:2] in "fdLDS"]
+            changes = [line for line in again.splitlines() if re.match(r"[<>ch.*][fdLDS]", line)]
             self.assertEqual(changes, [], "the second run sends nothing")
             self.assertIn("Number of regular files transferred: 0", again)
         # And with the contents compared, not only times and sizes.
