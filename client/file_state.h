@@ -38,6 +38,7 @@ struct FileState {
   /// Segments with pieces that may not be on stable storage, and when (as WriteBack counts) the last was
   /// placed there.
   std::map<SegmentId, std::uint64_t> unsynced;
+  bool failing = false;           // pieces fail since one was last placed: the first has been logged
   std::uint64_t stored_anew = 0;  // times that placed pieces had to be
   Condition changed;              // something of the above, or a piece settled or went
 

@@ -130,12 +130,15 @@ asio::awaitable<void> WriteBack::store(File file, WriteBuffer::Ready ready) {
     return buffer.placed_bytes();
   });
   if (result) {
+    file->failing = false;
     file->unsynced[result.value().segment] = ++placements_;
     dirty_.insert(file);
     if (placed_bytes >= options_.commit_placed_bytes && !file->committing) join(file, false);
   } else {
-    log().error("written bytes could not be stored inode={} offset={} error={}", file->inode.value,
-                ready.offset, result.error().describe());
+    // A full cluster refuses hundreds of pieces at once.
+    log().log(std::exchange(file->failing, true) ? spdlog::level::debug : spdlog::level::err,
+              "written bytes could not be stored inode={} offset={} error={}", file->inode.value,
+              ready.offset, result.error().describe());
     file->fail(result.error());
     room_.notify_all();
   }
