@@ -23,7 +23,9 @@ function(reelfs_unit_test name)
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} GTest::gtest GTest::gtest_main)
   add_dependencies(unit_tests ${name})
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES TIMEOUT 300 LABELS unit)
+  # librocksdb is not instrumented: that it publishes its memtable's entries with atomics cannot be seen.
+  set_tests_properties(${name} PROPERTIES TIMEOUT 300 LABELS unit
+                       ENVIRONMENT "TSAN_OPTIONS=ignore_noninstrumented_modules=1")
 endfunction()
 
 # reelfs_fuzz(NAME SOURCES fuzz_x.cc decoder.cc ... [DEPS target ...]): a libFuzzer program of -DREELFS_FUZZ=ON.
