@@ -12,18 +12,26 @@ namespace reelfs::fuse {
 
 /// Inodes known to have no `security.capability`. The kernel asks for it before every write(2), so that the
 /// write can drop it, and libfuse 3.14 cannot tell it that we would do that ourselves
-/// (FUSE_HANDLE_KILLPRIV_V2); asking the index each time would double the cost of a write. What this mount
-/// sets is known at once, what another sets within kValid. Any thread.
+/// (FUSE_HANDLE_KILLPRIV_V2); asking the index each time would double the cost of a write, and would stop writing
+/// while no index server answers. What this mount sets is known at once. What another sets is known at the second
+/// write after that: an absence older than kValid is answered once more, and asked for meanwhile. Any thread.
 class AbsentCapabilities {
  public:
   explicit AbsentCapabilities(const Clock& clock) : clock_(clock) {}
 
   static constexpr const char* kName = "security.capability";
 
-  bool contains(InodeId inode) const {
+  enum class Known { no, yes, ask_again };
+
+  /// @return ask_again: it was absent when last asked; whoever gets this answer is to ask the index, in the background
+  Known look_up(InodeId inode) {
     const std::lock_guard lock(mutex_);
     const auto known = until_.find(inode);
-    return known != until_.end() && clock_.now() < known->second;
+    if (known == until_.end()) return Known::no;
+    const auto now = clock_.now();
+    if (now < known->second) return Known::yes;
+    known->second = now + kValid;  // one question at a time
+    return Known::ask_again;
   }
 
   /// To be taken before asking the index.
@@ -39,7 +47,7 @@ class AbsentCapabilities {
     if (until_.size() >= kMax) until_.clear();
     until_[inode] = clock_.now() + kValid;
   }
-  /// One has been set.
+  /// One has been set, or may have been.
   void forget(InodeId inode) {
     const std::lock_guard lock(mutex_);
     ++changes_;

@@ -28,6 +28,14 @@ Operation get(Mount& mount, Request request, InodeId inode, std::string name, st
   request.fail(value.error());
 }
 
+/// Asks what was answered from memory. Where the index does not say, the next write asks.
+Operation look_again(Mount& mount, InodeId inode) {
+  const auto changes = mount.absent_capabilities.changes();
+  const auto value = co_await mount.files.get_xattr(inode, AbsentCapabilities::kName);
+  if (value) co_return mount.absent_capabilities.forget(inode);
+  if (value.error().code() == Errc::no_attribute) mount.absent_capabilities.insert(inode, changes);
+}
+
 Operation list(Mount& mount, Request request, InodeId inode, std::size_t room) {
   const auto names = co_await mount.files.list_xattr(inode);
   if (!names) co_return request.fail(names.error());
@@ -63,8 +71,10 @@ void on_getxattr(fuse_req_t raw, fuse_ino_t node, const char* name, std::size_t 
   auto& mount = Mount::of(raw);
   Request request(raw, "getxattr");
   const auto inode = mount.inode(node);
-  if (std::string_view(name) == AbsentCapabilities::kName && mount.absent_capabilities.contains(inode)) {
-    return request.fail_with(ENODATA);
+  if (std::string_view(name) == AbsentCapabilities::kName) {
+    const auto known = mount.absent_capabilities.look_up(inode);
+    if (known == AbsentCapabilities::Known::ask_again) mount.operations.start_background(look_again(mount, inode));
+    if (known != AbsentCapabilities::Known::no) return request.fail_with(ENODATA);
   }
   mount.start(raw, get(mount, std::move(request), inode, name, room));
 }

@@ -55,7 +55,7 @@ def record(directory, log, number):
 
 
 class PowerLoss(BoxTest):
-    box_settings = {"device_size": "2G", "block_size": "4M"}
+    box_settings = {"device_size": "6G", "block_size": "4M"}
 
     def start_writers(self, directory, logs):
         return [subprocess.Popen([sys.executable, __file__, "--record", directory, logs / f"{number}", str(number)],
@@ -131,6 +131,7 @@ class PowerLoss(BoxTest):
         self.assertGreater(fsynced, 0)
         self.assertEqual((directory / "after").read_bytes(), b"at once")
         until(self.box.blocks_add_up, "free blocks and segments' copies add up to all blocks", 60)
+        run("rm", "-r", directory)
         print(f"{name}: killed after {seconds:.1f} s; {files} files, {fsynced >> 20} MiB had been fsynced",
               file=sys.stderr)
 

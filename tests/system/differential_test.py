@@ -130,7 +130,7 @@ class Differential(BoxTest):
         return os.lstat(a).st_mtime_ns
 
     def setxattr(self, a, _, offset, length, _seed):
-        return os.setxattr(a, f"user.{offset % 3}", b"v" * min(length, 3000))
+        return os.setxattr(a, f"user.{offset % 3}", b"v" * min(length, 1000))
 
     def getxattr(self, a, _, offset, *_rest):
         return os.getxattr(a, f"user.{offset % 3}"), sorted(name for name in os.listxattr(a) if name.startswith("user."))

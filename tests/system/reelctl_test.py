@@ -111,6 +111,7 @@ class BoxLife(unittest.TestCase):
         self.addCleanup(box.close)
         (box.directory / "mine").write_text("not the box's")
         run(REELCTL, "box", "down", "--purge", "--dir", box.directory)
+        box.purged = True
         self.assertEqual([path.name for path in box.directory.iterdir()], ["mine"])
         self.assertFalse([path for path in pathlib.Path("/dev/shm").iterdir() if str(box.directory) in path.name])
         run(REELCTL, "box", "down", "--purge", "--dir", box.directory)

@@ -37,15 +37,20 @@ TEST(CachedVersions, AnOlderVersionIsAChangeToo) {
   EXPECT_FALSE(versions.keep(kFile, 8));
 }
 
-TEST(AbsentCapabilities, AnAbsenceIsBelievedForASecond) {
+using Known = AbsentCapabilities::Known;
+
+TEST(AbsentCapabilities, AnAbsenceIsBelievedForASecondThenAskedForInTheBackground) {
   ManualClock clock;
   AbsentCapabilities absent(clock);
-  EXPECT_FALSE(absent.contains(kFile));
+  EXPECT_EQ(absent.look_up(kFile), Known::no);
   absent.insert(kFile, absent.changes());
-  EXPECT_TRUE(absent.contains(kFile));
-  EXPECT_FALSE(absent.contains(kOther));
+  EXPECT_EQ(absent.look_up(kFile), Known::yes);
+  EXPECT_EQ(absent.look_up(kOther), Known::no);
   clock.advance(std::chrono::seconds(1));
-  EXPECT_FALSE(absent.contains(kFile));
+  EXPECT_EQ(absent.look_up(kFile), Known::ask_again);
+  EXPECT_EQ(absent.look_up(kFile), Known::yes) << "one question at a time";
+  clock.advance(std::chrono::seconds(1));
+  EXPECT_EQ(absent.look_up(kFile), Known::ask_again) << "nobody has answered the first";
 }
 
 TEST(AbsentCapabilities, OneThatWasSetIsSeenAtOnce) {
@@ -53,7 +58,7 @@ TEST(AbsentCapabilities, OneThatWasSetIsSeenAtOnce) {
   AbsentCapabilities absent(clock);
   absent.insert(kFile, absent.changes());
   absent.forget(kFile);
-  EXPECT_FALSE(absent.contains(kFile));
+  EXPECT_EQ(absent.look_up(kFile), Known::no);
 }
 
 TEST(AbsentCapabilities, AnAnswerFromBeforeTheChangeIsNotBelieved) {
@@ -62,7 +67,7 @@ TEST(AbsentCapabilities, AnAnswerFromBeforeTheChangeIsNotBelieved) {
   const auto asked = absent.changes();
   absent.forget(kFile);
   absent.insert(kFile, asked);
-  EXPECT_FALSE(absent.contains(kFile));
+  EXPECT_EQ(absent.look_up(kFile), Known::no);
 }
 
 TEST(NodeIds, NodeOneIsWhateverIsMounted) {
