@@ -15,8 +15,8 @@ struct WorkerAddress {
   rpc::Endpoint endpoint;
 };
 
-/// Connections to worker processes, made when first used and kept: one for appends and one for reads each, so that
-/// neither waits behind the other. Lives on one io_context.
+/// Connections to worker processes, made when first used and kept: one for appends and one for reads each, so
+/// that neither waits behind the other. Lives on one io_context.
 class NodePool {
  public:
   NodePool(asio::io_context& context, const Clock& clock, rpc::ClientOptions options);

@@ -268,7 +268,8 @@ std::vector<BoxProcess> Box::processes() const {
   }
   if (!options_.mount.empty()) {
     auto mount = process("mount", Role::mount);
-    mount.command = {programs_ / "reelfs", options_.mount, "-f", "-o", "cluster=" + mount_option(cluster_file())};
+    mount.command = {programs_ / "reelfs", options_.mount, "-f", "-o",
+                     "cluster=" + mount_option(cluster_file())};
     if (::geteuid() == 0) mount.command.back() += ",allow_other";
     all.push_back(std::move(mount));
   }

@@ -1,9 +1,9 @@
 #include "common/base/crc32c.h"
 
-#include <nmmintrin.h>
-
 #include <array>
 #include <cstring>
+
+#include <nmmintrin.h>
 
 namespace reelfs {
 namespace {

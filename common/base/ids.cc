@@ -1,8 +1,8 @@
 #include "common/base/ids.h"
 
-#include <sys/random.h>
-
 #include <cstring>
+
+#include <sys/random.h>
 
 #include "common/base/assert.h"
 

@@ -21,12 +21,12 @@ struct Id {
   friend constexpr auto operator<=>(Id, Id) = default;
 };
 
-using InodeId = Id<struct InodeTag>;               // 1 is the root directory
+using InodeId = Id<struct InodeTag>;  // 1 is the root directory
 using SegmentId = Id<struct SegmentTag>;
-using Epoch = Id<struct EpochTag>;                 // of the active index server's reign
-using Generation = Id<struct GenerationTag>;       // of a grant on one segment; grows with each grant and fence
-using SessionId = Id<struct SessionTag>;           // a mount, known to the index while its lease lasts
-using RequestId = Id<struct RequestTag>;           // unique within a session; makes a retry harmless
+using Epoch = Id<struct EpochTag>;            // of the active index server's reign
+using Generation = Id<struct GenerationTag>;  // of a grant on one segment; grows with each grant and fence
+using SessionId = Id<struct SessionTag>;      // a mount, known to the index while its lease lasts
+using RequestId = Id<struct RequestTag>;      // unique within a session; makes a retry harmless
 using NodeId = Id<struct NodeTag, std::uint32_t>;
 using WorkerId = Id<struct WorkerTag, std::uint32_t>;  // 1 .. number of workers, within a node
 using DeviceId = Id<struct DeviceTag, std::uint32_t>;  // unique within a cluster, given by the index

@@ -36,7 +36,8 @@ struct FrameHeader {
   std::uint32_t frame_crc32c = 0;           // over the 60 bytes before it
 };
 static_assert(sizeof(FrameHeader) == 64 && std::has_unique_object_representations_v<FrameHeader>);
-static_assert(std::endian::native == std::endian::little, "formats are little-endian and copied as they stand");
+static_assert(std::endian::native == std::endian::little,
+              "formats are little-endian and copied as they stand");
 
 inline constexpr std::uint8_t kFrameVersion = 1;
 inline constexpr std::uint32_t kMaxMessageBytes = 8 * kMiB;

@@ -9,7 +9,9 @@
 namespace reelfs::wire {
 namespace {
 
-std::uint32_t chunks_of(std::uint32_t payload_bytes) { return (payload_bytes + kChunkBytes - 1) / kChunkBytes; }
+std::uint32_t chunks_of(std::uint32_t payload_bytes) {
+  return (payload_bytes + kChunkBytes - 1) / kChunkBytes;
+}
 
 bool all_zero(std::span<const std::byte> bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
@@ -26,14 +28,16 @@ std::uint32_t header_checksum(std::span<const std::byte> header) {
 }  // namespace
 
 std::uint32_t record_header_bytes(std::uint32_t payload_bytes) {
-  return static_cast<std::uint32_t>(round_up(sizeof(RecordHeader) + 4 * chunks_of(payload_bytes), kRecordAlign));
+  return static_cast<std::uint32_t>(
+      round_up(sizeof(RecordHeader) + 4 * chunks_of(payload_bytes), kRecordAlign));
 }
 
 std::uint64_t record_bytes(std::uint32_t payload_bytes) {
   return round_up(std::uint64_t{record_header_bytes(payload_bytes)} + payload_bytes, kRecordAlign);
 }
 
-void encode_record_header(const RecordInfo& info, std::span<const std::byte> payload, std::span<std::byte> out) {
+void encode_record_header(const RecordInfo& info, std::span<const std::byte> payload,
+                          std::span<std::byte> out) {
   REELFS_ASSERT(!payload.empty() && payload.size() <= kMaxRecordPayload);
   const auto payload_bytes = static_cast<std::uint32_t>(payload.size());
   REELFS_ASSERT(out.size() == record_header_bytes(payload_bytes));
@@ -54,7 +58,8 @@ void encode_record_header(const RecordInfo& info, std::span<const std::byte> pay
   std::memset(out.data(), 0, out.size());
   for (std::uint32_t chunk = 0; chunk < header.chunk_count; ++chunk) {
     const auto start = std::size_t{chunk} * kChunkBytes;
-    const auto crc = crc32c(payload.subspan(start, std::min<std::size_t>(kChunkBytes, payload.size() - start)));
+    const auto crc =
+        crc32c(payload.subspan(start, std::min<std::size_t>(kChunkBytes, payload.size() - start)));
     std::memcpy(out.data() + sizeof header + 4 * chunk, &crc, 4);
   }
   std::memcpy(out.data(), &header, sizeof header);
@@ -71,14 +76,15 @@ Result<Record> decode_record_header(std::span<const std::byte> bytes) {
   if (header.version != 1) {
     return Error(Errc::corrupt, "record version " + std::to_string(header.version) + ", this build reads 1");
   }
-  if (header.payload_bytes == 0 || header.payload_bytes > kMaxRecordPayload || header.chunk_bytes != kChunkBytes ||
-      header.chunk_count != chunks_of(header.payload_bytes) ||
+  if (header.payload_bytes == 0 || header.payload_bytes > kMaxRecordPayload ||
+      header.chunk_bytes != kChunkBytes || header.chunk_count != chunks_of(header.payload_bytes) ||
       header.header_bytes != record_header_bytes(header.payload_bytes)) {
     return Error(Errc::corrupt, "record header contradicts itself");
   }
   if (bytes.size() < header.header_bytes) return Error(Errc::corrupt, "record chunk table cut short");
   const auto whole = bytes.first(header.header_bytes);
-  if (header_checksum(whole) != header.header_crc32c) return Error(Errc::corrupt, "record header checksum mismatch");
+  if (header_checksum(whole) != header.header_crc32c)
+    return Error(Errc::corrupt, "record header checksum mismatch");
   if (header.kind != static_cast<std::uint8_t>(RecordKind::data)) {
     return Error(Errc::corrupt, "record kind " + std::to_string(header.kind) + " is not known to this build");
   }
@@ -92,8 +98,9 @@ Result<void> verify_chunk(const Record& record, std::uint32_t chunk, std::span<c
       crc32c(bytes) == record.chunk_crc32c[chunk]) {
     return ok();
   }
-  return Error(Errc::corrupt, "checksum mismatch in inode " + std::to_string(record.header.inode) + " at offset " +
-                                  std::to_string(record.header.file_offset + std::uint64_t{chunk} * kChunkBytes));
+  return Error(Errc::corrupt,
+               "checksum mismatch in inode " + std::to_string(record.header.inode) + " at offset " +
+                   std::to_string(record.header.file_offset + std::uint64_t{chunk} * kChunkBytes));
 }
 
 Result<void> verify_append_unit(std::span<const std::byte> unit, SegmentId segment, Generation generation,
@@ -110,14 +117,16 @@ Result<void> verify_append_unit(std::span<const std::byte> unit, SegmentId segme
     if (header.segment != segment.value || header.segment_offset != offset + at) {
       return Error(Errc::corrupt, "record is addressed to another place");
     }
-    if (header.generation != generation.value) return Error(Errc::stale_generation, "record of another grant");
+    if (header.generation != generation.value)
+      return Error(Errc::stale_generation, "record of another grant");
     if (record.bytes() > rest.size()) return Error(Errc::corrupt, "record reaches beyond its append");
     for (std::uint32_t chunk = 0; chunk < header.chunk_count; ++chunk) {
       const auto start = header.header_bytes + std::size_t{chunk} * header.chunk_bytes;
       REELFS_TRY(verify_chunk(record, chunk, rest.subspan(start, record.chunk_length(chunk))));
     }
     const auto used = std::size_t{header.header_bytes} + header.payload_bytes;
-    if (!all_zero(rest.subspan(used, record.bytes() - used))) return Error(Errc::corrupt, "padding is not zero");
+    if (!all_zero(rest.subspan(used, record.bytes() - used)))
+      return Error(Errc::corrupt, "padding is not zero");
     at += record.bytes();
   }
   return ok();

@@ -24,8 +24,9 @@ struct ServiceOptions {
   Duration lease = std::chrono::seconds(10);  // of a session: three renewals may get lost
   Duration node_call_limit = std::chrono::seconds(2);  // allocating, fencing, sealing, freeing
   Duration adopt_retry = std::chrono::seconds(5);      // between attempts to initialise one blank device
-  /// A segment in which nothing lives is freed this long after its writer closed it: mounts commit what they have
-  /// placed within half a second. One whose commit comes later still finds the segment gone, and stores the bytes anew.
+  /// A segment in which nothing lives is freed this long after its writer closed it: mounts commit what they
+  /// have placed within half a second. One whose commit comes later still finds the segment gone, and stores
+  /// the bytes anew.
   Duration dead_segment_grace = std::chrono::seconds(1);
   /// Between looks at leases, dead segments and what is to be tried again.
   Duration sweep_interval = std::chrono::milliseconds(250);
