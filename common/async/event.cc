@@ -49,4 +49,9 @@ void Event::set() {
 
 bool Event::is_set() const { return state_->set; }
 
+Task<void> wait_for(Event& event) {
+  (void)co_await event.wait();
+  co_return ok();
+}
+
 }  // namespace reelfs

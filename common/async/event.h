@@ -4,6 +4,8 @@
 
 #include <boost/asio/awaitable.hpp>
 
+#include "common/async/task.h"
+
 namespace reelfs {
 
 namespace asio = boost::asio;
@@ -30,5 +32,8 @@ class Event {
   struct State;
   std::shared_ptr<State> state_;
 };
+
+/// Event::wait() as a task, for with_timeout: ends when the event is set or the waiting cancelled.
+Task<void> wait_for(Event& event);
 
 }  // namespace reelfs

@@ -100,15 +100,6 @@ void IndexLink::learn_epoch(std::uint64_t epoch) {
   for (const auto& client : clients_) client->set_epoch(unfilled_.epoch());
 }
 
-namespace {
-
-Task<void> wait_for(Event& event) {
-  (void)co_await event.wait();
-  co_return ok();
-}
-
-}  // namespace
-
 asio::awaitable<void> IndexLink::pause(Duration duration) {
   (void)co_await with_timeout(clock_, Deadline::after(clock_, duration), wait_for(wake_));
 }

@@ -25,11 +25,6 @@ spdlog::logger& log() {
   return instance;
 }
 
-Task<void> wait_for(Event& event) {
-  (void)co_await event.wait();
-  co_return ok();
-}
-
 }  // namespace
 
 Worker::Worker(asio::io_context& context, const Clock& clock, BlockingPool& pool,
