@@ -84,7 +84,8 @@ Task<Placed> ChannelWriter::append(Piece piece, std::uint64_t sequence) {
   core_.queue(id, static_cast<std::uint32_t>(pending->piece.bytes->size()), clock_.now());
   wake();
   while (!pending->result) {
-    if (co_await pending->settled.wait()) continue;
+    const bool woken = co_await pending->settled.wait();
+    if (woken) continue;
     pending_.erase(id);
     core_.abandon(id);
     wake();

@@ -123,7 +123,8 @@ Task<void> Syncer::flush(WorkerAddress worker, std::vector<SegmentId> segments, 
   if (located) {
     for (const auto& other : of_node(located.value(), worker.node)) {
       if (other.endpoint == worker.endpoint) continue;
-      if (co_await flush_on(other, segments, deadline)) co_return ok();
+      const auto flushed = co_await flush_on(other, segments, deadline);
+      if (flushed) co_return ok();
     }
   }
   co_return std::move(first).error();

@@ -279,7 +279,8 @@ Task<Reply> Client::State::call(std::shared_ptr<State> self, OutgoingFrame frame
   if (!std::exchange(self->running, true)) self->group.spawn(run(self));
   self->work.set();
   while (!pending.result) {
-    if (!co_await pending.done.wait()) self->end_early(id, Error(Errc::cancelled, "the caller gave up"));
+    const bool woken = co_await pending.done.wait();
+    if (!woken) self->end_early(id, Error(Errc::cancelled, "the caller gave up"));
   }
   co_return std::move(*pending.result);
 }

@@ -390,7 +390,8 @@ Task<void> SegmentKeeper::run_batch(std::shared_ptr<Batch> batch, const OpenPara
   if (batch->left == 0) co_return ok();
   for (const auto segment : again) group_.spawn(open_again(batch, params, segment));
   for (auto& place : places) group_.spawn(open_new(batch, params, std::move(place)));
-  if (co_await batch->done.wait()) co_return ok();
+  const bool all_ended = co_await batch->done.wait();
+  if (all_ended) co_return ok();
   // The caller is gone. What was granted is given back, and what is under way when it is there.
   batch->abandoned = true;
   for (const auto segment : batch->under_way) {
@@ -448,7 +449,10 @@ Task<void> SegmentKeeper::close(SegmentId segment, Closing closing) {
     waiting->done.set();
   };
   perform(segment, tracked.life.close(closing));
-  if (!waiting->result && !co_await waiting->done.wait()) co_return Error(Errc::cancelled);
+  if (!waiting->result) {
+    const bool woken = co_await waiting->done.wait();
+    if (!woken) co_return Error(Errc::cancelled);
+  }
   co_return std::move(*waiting->result);
 }
 
@@ -644,7 +648,8 @@ std::size_t SegmentKeeper::busy() const {
 asio::awaitable<void> SegmentKeeper::work() {
   for (;;) {
     while (backlog_.empty() || busy() >= options_.max_active_lives) {
-      if (!co_await work_there_.wait()) co_return;
+      const bool woken = co_await work_there_.wait();
+      if (!woken) co_return;
     }
     const auto work = backlog_.front();
     backlog_.pop_front();

@@ -190,7 +190,8 @@ asio::awaitable<void> Sessions::watch_leases() {
 asio::awaitable<void> Sessions::reap() {
   for (;;) {
     while (to_reap_.empty()) {
-      if (!co_await reap_there_.wait()) co_return;
+      const bool woken = co_await reap_there_.wait();
+      if (!woken) co_return;
     }
     const auto inode = *to_reap_.begin();
     const auto reaped = co_await reap_one(inode);

@@ -48,7 +48,8 @@ asio::awaitable<void> FakeNode::stop() {
 Task<rpc::Response> FakeNode::handle(rpc::Request request) {
   if (stands_still) {
     Event never;
-    while (co_await never.wait()) continue;
+    bool woken = true;
+    while (woken) woken = co_await never.wait();
     co_return Error(Errc::cancelled);
   }
   if (request.method == wire::Method::append) {

@@ -243,7 +243,8 @@ TEST_F(WriterTest, CallersThatWaitTogetherShareOneFlush) {
     TaskGroup callers(context_.get_executor());
     const auto sync_once = [](Writer& writer, std::vector<SegmentId> which, std::size_t& good,
                               Event& ended) -> asio::awaitable<void> {
-      if (co_await writer.sync(which)) ++good;
+      const auto synced_here = co_await writer.sync(which);
+      if (synced_here) ++good;
       ended.set();
     };
     callers.spawn(sync_once(*writer_, segments, synced, done));

@@ -137,7 +137,8 @@ TEST(WithTimeout, CancelsAtTheDeadline) {
   const auto begin = clock.now();
   Event never;
   auto wait = [&]() -> Task<int> {
-    if (!co_await never.wait()) co_return Error(Errc::cancelled);
+    const bool woken = co_await never.wait();
+    if (!woken) co_return Error(Errc::cancelled);
     co_return 1;
   };
   const auto result = run(context, with_timeout(clock, Deadline::after(clock, 20ms), wait()));

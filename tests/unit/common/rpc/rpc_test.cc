@@ -129,7 +129,8 @@ TEST_F(RpcTest, EndsACallAtItsDeadlineAndCancelsItsHandler) {
   Event never;
   Event cancelled;
   auto handler = [&](Request) -> Task<Response> {
-    if (!co_await never.wait()) cancelled.set();
+    const bool woken = co_await never.wait();
+    if (!woken) cancelled.set();
     co_return Response();
   };
   start_server(handler);
@@ -155,7 +156,8 @@ TEST_F(RpcTest, CancellingACallCancelsItsHandler) {
   Event cancelled;
   auto handler = [&](Request) -> Task<Response> {
     entered.set();
-    if (!co_await never.wait()) cancelled.set();
+    const bool woken = co_await never.wait();
+    if (!woken) cancelled.set();
     co_return Response();
   };
   start_server(handler);
