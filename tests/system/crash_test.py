@@ -162,13 +162,31 @@ class Restarts(BoxTest):
         self.assertEqual((self.channel / "after").read_bytes(), b"2" * 100_000)
 
     def test_the_index_server_while_a_file_is_written(self):
-        with open(self.channel / "written", "wb", buffering=0) as file:
-            file.write(b"a" * 300_000)
+        # The file belongs to a process of its own: reelctl, started from here, would close its copy of the descriptor, and
+        # that waits for the index server.
+        code = """if True:
+            import os, sys
+            with open(sys.argv[1], "wb", buffering=0) as file:
+                for line in sys.stdin:
+                    file.write(line.strip().encode() * 300_000)
+                    print("written", flush=True)
+                os.fsync(file.fileno())
+        """
+        with subprocess.Popen([sys.executable, "-c", code, self.channel / "written"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True) as writer:
+            def write(letter):
+                writer.stdin.write(letter + "\n")
+                writer.stdin.flush()
+                self.assertEqual(writer.stdout.readline(), "written\n")
+
+            write("a")
             os.kill(self.box.processes()["index1"]["pid"], signal.SIGKILL)
-            file.write(b"b" * 300_000)
+            with limit(self, 2, "a write without an index server"):
+                write("b")
             self.box.start()
-            file.write(b"c" * 300_000)
-            os.fsync(file.fileno())
+            write("c")
+            writer.stdin.close()
+            self.assertEqual(writer.wait(60 * PATIENCE), 0)
         self.assertEqual((self.channel / "written").read_bytes(), b"a" * 300_000 + b"b" * 300_000 + b"c" * 300_000)
 
     def test_each_worker_in_turn(self):
