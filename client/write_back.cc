@@ -293,8 +293,9 @@ Task<std::vector<WriteBack::Upto>> WriteBack::settle_all(Deadline deadline) {
 
 Task<void> WriteBack::commit_all(std::vector<Upto> all, Deadline deadline) {
   // All join one batch before the first is waited for.
-  for (const auto& [file, piece] : all) {
-    const bool committed = file->locked([&] { return file->buffer.committed_through(piece); });
+  for (const auto& one : all) {
+    const auto& file = one.file;
+    const bool committed = file->locked([&] { return file->buffer.committed_through(one.piece); });
     if (!committed) join(file, false);
   }
   for (const auto& [file, piece] : all) {
@@ -435,10 +436,12 @@ Task<void> WriteBack::send(std::vector<Committing>& files, bool sync) {
 }
 
 void WriteBack::finish(const std::vector<Committing>& files, const Result<void>& result) {
-  for (const auto& [file, pieces] : files) {
+  for (const auto& one : files) {
+    const auto& file = one.file;
+    const auto through = one.pieces.through;
     file->committing = false;
     if (!result && is_lost_place(result.error().code()) &&
-        change(*file, [&](WriteBuffer& buffer) { return buffer.store_anew(pieces.through); })) {
+        change(*file, [&](WriteBuffer& buffer) { return buffer.store_anew(through); })) {
       log().warn("written bytes are stored anew inode={} error={}", file->inode.value,
                  result.error().describe());
       ++file->stored_anew;
@@ -452,7 +455,7 @@ void WriteBack::finish(const std::vector<Committing>& files, const Result<void>&
       file->fail(result.error());
       file->extents.clear();  // it may have happened all the same
     }
-    change(*file, [&](WriteBuffer& buffer) { buffer.committed(pieces.through); });
+    change(*file, [&](WriteBuffer& buffer) { buffer.committed(through); });
     file->changed.notify_all();
   }
   room_.notify_all();

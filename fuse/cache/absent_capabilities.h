@@ -12,9 +12,10 @@ namespace reelfs::fuse {
 
 /// Inodes known to have no `security.capability`. The kernel asks for it before every write(2), so that the
 /// write can drop it, and libfuse 3.14 cannot tell it that we would do that ourselves
-/// (FUSE_HANDLE_KILLPRIV_V2); asking the index each time would double the cost of a write, and would stop writing
-/// while no index server answers. What this mount sets is known at once. What another sets is known at the second
-/// write after that: an absence older than kValid is answered once more, and asked for meanwhile. Any thread.
+/// (FUSE_HANDLE_KILLPRIV_V2); asking the index each time would double the cost of a write, and would stop
+/// writing while no index server answers. What this mount sets is known at once. What another sets is known
+/// at the second write after that: an absence older than kValid is answered once more, and asked for
+/// meanwhile. Any thread.
 class AbsentCapabilities {
  public:
   explicit AbsentCapabilities(const Clock& clock) : clock_(clock) {}
@@ -23,7 +24,8 @@ class AbsentCapabilities {
 
   enum class Known { no, yes, ask_again };
 
-  /// @return ask_again: it was absent when last asked; whoever gets this answer is to ask the index, in the background
+  /// @return ask_again: it was absent when last asked; whoever gets this answer is to ask the index, in the
+  /// background
   Known look_up(InodeId inode) {
     const std::lock_guard lock(mutex_);
     const auto known = until_.find(inode);

@@ -73,7 +73,8 @@ void on_getxattr(fuse_req_t raw, fuse_ino_t node, const char* name, std::size_t 
   const auto inode = mount.inode(node);
   if (std::string_view(name) == AbsentCapabilities::kName) {
     const auto known = mount.absent_capabilities.look_up(inode);
-    if (known == AbsentCapabilities::Known::ask_again) mount.operations.start_background(look_again(mount, inode));
+    if (known == AbsentCapabilities::Known::ask_again)
+      mount.operations.start_background(look_again(mount, inode));
     if (known != AbsentCapabilities::Known::no) return request.fail_with(ENODATA);
   }
   mount.start(raw, get(mount, std::move(request), inode, name, room));
