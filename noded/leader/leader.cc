@@ -15,11 +15,16 @@ using namespace std::chrono_literals;
 
 constexpr std::uint32_t kMinUnfilled = 1024;
 constexpr std::uint32_t kMaxUnfilled = 65536;
-constexpr Duration kInitialisePause = 10ms;
+constexpr Duration kLookAgain = 10ms;
 
 spdlog::logger& log() {
   static auto& instance = logger("noded.leader");
   return instance;
+}
+
+Error runs_already(const ProcessTable& table) {
+  return Error(Errc::exists, "worker " + std::to_string(table.worker().value) + " runs already as process " +
+                                 std::to_string(table.process().pid));
 }
 
 /// Keeps a name in a set for a scope, however that ends.
@@ -137,18 +142,24 @@ Task<void> Leader::take_over(Uuid incarnation) {
     areas.devices.push_back(std::move(area));
   }
   // Whoever had our number before: its area is kept until its blocks are released, which needs the devices.
-  const auto predecessor = ProcessTable::attach(areas.process_shm, identity.cluster, incarnation);
-  if (predecessor && is_alive(predecessor.value()->process())) {
-    co_return Error(Errc::exists, "worker " + std::to_string(identity.worker.value) +
-                                      " runs already as process " +
-                                      std::to_string(predecessor.value()->process().pid));
-  }
-  if (!predecessor) {
+  REELFS_CO_TRY(co_await outlive(areas.process_shm));
+  if (!ProcessTable::attach(areas.process_shm, identity.cluster, incarnation)) {
     REELFS_CO_TRY(const auto created, ProcessTable::create(areas.process_shm, identity.cluster, incarnation,
                                                            identity.worker, identity.process));
   }
   REELFS_CO_TRY(attach_areas(state_, areas));
   co_return co_await release_predecessor(identity.worker, identity.process);
+}
+
+/// Waits for the process that made the area, where there is one, to end.
+Task<void> Leader::outlive(std::string process_shm) {
+  const auto patience = Deadline::after(clock_, kPredecessorLimit);
+  for (;;) {
+    const auto area = ProcessTable::attach(process_shm, state_.identity.cluster, Uuid{});
+    if (!area || !is_alive(area.value()->process())) co_return ok();
+    if (patience.left(clock_) <= Duration::zero()) co_return runs_already(*area.value());
+    co_await sleep_for(kLookAgain);
+  }
 }
 
 /// Where the worker's process shared memory is a dead process's, releases its blocks and makes it anew for
@@ -158,10 +169,7 @@ Task<void> Leader::release_predecessor(WorkerId worker, ProcessIdentity successo
   const auto& identity = state_.identity;
   const auto present = ProcessTable::attach(name, identity.cluster, state_.incarnation);
   if (present && present.value()->process() == successor) co_return ok();
-  if (present && is_alive(present.value()->process())) {
-    co_return Error(Errc::exists, "worker " + std::to_string(worker.value) + " runs already as process " +
-                                      std::to_string(present.value()->process().pid));
-  }
+  if (present && is_alive(present.value()->process())) co_return runs_already(*present.value());
   if (present) {
     REELFS_CO_TRY(co_await adopt(name));
   }
@@ -175,7 +183,7 @@ Task<void> Leader::release_predecessor(WorkerId worker, ProcessIdentity successo
 }
 
 Task<void> Leader::adopt(std::string process_shm) {
-  while (adopting_.contains(process_shm)) co_await sleep_for(kInitialisePause);
+  while (adopting_.contains(process_shm)) co_await sleep_for(kLookAgain);
   const Marked<std::string> adopting(adopting_, process_shm);
   const auto dead = ProcessTable::attach(process_shm, state_.identity.cluster, state_.incarnation);
   if (!dead || is_alive(dead.value()->process())) co_return ok();
@@ -238,7 +246,7 @@ Task<void> Leader::initialise_device(NewDevice device) {
     co_return Error(Errc::not_found,
                     device.path.string() + " is not a device of node " + state_.identity.node_name);
   }
-  while (initialising_.contains(device.path)) co_await sleep_for(kInitialisePause);
+  while (initialising_.contains(device.path)) co_await sleep_for(kLookAgain);
   if (status_of()->state == DeviceStatus::State::online) {
     if (status_of()->uuid == device.uuid && status_of()->device == device.device) co_return ok();
     co_return Error(Errc::exists, device.path.string() + " is initialised as device " +

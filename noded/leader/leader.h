@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -13,6 +14,10 @@
 
 namespace reelfs::noded {
 
+/// How long a worker waits for the process that had its number before: one that was killed lives on until the
+/// last of its system calls returns.
+constexpr Duration kPredecessorLimit = std::chrono::seconds(10);
+
 /// What the one worker that holds the node's internal port does for the others: makes the shared memory or
 /// adopts what is there, lets followers in, releases what dead workers had, initialises devices.
 class Leader {
@@ -24,7 +29,8 @@ class Leader {
 
   /// To be called once, when this worker has become leader. Where another worker of the node lives, or this
   /// one followed before, the shared memory is that of the running node and is adopted; otherwise what is
-  /// there is a dead node's and is made anew.
+  /// there is a dead node's and is made anew. Waits up to `kPredecessorLimit` for a process that had our
+  /// number and was killed to end.
   /// @errors no_space, io, exists (this worker runs already), unsupported
   Task<void> start();
 
@@ -54,6 +60,7 @@ class Leader {
   asio::awaitable<void> bring_up_missing();
   Task<void> adopt(std::string process_shm);
   Task<void> release_predecessor(WorkerId worker, ProcessIdentity successor);
+  Task<void> outlive(std::string process_shm);
   void note_unfilled();
 
   NodeState& state_;

@@ -90,13 +90,18 @@ Task<void> Worker::follow() {
   internal.port = options_.internal_port;
   if (leader_client_) co_await leader_client_->stop();
   leader_client_ = std::make_unique<rpc::Client>(context_, clock_, internal, rpc::ClientOptions());
+  bool waiting = false;
+  const auto predecessor_ends = Deadline::after(clock_, kPredecessorLimit);
   for (;;) {
     const auto areas = co_await join_node(*leader_client_, state_.identity, !state_.attached(),
                                           Deadline::after(clock_, kJoinLimit));
     if (!areas) {
       const auto code = areas.error().code();
       if (code == Errc::unavailable) co_return ok();
-      if (code != Errc::busy && code != Errc::timed_out) co_return areas.error();
+      const bool may_pass = code == Errc::busy || code == Errc::timed_out ||
+                            (code == Errc::exists && predecessor_ends.left(clock_) > Duration::zero());
+      if (!may_pass) co_return areas.error();
+      if (!std::exchange(waiting, true)) log().info("waiting to join why=\"{}\"", areas.error().describe());
       co_await sleep_for(kJoinPause);
       continue;
     }

@@ -102,6 +102,7 @@ class ProcessesTest : public ::testing::Test {
            << "[log]\nfile = \"" << (files.directory() / "log").string() << "\"\n";
   }
   ~ProcessesTest() override {
+    end_predecessor();
     for (const auto& [worker, pid] : pids) {
       kill(pid, SIGKILL);
       waitpid(pid, nullptr, 0);
@@ -138,6 +139,25 @@ class ProcessesTest : public ::testing::Test {
     waitpid(pids.at(worker), &status, 0);
     pids.erase(worker);
     return status;
+  }
+
+  /// Starts a worker while the process that has its number is there still.
+  void pause_for_successor(std::uint32_t worker) {
+    predecessor = pids.at(worker);
+    kill(predecessor, SIGSTOP);
+    index.forget();
+    start(worker);
+  }
+  void end_predecessor() {
+    if (predecessor == 0) return;
+    kill(predecessor, SIGKILL);
+    waitpid(predecessor, nullptr, 0);
+    predecessor = 0;
+  }
+  bool log_has(const std::string& words) {
+    std::ifstream log(files.directory() / "log");
+    const std::string text{std::istreambuf_iterator<char>(log), {}};
+    return text.find(words) != std::string::npos;
   }
 
   /// Runs the loop until it is so.
@@ -223,6 +243,7 @@ class ProcessesTest : public ::testing::Test {
   FakeIndex index;
   const Uuid device_uuid = Uuid::random();
   std::map<std::uint32_t, pid_t> pids;
+  pid_t predecessor = 0;
   const std::uint64_t unit = round_up(wire::record_bytes(5000), kPageBytes);
 };
 
@@ -249,6 +270,28 @@ TEST_F(ProcessesTest, AFollowerTakesOverFromAKilledLeader) {
   ASSERT_TRUE(wait_until([&] { return index.status(1) != nullptr && is_leader(2); }));
   EXPECT_FALSE(is_leader(1));
   EXPECT_EQ(append(1, {.segment = SegmentId(2), .offset = 2 * unit}).value().end(), 3 * unit);
+}
+
+// A killed process lives on while one of its threads is in a system call; a stopped one looks the same.
+TEST_F(ProcessesTest, AFollowerWaitsForItsDyingPredecessor) {
+  start_node();
+  pause_for_successor(2);
+  ASSERT_TRUE(wait_until([&] { return log_has("runs already as process"); }));
+  EXPECT_EQ(kill(pids.at(2), 0), 0) << "it has not given up";
+  end_predecessor();
+  ASSERT_TRUE(wait_until([&] { return index.status(2) != nullptr; }));
+  EXPECT_TRUE(allocate(2, 1)) << "what the predecessor had is served again";
+}
+
+TEST_F(ProcessesTest, ALeaderWaitsForItsDyingPredecessor) {
+  start_node();
+  kill(pids.at(2), SIGSTOP);
+  end(1, SIGKILL);
+  pause_for_successor(2);
+  ASSERT_TRUE(wait_until([&] { return log_has("adopting the shared memory of the running node"); }));
+  end_predecessor();
+  ASSERT_TRUE(wait_until([&] { return is_leader(2) && has_device(2, wire::STATE_ONLINE); }));
+  EXPECT_TRUE(allocate(2, 1));
 }
 
 TEST_F(ProcessesTest, FindsEverythingAfterAllWereKilled) {
