@@ -12,6 +12,9 @@ namespace reelfs::client {
 /// No file reaches beyond it.
 inline constexpr std::uint64_t kMaxFileBytes = std::numeric_limits<std::int64_t>::max();
 
+/// `version` of an inode that has not changed since it was made.
+inline constexpr std::uint64_t kFirstVersion = 1;
+
 /// What stat(2) tells of an inode, and what the store adds. Times are nanoseconds since 1970.
 struct Attributes {
   InodeId inode;
@@ -29,7 +32,7 @@ struct Attributes {
   std::int64_t btime_ns = 0;
   InodeId channel;
   InodeId parent;             // directories only
-  std::uint64_t version = 0;  // grows with every change of data or attributes
+  std::uint64_t version = 0;  // kFirstVersion when made, grows with every change of data or attributes
 };
 
 /// What setattr changes; what is absent stays.

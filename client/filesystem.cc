@@ -11,6 +11,7 @@
 #include "client/open_file.h"
 #include "client/reader.h"
 #include "client/record_reader.h"
+#include "client/releaser.h"
 #include "client/wire_attributes.h"
 #include "client/write_back.h"
 #include "client/writer.h"
@@ -65,7 +66,6 @@ struct FileSystem::State {
   std::shared_ptr<FileHandle> handle_on(const std::shared_ptr<FileState>& file);
   Task<void> open_in_index(std::shared_ptr<FileState> file, Deadline until);
   Task<void> remove(InodeId parent, std::string name, bool directory);
-  asio::awaitable<void> retire(std::shared_ptr<FileState> file);
   asio::awaitable<void> stop_index_at(Deadline until);
 
   asio::io_context& context;
@@ -79,7 +79,7 @@ struct FileSystem::State {
   RecordReader records;
   Reader reader;
   std::shared_ptr<WriteBack> write_back;
-  std::uint64_t releases = 0;  // sent to the index
+  Releaser releaser;
   Condition index_stopped;
   enum class IndexLife { running, stopping, stopped } index_life = IndexLife::running;
   TaskGroup background;
@@ -164,11 +164,12 @@ FileSystem::State::State(asio::io_context& io, const Clock& machine_clock, Clust
       reader(io.get_executor(), machine_clock, index, files, records),
       write_back(
           std::make_shared<WriteBack>(io, machine_clock, index, writer, files, write_back_options(options))),
+      releaser(io.get_executor(), machine_clock, index, files, options.timeout),
       background(io.get_executor()) {
   index.on_epoch([this](Epoch epoch) { nodes.set_epoch(epoch); });
   index.on_resume([this] { return files.open_inodes(); });
   write_back->on_clean([this](const std::shared_ptr<FileState>& file) {
-    if (file->uses == 0 && file->open_in_index) background.spawn(retire(file));
+    releaser.give_back(file);
     files.forget_unused(file);
   });
 }
@@ -197,6 +198,7 @@ asio::awaitable<void> FileSystem::stop() {
   const auto drained = co_await state.write_back->drain(state.deadline());
   if (!drained) log().error("written bytes are lost error={}", drained.error().describe());
   co_await state.write_back->stop();
+  co_await state.releaser.stop();
   co_await state.reader.stop();
   co_await state.records.stop();
   // The writer gives its grants back to an index that may be gone.
@@ -414,7 +416,7 @@ Task<FileSystem::Opened> FileSystem::open(InodeId inode) {
 Task<FileSystem::Opened> FileSystem::create_file(CreateOptions options) {
   auto& state = *state_;
   const auto until = state.deadline();
-  const auto releases = state.releases;
+  const auto told = state.releaser.told();
   auto request = create_request(options);
   request.set_open(true);
   request.set_exclusive(options.exclusive);
@@ -423,7 +425,7 @@ Task<FileSystem::Opened> FileSystem::create_file(CreateOptions options) {
   const auto attributes = from_wire(reply.attributes());
   const auto file = state.files.obtain(attributes.inode);
   Use use(state.files, file);
-  if (state.releases != releases || file->releasing) {
+  if (state.releaser.told() != told || file->releasing) {
     // The file may have existed, and its last handle here may have been given back meanwhile.
     REELFS_CO_TRY(co_await state.open_in_index(file, until));
   }
@@ -447,35 +449,8 @@ Task<void> FileSystem::release(std::shared_ptr<FileHandle> handle) {
     auto flushed = co_await state.write_back->flush(file, state.deadline());
     if (!flushed) co_return std::move(flushed);  // told to the index once the file is clean
   }
-  co_await state.retire(file);
+  state.releaser.give_back(file);
   co_return ok();
-}
-
-// Tells the index that nobody here has the file open any more.
-asio::awaitable<void> FileSystem::State::retire(std::shared_ptr<FileState> file) {
-  if (file->uses > 0 || !file->open_in_index || file->releasing || !file->clean()) co_return;
-  struct Releasing {
-    State& state;
-    std::shared_ptr<FileState> file;
-    Releasing(State& s, const std::shared_ptr<FileState>& f) : state(s), file(f) {
-      file->releasing = true;
-      ++state.releases;
-    }
-    ~Releasing() {
-      file->releasing = false;
-      file->open_in_index = false;
-      file->changed.notify_all();
-      state.files.forget_unused(file);
-    }
-  };
-  const Releasing guard(*this, file);
-  wire::ReleaseRequest request;
-  request.set_inode(file->inode.value);
-  const auto released = co_await call<wire::Empty>(wire::Method::release, std::move(request));
-  if (!released && released.error().code() != Errc::cancelled) {
-    log().warn("file stays open in the index until the session ends inode={} error={}", file->inode.value,
-               released.error().describe());
-  }
 }
 
 Task<void> FileSystem::sync() { co_return co_await state_->write_back->sync_all(state_->deadline()); }

@@ -64,6 +64,7 @@ Operation open(Mount& mount, Request request, InodeId inode, fuse_file_info info
 Operation create(Mount& mount, Request request, client::CreateOptions options, fuse_file_info info) {
   const auto parent = options.parent;
   const auto name = options.name;
+  const auto changes = mount.absent_capabilities.changes();
   auto created = co_await mount.files.create_file(std::move(options));
   if (!created) {
     if (parent == kRootInode && created.error().code() == Errc::not_permitted) mount.refused_names.note(name);
@@ -71,6 +72,9 @@ Operation create(Mount& mount, Request request, client::CreateOptions options, f
   }
   auto attributes = created.value().attributes;
   Opening opening(mount, std::move(created.value().handle));
+  // What has not changed since it was made has no extended attributes, and the first write need not ask.
+  if (attributes.version == client::kFirstVersion)
+    mount.absent_capabilities.insert(attributes.inode, changes);
   if ((info.flags & O_TRUNC) != 0 && attributes.size > 0) {  // another mount made it just before
     auto emptied = co_await empty(mount, attributes.inode, request.caller());
     if (!emptied) co_return request.fail(emptied.error());

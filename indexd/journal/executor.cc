@@ -353,6 +353,12 @@ asio::awaitable<std::optional<Error>> Executor::run_erased(const std::function<b
   co_return failure;
 }
 
+bool Executor::peek_erased(const std::function<void(const View&)>& f) {
+  const auto view = state_->store->view_in_memory();
+  f(view);
+  return !view.fell_short();
+}
+
 asio::awaitable<void> Executor::read_erased(const std::function<void(const View&)>& f) {
   auto work = [this, &f]() -> Result<void> {
     f(state_->store->view());

@@ -154,6 +154,8 @@ Result<void> Store::apply(std::string_view changes, JournalPosition position) {
 
 View Store::view() const { return View(*this); }
 
+View Store::view_in_memory() const { return View(*this, View::Source::memory); }
+
 Result<void> Store::request_flush() {
   rocksdb::FlushOptions options;
   options.wait = false;

@@ -52,6 +52,8 @@ class Store {
 
   /// The state as of now, for reading.
   View view() const;
+  /// The same, of what can be read without waiting for the disk: View::Source::memory.
+  View view_in_memory() const;
   /// Starts writing what is in memory to a file. Does not wait.
   Result<void> request_flush();
   /// Writes what is in memory to a file, and waits for it.

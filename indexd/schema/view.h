@@ -5,6 +5,8 @@
 namespace rocksdb {
 class DB;
 class Snapshot;
+class Status;
+struct ReadOptions;
 }  // namespace rocksdb
 
 namespace reelfs::indexd {
@@ -14,18 +16,29 @@ class Store;
 /// The rows as they were at one moment. Any thread; the store outlives it.
 class View final : public Reader {
  public:
-  explicit View(const Store& store);
+  static constexpr int kMaxRows = 256;  // of one scan in memory, so that it takes well below a millisecond
+  enum class Source { memory_and_disk, memory };
+  /// @param source  memory: what would have to be read from a file, or has more than kMaxRows rows, fails, and
+  /// fell_short() tells so
+  explicit View(const Store& store, Source source = Source::memory_and_disk);
   ~View() override;
   View(const View&) = delete;
   View& operator=(const View&) = delete;
 
+  /// Source::memory was not enough: what was found is not the answer.
+  bool fell_short() const { return fell_short_; }
+
  private:
+  rocksdb::ReadOptions read_options() const;
+  Error failure(const rocksdb::Status& status, std::string_view what) const;
   Result<std::optional<std::string>> find_bytes(std::string_view key) const override;
   Result<void> scan_bytes(
       std::string_view from, std::string_view upto, Direction direction,
       const std::function<bool(std::string_view, std::string_view)>& visit) const override;
   rocksdb::DB& db_;
   const rocksdb::Snapshot* snapshot_;
+  const Source source_;
+  mutable bool fell_short_ = false;
 };
 
 }  // namespace reelfs::indexd

@@ -39,7 +39,7 @@ void FileService::register_with(Dispatcher& dispatcher) {
 
 Task<wire::AttributesReply> FileService::get_attributes(wire::GetAttributesRequest request) {
   auto read = [inode = InodeId{request.inode()}](const View& view) { return tree::get_inode(view, inode); };
-  REELFS_CO_TRY(const auto inode, co_await index_.read(std::move(read)));
+  REELFS_CO_TRY(const auto inode, co_await index_.peek(std::move(read)));
   co_return attributes_reply(inode);
 }
 
@@ -72,7 +72,7 @@ Task<wire::GetXattrReply> FileService::get_xattr(wire::GetXattrRequest request) 
   auto read = [&request](const View& view) {
     return tree::get_xattr(view, InodeId{request.inode()}, request.name());
   };
-  REELFS_CO_TRY(auto value, co_await index_.read(std::move(read)));
+  REELFS_CO_TRY(auto value, co_await index_.peek(std::move(read)));
   wire::GetXattrReply reply;
   reply.set_value(std::move(value));
   co_return reply;
@@ -80,7 +80,7 @@ Task<wire::GetXattrReply> FileService::get_xattr(wire::GetXattrRequest request) 
 
 Task<wire::ListXattrReply> FileService::list_xattr(wire::ListXattrRequest request) {
   auto read = [inode = InodeId{request.inode()}](const View& view) { return tree::list_xattr(view, inode); };
-  REELFS_CO_TRY(auto names, co_await index_.read(std::move(read)));
+  REELFS_CO_TRY(auto names, co_await index_.peek(std::move(read)));
   wire::ListXattrReply reply;
   for (auto& name : names) reply.add_names(std::move(name));
   co_return reply;
@@ -115,7 +115,7 @@ Task<wire::AttributesReply> FileService::open(wire::OpenRequest request) {
   // First noted, then looked at: what is found is there to stay.
   REELFS_CO_TRY(sessions_.opened(session, inode));
   auto read = [inode](const View& view) { return tree::get_inode(view, inode); };
-  const auto found = co_await index_.read(std::move(read));
+  const auto found = co_await index_.peek(std::move(read));
   if (!found) {
     sessions_.released(session, inode);
     co_return found.error();
@@ -124,8 +124,9 @@ Task<wire::AttributesReply> FileService::open(wire::OpenRequest request) {
 }
 
 Task<wire::Empty> FileService::release(wire::ReleaseRequest request) {
-  REELFS_CO_TRY(sessions_.renew(SessionId{request.session()}));
-  sessions_.released(SessionId{request.session()}, InodeId{request.inode()});
+  const SessionId session{request.session()};
+  REELFS_CO_TRY(sessions_.renew(session));
+  for (const auto inode : request.inodes()) sessions_.released(session, InodeId{inode});
   co_return wire::Empty();
 }
 
@@ -160,7 +161,7 @@ Task<wire::GetExtentsReply> FileService::get_extents(wire::GetExtentsRequest req
     located = std::move(places);
     return found;
   };
-  REELFS_CO_TRY(const auto found, co_await index_.read(std::move(read)));
+  REELFS_CO_TRY(const auto found, co_await index_.peek(std::move(read)));
   wire::GetExtentsReply reply;
   to_wire(found.inode, *reply.mutable_attributes());
   for (const auto& extent : found.extents) to_wire(extent, *reply.add_extents());
@@ -176,7 +177,7 @@ Task<wire::LocateSegmentsReply> FileService::locate_segments(wire::LocateSegment
     for (const auto segment : request.segments()) segments.push_back(SegmentId{segment});
     return locate(view, segments);
   };
-  REELFS_CO_TRY(const auto located, co_await index_.read(std::move(read)));
+  REELFS_CO_TRY(const auto located, co_await index_.peek(std::move(read)));
   wire::LocateSegmentsReply reply;
   for (const auto& segment : located) describe(segment, *reply.add_locations());
   co_return reply;

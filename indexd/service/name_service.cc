@@ -30,7 +30,7 @@ Task<wire::AttributesReply> NameService::lookup(wire::LookupRequest request) {
   auto find = [&request](const View& view) {
     return tree::lookup(view, InodeId{request.parent()}, request.name());
   };
-  REELFS_CO_TRY(const auto inode, co_await index_.read(std::move(find)));
+  REELFS_CO_TRY(const auto inode, co_await index_.peek(std::move(find)));
   co_return attributes_reply(inode);
 }
 
@@ -106,7 +106,7 @@ Task<rpc::Response> NameService::rename(wire::RenameRequest request) {
 
 Task<wire::ReadLinkReply> NameService::read_link(wire::ReadLinkRequest request) {
   auto read = [inode = InodeId{request.inode()}](const View& view) { return tree::read_link(view, inode); };
-  REELFS_CO_TRY(auto target, co_await index_.read(std::move(read)));
+  REELFS_CO_TRY(auto target, co_await index_.peek(std::move(read)));
   wire::ReadLinkReply reply;
   reply.set_target(std::move(target));
   co_return reply;

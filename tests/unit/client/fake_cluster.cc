@@ -14,7 +14,9 @@ namespace {
 
 using namespace std::chrono_literals;
 
-rpc::Endpoint listen(rpc::Server& server, rpc::Endpoint endpoint = {"127.0.0.1", 0}) {
+const rpc::Endpoint kAnyPort{"127.0.0.1", 0};
+
+rpc::Endpoint listen(rpc::Server& server, const rpc::Endpoint& endpoint) {
   auto listening = server.listen(endpoint);
   REELFS_ASSERT(listening.has_value());
   return listening.value();
@@ -30,7 +32,7 @@ FakeNode::FakeNode(asio::io_context& context, const Clock& clock, std::uint32_t 
     : clock_(clock),
       number_(number),
       server_(context, clock, {}, [this](rpc::Request request) { return handle(std::move(request)); }),
-      endpoint_(listen(server_)) {}
+      endpoint_(listen(server_, kAnyPort)) {}
 
 asio::awaitable<void> FakeNode::stop() { co_await server_.stop(); }
 
@@ -107,7 +109,7 @@ FakeCluster::FakeCluster(asio::io_context& context, const Clock& clock, std::siz
   server_ = std::make_unique<rpc::Server>(context, clock, rpc::ServerOptions(), [this](rpc::Request request) {
     return handle(std::move(request));
   });
-  endpoint_ = listen(*server_);
+  endpoint_ = listen(*server_, kAnyPort);
   auto& root = files_[1].attributes;
   root.set_inode(1);
   root.set_mode(S_IFDIR | 0755);
@@ -227,7 +229,7 @@ FakeCluster::Answer FakeCluster::carry_out(const rpc::Request& request) {
     case wire::Method::release: {
       REELFS_TRY(const auto message, request.parse<wire::ReleaseRequest>());
       if (!session_is_open(message.session())) return Error(Errc::no_session);
-      open_inodes[message.session()].erase(message.inode());
+      for (const auto inode : message.inodes()) open_inodes[message.session()].erase(inode);
       return std::string();
     }
     case wire::Method::get_extents: {

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "client/filesystem.h"
+#include "common/async/timeout.h"
 #include "common/base/buffer.h"
 #include "common/base/clock.h"
 #include "tests/unit/client/fake_cluster.h"
@@ -32,6 +33,17 @@ class FileSystemTest : public ::testing::Test {
   template <class T>
   T run(asio::awaitable<T> coroutine) {
     return testing::run(context, std::move(coroutine));
+  }
+
+  /// Runs the loop until it is so.
+  template <class Condition>
+  bool eventually(Condition condition) {
+    const auto deadline = Deadline::after(clock, 20s);
+    while (!condition()) {
+      if (deadline.left(clock) <= Duration::zero()) return false;
+      run(sleep_for(1ms));
+    }
+    return true;
   }
 
   void TearDown() override {

@@ -245,8 +245,21 @@ TEST_F(FileSystemTest, ReleasesTheInodeAfterTheLastHandle) {
   ASSERT_TRUE(run(fs.release(file)));
   EXPECT_EQ(cluster.calls(wire::Method::release), 0);
   ASSERT_TRUE(run(fs.release(again)));
+  EXPECT_TRUE(eventually([&] { return cluster.open_inodes.begin()->second.empty(); }));
   EXPECT_EQ(cluster.calls(wire::Method::release), 1);
   EXPECT_EQ(read(*open(fs, file->inode())), "bytes");
+}
+
+TEST_F(FileSystemTest, ReleasesManyFilesTogetherButNotWhatIsOpenAgain) {
+  auto& fs = mount();
+  std::vector<std::shared_ptr<FileHandle>> files;
+  for (int i = 0; i < 50; ++i) files.push_back(create(fs, std::to_string(i)));
+  const auto again = files[7]->inode();
+  for (const auto& file : files) ASSERT_TRUE(run(fs.release(file)));
+  const auto kept = open(fs, again);
+  EXPECT_TRUE(eventually([&] { return cluster.open_inodes.begin()->second.size() == 1; }));
+  EXPECT_TRUE(cluster.open_inodes.begin()->second.contains(again.value));
+  EXPECT_LE(cluster.calls(wire::Method::release), 5);
 }
 
 TEST_F(FileSystemTest, AnUnlinkedFileGoesOnWhileItIsOpen) {

@@ -72,6 +72,50 @@ TEST(Executor, ReadsWhatWasAnswered) {
   }
 }
 
+TEST(Executor, PeeksAtWhatIsInMemoryAndFetchesWhatIsNot) {
+  const TempDirectory directory;
+  asio::io_context context;
+  const auto options = options_in(directory);
+  auto executor = open(options);
+  int calls = 0;
+  const auto peek = [&] {
+    auto f = [&calls](const View& view) -> Result<std::string> {
+      ++calls;
+      REELFS_TRY(auto row, view.get(SymlinkKey{InodeId{150}}));
+      return row.target;
+    };
+    return testing::run(context, executor->peek(std::move(f))).value();
+  };
+  for (std::uint64_t i = 1; i <= 300; ++i) {  // opening reads some of the blocks
+    ASSERT_TRUE(testing::run(context, put_symlink(*executor, i, i == 150 ? "target" : std::string(4000, 'x'))));
+  }
+  EXPECT_EQ(peek(), "target");
+  EXPECT_EQ(calls, 1);
+  executor.reset();
+  executor = open(options);
+  EXPECT_EQ(peek(), "target");
+  EXPECT_EQ(calls, 3) << "not in memory after a restart";
+  EXPECT_EQ(peek(), "target");
+  EXPECT_EQ(calls, 4) << "but from then on";
+}
+
+TEST(Executor, PeeksAtFewRowsOnly) {
+  const TempDirectory directory;
+  asio::io_context context;
+  const auto executor = open(options_in(directory));
+  const std::uint64_t count = View::kMaxRows + 1;
+  for (std::uint64_t i = 1; i <= count; ++i) ASSERT_TRUE(testing::run(context, put_symlink(*executor, i, "")));
+  int calls = 0;
+  auto f = [&calls](const View& view) -> Result<std::uint64_t> {
+    ++calls;
+    std::uint64_t rows = 0;
+    REELFS_TRY(view.scan_table<SymlinkKey>([&](SymlinkKey, const SymlinkRow&) { return ++rows > 0; }));
+    return rows;
+  };
+  EXPECT_EQ(testing::run(context, executor->peek(std::move(f))).value(), count);
+  EXPECT_EQ(calls, 2);
+}
+
 TEST(Executor, ChangesNothingWhereTheOperationFails) {
   const TempDirectory directory;
   asio::io_context context;

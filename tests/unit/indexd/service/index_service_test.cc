@@ -184,7 +184,7 @@ TEST_F(IndexServiceTest, ADeletedFileStaysWhileItIsOpen) {
   EXPECT_TRUE(attributes(file));
   wire::ReleaseRequest release;
   release.set_session(session);
-  release.set_inode(file);
+  release.add_inodes(file);
   ASSERT_TRUE(call<wire::Empty>(Method::release, release));
   EXPECT_TRUE(eventually([&] { return !attributes(file); }));
 }
