@@ -13,7 +13,7 @@ constexpr unsigned long kNameMax = 255;
 
 void answer(Request& request, const Result<client::Attributes>& found) {
   if (!found) return request.fail(found.error());
-  request.attributes(to_stat(found.value()), kNamesAndAttributesValidSeconds);
+  request.attributes(to_stat(found.value()), attributes_valid_seconds(found.value()));
 }
 
 Operation get_attributes(Mount& mount, Request request, InodeId inode) {

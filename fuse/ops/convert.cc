@@ -44,8 +44,8 @@ fuse_entry_param to_entry(const NodeIds& nodes, const client::Attributes& attrib
   entry.ino = nodes.node(attributes.inode);
   entry.generation = attributes.generation;
   entry.attr = to_stat(attributes);
-  entry.attr_timeout = kNamesAndAttributesValidSeconds;
-  entry.entry_timeout = kNamesAndAttributesValidSeconds;
+  entry.attr_timeout = attributes_valid_seconds(attributes);
+  entry.entry_timeout = kNamesValidSeconds;
   return entry;
 }
 

@@ -15,10 +15,6 @@
 
 namespace reelfs::fuse {
 
-/// How long the kernel may believe names and attributes without asking. Other mounts change both and nothing
-/// tells this kernel of it yet, so: not at all. (Invalidation pushed by the index is what will let it grow.)
-inline constexpr double kNamesAndAttributesValidSeconds = 0;
-
 /// What the operations work with.
 struct Mount {
   client::FileSystem& files;
