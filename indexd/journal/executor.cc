@@ -98,7 +98,7 @@ struct Executor::State {
   void stop();
   void write_loop() noexcept;
   void sync_loop() noexcept;
-  void carry_out(Transaction& transaction, std::vector<Operation>& group);
+  Result<void> carry_out(Transaction& transaction, std::vector<Operation>& group);
   Result<void> commit(Transaction& transaction);
   void wait_until_synced();
   void remove_old_files();
@@ -210,7 +210,8 @@ Result<void> Executor::State::commit(Transaction& transaction) {
   return store->apply(transaction, position);
 }
 
-void Executor::State::carry_out(Transaction& transaction, std::vector<Operation>& group) {
+/// @errors io: a sync has failed meanwhile
+Result<void> Executor::State::carry_out(Transaction& transaction, std::vector<Operation>& group) {
   for (auto& operation : group) {
     if (!(*operation.call)(transaction)) {
       transaction.undo();
@@ -224,8 +225,10 @@ void Executor::State::carry_out(Transaction& transaction, std::vector<Operation>
     const auto changes = transaction.keep();
     if (changes.empty()) continue;
     const std::scoped_lock held(mutex);
+    if (core->has_failed()) return stopped_error();
     core->append(EntryType::changes, changes, now());
   }
+  return ok();
 }
 
 void Executor::State::write_loop() noexcept {
@@ -246,8 +249,9 @@ void Executor::State::write_loop() noexcept {
     if (refuses) {
       for (auto& operation : group) *operation.failure = stopped_error();
     } else {
-      carry_out(transaction, group);
-      if (auto committed = commit(transaction); !committed) {
+      auto committed = carry_out(transaction, group);
+      if (committed) committed = commit(transaction);
+      if (!committed) {
         fail(committed.error());
         // Whoever was refused on its merits saw what predecessors in this group did, which now is not so.
         for (auto& operation : group) *operation.failure = stopped_error();
@@ -318,11 +322,14 @@ void Executor::State::remove_old_files() {
 }
 
 void Executor::State::fail(const Error& error) {
+  {
+    const std::scoped_lock held(mutex);
+    if (core->has_failed()) return;
+    core->fail();
+    progress.notify_all();
+    sync_work.notify_one();
+  }
   logger("indexd.journal").error("nothing is accepted any more: {}", error.describe());
-  const std::scoped_lock held(mutex);
-  core->fail();
-  progress.notify_all();
-  sync_work.notify_one();
 }
 
 Executor::Executor(std::unique_ptr<State> state) : state_(std::move(state)) {}

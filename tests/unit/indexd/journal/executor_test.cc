@@ -1,7 +1,10 @@
 #include "indexd/journal/executor.h"
 
+#include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <fstream>
+#include <future>
 #include <map>
 #include <string>
 #include <vector>
@@ -10,11 +13,23 @@
 #include <boost/asio/io_context.hpp>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/unit/common/run.h"
 #include "tests/unit/indexd/temp_directory.h"
+
+static std::atomic<bool> disk_cannot_sync = false;
+
+/// Stands in for libc's, so that a disk can fail.
+extern "C" int fdatasync(int descriptor) {
+  if (disk_cannot_sync) {
+    errno = EIO;
+    return -1;
+  }
+  return static_cast<int>(::syscall(SYS_fdatasync, descriptor));
+}
 
 namespace reelfs::indexd {
 namespace {
@@ -87,7 +102,8 @@ TEST(Executor, PeeksAtWhatIsInMemoryAndFetchesWhatIsNot) {
     return testing::run(context, executor->peek(std::move(f))).value();
   };
   for (std::uint64_t i = 1; i <= 300; ++i) {  // opening reads some of the blocks
-    ASSERT_TRUE(testing::run(context, put_symlink(*executor, i, i == 150 ? "target" : std::string(4000, 'x'))));
+    ASSERT_TRUE(
+        testing::run(context, put_symlink(*executor, i, i == 150 ? "target" : std::string(4000, 'x'))));
   }
   EXPECT_EQ(peek(), "target");
   EXPECT_EQ(calls, 1);
@@ -104,7 +120,8 @@ TEST(Executor, PeeksAtFewRowsOnly) {
   asio::io_context context;
   const auto executor = open(options_in(directory));
   const std::uint64_t count = View::kMaxRows + 1;
-  for (std::uint64_t i = 1; i <= count; ++i) ASSERT_TRUE(testing::run(context, put_symlink(*executor, i, "")));
+  for (std::uint64_t i = 1; i <= count; ++i)
+    ASSERT_TRUE(testing::run(context, put_symlink(*executor, i, "")));
   int calls = 0;
   auto f = [&calls](const View& view) -> Result<std::uint64_t> {
     ++calls;
@@ -262,6 +279,40 @@ TEST(Executor, AcceptsNothingOnceTheJournalCannotBeWritten) {
   const auto executor = open(options_in(directory));
   EXPECT_EQ(testing::run(context, get_symlink(*executor, 1)).value(), "kept");
   EXPECT_TRUE(testing::run(context, put_symlink(*executor, 2, "new")));
+}
+
+TEST(Executor, RefusesOperationsThatASyncFailedUnder) {
+  const TempDirectory directory;
+  auto options = options_in(directory);
+  options.sync_interval = std::chrono::hours(1);
+  asio::io_context context;
+  const auto executor = open(options);
+  ASSERT_TRUE(testing::run(context, put_symlink(*executor, 1, "kept")));
+  const auto before = everything(context, *executor);
+
+  std::promise<void> begun;
+  std::promise<void> failed;
+  auto op = [&](Transaction& txn) -> Result<int> {
+    begun.set_value();
+    failed.get_future().wait();
+    txn.put(SymlinkKey{InodeId{2}}, SymlinkRow{"lost"});
+    return 0;
+  };
+  std::optional<Result<int>> answer;
+  bool ended = false;
+  asio::co_spawn(context, testing::store(executor->run(std::move(op)), answer),
+                 [&](const std::exception_ptr&) { ended = true; });
+  context.restart();
+  context.poll();
+  begun.get_future().wait();
+  disk_cannot_sync = true;
+  EXPECT_FALSE(testing::run(context, executor->sync()));
+  disk_cannot_sync = false;
+  failed.set_value();
+  while (!ended) context.run_one();
+  ASSERT_FALSE(*answer);
+  EXPECT_EQ(answer->error().code(), Errc::io);
+  EXPECT_EQ(everything(context, *executor), before);
 }
 
 TEST(Executor, EveryAnsweredOperationSurvivesAKill) {
