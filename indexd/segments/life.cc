@@ -41,6 +41,11 @@ bool SegmentLife::waiting() const {
   return calls && !any(Call::under_way);
 }
 
+bool SegmentLife::waits_for(NodeId node) const {
+  const auto at = find(node);
+  return waiting() && at && copies_[*at].call == Call::failed;
+}
+
 // ---- opening
 
 Actions SegmentLife::begin() {

@@ -83,6 +83,8 @@ class SegmentLife {
   bool gone() const { return step_ == Step::gone; }
   /// Nothing is under way, but something failed that retry() is to repeat.
   bool waiting() const;
+  /// What retry() would repeat is a call of this node, maybe among others.
+  bool waits_for(NodeId node) const;
 
   // ---- events from outside
 

@@ -122,12 +122,15 @@ void SegmentKeeper::perform(SegmentId segment, Actions actions) {
 void SegmentKeeper::settle(SegmentId segment) {
   const auto found = lives_.find(segment);
   const auto& life = found->second->life;
+  waiting_.erase(segment);
   if (life.gone()) {
     forget_row(segment);
     lives_.erase(found);
   } else if (life.resting()) {
     note_row(segment, life.row());
     lives_.erase(found);
+  } else if (life.waiting()) {
+    waiting_.insert(segment);
   }
   work_there_.set();
 }
@@ -584,11 +587,16 @@ asio::awaitable<void> SegmentKeeper::sweep() {
 }
 
 void SegmentKeeper::retry_waiting() {
-  std::vector<SegmentId> waiting;
-  for (const auto& [segment, tracked] : lives_) {
-    if (tracked->life.waiting()) waiting.push_back(segment);
+  std::vector<SegmentId> can_go_on;
+  for (const auto segment : waiting_) {
+    const auto& life = lives_.at(segment)->life;
+    const auto& copies = life.row().copies;
+    const bool answers = std::any_of(copies.begin(), copies.end(), [&](const auto& copy) {
+      return nodes_.online(copy.node) && life.waits_for(copy.node);
+    });
+    if (answers) can_go_on.push_back(segment);
   }
-  for (const auto segment : waiting) perform(segment, lives_.at(segment)->life.retry());
+  for (const auto segment : can_go_on) perform(segment, lives_.at(segment)->life.retry());
 }
 
 /// @return whether these were the last rows of the table
@@ -640,10 +648,7 @@ void SegmentKeeper::later(SegmentId segment, Reason reason) {
   work_there_.set();
 }
 
-std::size_t SegmentKeeper::busy() const {
-  return static_cast<std::size_t>(std::count_if(
-      lives_.begin(), lives_.end(), [](const auto& entry) { return !entry.second->life.waiting(); }));
-}
+std::size_t SegmentKeeper::busy() const { return lives_.size() - waiting_.size(); }
 
 asio::awaitable<void> SegmentKeeper::work() {
   for (;;) {

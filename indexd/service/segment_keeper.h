@@ -142,6 +142,7 @@ class SegmentKeeper {
   Placer placer_;
   TaskGroup group_;
   std::unordered_map<SegmentId, std::unique_ptr<Tracked>> lives_;
+  std::set<SegmentId> waiting_;  // lives that go on when a node is back: while one is away there may be many
   std::uint64_t last_serial_ = 0;
   std::uint64_t segments_ = 0;
   std::uint64_t stored_ = 0;  // changes of rows so far: whoever read a row before one reads again

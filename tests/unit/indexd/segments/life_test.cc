@@ -147,6 +147,9 @@ TEST(SegmentLife, WaitsWhileNoCopyAnswersAndGoesOnWhenOneDoes) {
   life.sealed(NodeId{2}, ok());
   EXPECT_EQ(life.row().state, SegmentState::sealed);
   EXPECT_TRUE(life.waiting()) << "the silent copy is sealed when it comes back";
+  EXPECT_TRUE(life.waits_for(NodeId{1}));
+  EXPECT_FALSE(life.waits_for(NodeId{2}));
+  EXPECT_FALSE(life.waits_for(NodeId{3}));
   EXPECT_EQ(all_of<Fence>(life.retry()).at(0).node, NodeId{1});
   EXPECT_EQ(all_of<Seal>(life.fenced(NodeId{1}, 12288)).at(0).length, 8192u);
   life.sealed(NodeId{1}, ok());
