@@ -59,6 +59,10 @@ Result<void> check_extent(const Extent& extent) {
 Result<void> note_commit(SegmentId id, SegmentRow& segment, std::uint64_t end) {
   switch (segment.state) {
     case SegmentState::open:
+      if (end > segment.block_bytes) {
+        return Error(Errc::invalid, fmt::format("segment {} has {} bytes, and the commit needs {}", id.value,
+                                                segment.block_bytes, end));
+      }
       segment.length = std::max(segment.length, end);
       return ok();
     case SegmentState::unfilled:
@@ -142,6 +146,8 @@ Result<std::vector<SegmentId>> ExtentEditor::finish() {
     const auto committed = committed_.find(id);
     if (!segment) return Error(Errc::invalid, fmt::format("there is no segment {}", id.value));
     if (committed != committed_.end()) {
+      if (segment->channel != inode_.row.channel)
+        return Error(Errc::invalid, fmt::format("segment {} is of another channel", id.value));
       REELFS_TRY(note_commit(id, *segment, committed->second));
     }
     const SegmentFileKey file_key{id, inode_.id};

@@ -74,6 +74,8 @@ TEST_F(ExtentsTest, CommitRefusesWhatCannotBe) {
   EXPECT_EQ(code(put(file_, {extent(kMaxFileSize, 1, 1)})), Errc::file_too_big);
   EXPECT_EQ(code(put(file_, {}, kMaxFileSize + 1)), Errc::file_too_big);
   EXPECT_EQ(code(put(cam1_, {extent(0, 10, 1)})), Errc::invalid);
+  EXPECT_EQ(code(put(file_, {extent(0, 10, 1, kGiB - 64)})), Errc::invalid) << "beyond the block";
+  EXPECT_EQ(code(put(make(cam2_, "of another channel"), {extent(0, 10, 1)})), Errc::invalid);
   make_segment(3, SegmentState::sealed, 8192);
   EXPECT_EQ(code(put(file_, {extent(0, 10, 3, 8192)})), Errc::stale_generation);
   EXPECT_TRUE(put(file_, {extent(0, 10, 3, 4096)}));

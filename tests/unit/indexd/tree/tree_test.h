@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "common/base/units.h"
 #include "indexd/schema/store.h"
 #include "indexd/schema/transaction.h"
 #include "indexd/schema/view.h"
@@ -105,6 +106,7 @@ class TreeTest : public ::testing::Test {
     SegmentRow segment;
     segment.state = state;
     segment.channel = cam1_;
+    segment.block_bytes = kGiB;
     segment.length = length;
     txn_->put(SegmentKey{SegmentId{number}}, segment);
     txn_->keep();
