@@ -14,12 +14,14 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <prometheus/registry.h>
+#include <sys/prctl.h>
 
 #include "common/async/blocking_pool.h"
 #include "common/async/task_group.h"
 #include "common/observe/log.h"
 #include "common/observe/metrics_server.h"
 #include "noded/shm/crash_point.h"
+#include "noded/supervisor/supervisor.h"
 #include "noded/worker/node_config.h"
 #include "noded/worker/worker.h"
 
@@ -46,7 +48,7 @@ class DevicePools {
 
 struct Arguments {
   std::filesystem::path config;
-  std::uint32_t worker = 0;
+  std::uint32_t worker = 0;  // 0: the supervisor of all of them
 };
 
 /// Runs the worker until a signal or its failure, then stops it.
@@ -82,13 +84,20 @@ class Process {
   std::optional<Error> failure_;
 };
 
-Result<void> run(const Arguments& arguments) {
-  REELFS_TRY(const auto config, noded::load_node_config(arguments.config));
+Result<void> supervise(const Arguments& arguments, const noded::NodeConfig& config) {
+  noded::Supervisor::Options options;
+  options.config = arguments.config;
+  options.workers = config.workers;
+  const SystemClock clock;
+  noded::Supervisor supervisor(clock, std::move(options));
+  return supervisor.run();
+}
+
+Result<void> run_worker(const Arguments& arguments, const noded::NodeConfig& config) {
   if (arguments.worker > config.workers) {
     return Error(Errc::bad_config,
                  "node " + config.name + " has workers 1 to " + std::to_string(config.workers));
   }
-  REELFS_TRY(init_logging(config.log, "noded"));
   std::shared_ptr<const rpc::TlsContext> tls;
   if (!config.tls.empty()) {
     REELFS_TRY(tls, rpc::TlsContext::load(config.tls));
@@ -129,14 +138,23 @@ Result<void> run(const Arguments& arguments) {
   return ok();
 }
 
+Result<void> run(const Arguments& arguments) {
+  auto config = noded::load_node_config(arguments.config);
+  if (!config) return Error(Errc::bad_config, config.error().message());
+  REELFS_TRY(init_logging(config.value().log, "noded"));
+  return arguments.worker == 0 ? supervise(arguments, config.value()) : run_worker(arguments, config.value());
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("A worker process of a reelfs storage node");
+  prctl(PR_SET_NAME,
+        "noded");  // a supervisor starts its workers by way of /proc/self/exe, which would be the name
+  CLI::App app("A reelfs storage node: all its worker processes, or one of them");
   Arguments arguments;
   app.add_option("--config", arguments.config, "The node's configuration file")->required();
-  app.add_option("--worker", arguments.worker, "Which of the node's workers to be, from 1")
-      ->required()
+  app.add_option("--worker", arguments.worker,
+                 "Be this one of the node's workers, from 1, instead of starting all of them")
       ->check(CLI::Range(1, 1024));
   app.set_version_flag("--version", "noded " REELFS_VERSION);
   CLI11_PARSE(app, argc, argv);
@@ -144,5 +162,6 @@ int main(int argc, char** argv) {
   const auto done = run(arguments);
   if (done) return 0;
   std::fprintf(stderr, "noded: %s\n", done.error().describe().c_str());
-  return 1;
+  const bool refused = arguments.worker != 0 && done.error().code() == Errc::bad_config;
+  return refused ? noded::kBadConfigStatus : 1;
 }

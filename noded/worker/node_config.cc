@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <thread>
 #include <utility>
 
 #include "common/config/config.h"
@@ -10,12 +11,19 @@
 namespace reelfs::noded {
 namespace {
 
+constexpr std::uint32_t kMaxWorkers = 1024;
+
 /// A node's name is part of the names of its shared memory and stands in superblocks.
 bool is_node_name(const std::string& name) {
   const auto allowed = [](unsigned char c) {
     return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.';
   };
   return !name.empty() && name.size() <= kMaxNodeNameBytes && std::all_of(name.begin(), name.end(), allowed);
+}
+
+/// A node goes on with the others while one of its workers is started again.
+std::uint32_t default_workers() {
+  return std::clamp<std::uint32_t>(std::thread::hardware_concurrency(), 2, kMaxWorkers);
 }
 
 }  // namespace
@@ -33,7 +41,8 @@ Result<NodeConfig> load_node_config(const std::filesystem::path& path) {
   root.read("indexes", config.indexes);
   root.read("host", config.host);
   root.read("internal_port", config.internal_port, {.min = 1, .max = 65535});
-  root.read("workers", config.workers, {.min = 1, .max = 1024});
+  config.workers = default_workers();
+  root.read("workers", config.workers, {.min = 1, .max = kMaxWorkers});
   root.read("devices", devices);
   rpc::Endpoint metrics;
   root.read("metrics_listen", metrics);

@@ -22,7 +22,7 @@ struct NodeConfig {
   std::vector<rpc::Endpoint> indexes;
   std::string host = "127.0.0.1";   // external ports are opened here
   std::uint32_t internal_port = 0;  // on the loopback address
-  std::uint32_t workers = 2;
+  std::uint32_t workers = 0;        // one per core where it is left out, and at least two
   std::vector<std::filesystem::path> devices;
   std::optional<rpc::Endpoint> metrics_listen;  // of worker 1, the others on the ports above; absent: none
   rpc::TlsFiles tls;

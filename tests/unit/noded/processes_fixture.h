@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <boost/asio/io_context.hpp>
 #include <gtest/gtest.h>
@@ -96,7 +97,7 @@ class ProcessesTest : public ::testing::Test {
  protected:
   ProcessesTest() : index(context, clock, files.cluster) {
     files.add_device("dev1", 64 * kMiB);
-    std::ofstream config(files.directory() / "noded.toml");
+    std::ofstream config(config_path());
     config << "cluster = \"" << files.cluster.to_string() << "\"\n"
            << "name = \"node1\"\n"
            << "indexes = [\"" << index.endpoint().to_string() << "\"]\n"
@@ -126,16 +127,19 @@ class ProcessesTest : public ::testing::Test {
     return port;
   }
 
-  void start(std::uint32_t worker) {
-    const auto config = (files.directory() / "noded.toml").string();
-    const auto number = std::to_string(worker);
-    std::string program = NODED_PROGRAM;
-    std::string options[] = {"--config", config, "--worker", number};
-    char* arguments[] = {program.data(),    options[0].data(), options[1].data(),
-                         options[2].data(), options[3].data(), nullptr};
+  std::string config_path() const { return (files.directory() / "noded.toml").string(); }
+  /// A noded process with these options.
+  static pid_t spawn(std::vector<std::string> options) {
+    options.insert(options.begin(), NODED_PROGRAM);
+    std::vector<char*> arguments;
+    for (auto& option : options) arguments.push_back(option.data());
+    arguments.push_back(nullptr);
     pid_t pid = 0;
-    ASSERT_EQ(posix_spawn(&pid, program.c_str(), nullptr, nullptr, arguments, environ), 0);
-    pids[worker] = pid;
+    EXPECT_EQ(posix_spawn(&pid, NODED_PROGRAM, nullptr, nullptr, arguments.data(), environ), 0);
+    return pid;
+  }
+  void start(std::uint32_t worker) {
+    pids[worker] = spawn({"--config", config_path(), "--worker", std::to_string(worker)});
   }
   int end(std::uint32_t worker, int signal) {
     kill(pids.at(worker), signal);
