@@ -70,12 +70,14 @@ Task<std::uint64_t> SegmentStore::append(SegmentId segment, Generation generatio
     co_return Error(Errc::invalid, "an append is a whole number of pages at a page boundary");
   }
   const auto size = unit.size();
-  auto at = queues_.find(segment);
-  if (at == queues_.end()) {
+  QueuePtr queue;
+  if (const auto at = queues_.find(segment); at != queues_.end()) {
+    queue = at->second;
+  } else {
     REELFS_CO_TRY(const auto found, find(segment));
-    at = queues_.emplace(segment, std::make_shared<Queue>(found, options_.window)).first;
+    queue = std::make_shared<Queue>(found, options_.window);
   }
-  const auto queue = at->second;
+  REELFS_CO_TRY(may_append(queue->found, generation, offset, size));
   const auto ticket = ++last_ticket_;
   const auto arrival = queue->order.arrive(ticket, offset, size);
   if (arrival == AppendQueue::Arrival::waiting) {
@@ -85,19 +87,28 @@ Task<std::uint64_t> SegmentStore::append(SegmentId segment, Generation generatio
     waiting.unit = std::make_shared<Buffer>(std::move(unit));
     waiting.generation = generation;
     queue->waiting.emplace(ticket, std::move(waiting));
+    queues_.emplace(segment, queue);
     pump(queue);
     co_return co_await Pending<std::uint64_t>::wait(std::move(pending));
-  }
-  pump(queue);  // drops the queue if it was made for nothing
-  const auto slot = device_of(queue->found).table().slot(queue->found.address.block);
-  if (slot.descriptor.segment != segment.value || generation.value < slot.descriptor.generation) {
-    co_return explain(Error(Errc::stale_generation), segment);
   }
   if (arrival == AppendQueue::Arrival::overlap) {
     co_return Error(Errc::invalid,
                     "the append covers part of another one of segment " + std::to_string(segment.value));
   }
   co_return offset + size;
+}
+
+// Before it takes a place in the order: one that is refused there takes those behind it along.
+Result<void> SegmentStore::may_append(const SegmentBlock& found, Generation generation, std::uint64_t offset,
+                                      std::uint64_t bytes) {
+  auto& device = device_of(found);
+  const auto block_bytes = device.table().geometry().block_bytes;
+  if (offset > block_bytes || bytes > block_bytes - offset)
+    return explain(Error(Errc::no_space), found.segment);
+  const auto slot = device.table().slot(found.address.block);
+  if (slot.descriptor.segment != found.segment.value || generation.value < slot.descriptor.generation)
+    return explain(Error(Errc::stale_generation), found.segment);
+  return ok();
 }
 
 void SegmentStore::pump(const QueuePtr& queue) {

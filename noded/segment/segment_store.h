@@ -126,6 +126,8 @@ class SegmentStore {
   using QueuePtr = std::shared_ptr<Queue>;
 
   Device& device_of(const SegmentBlock& found);
+  Result<void> may_append(const SegmentBlock& found, Generation generation, std::uint64_t offset,
+                          std::uint64_t bytes);
   void pump(const QueuePtr& queue);
   void decide(const QueuePtr& queue, const std::vector<AppendQueue::Decision>& decisions,
               const std::optional<Error>& error);

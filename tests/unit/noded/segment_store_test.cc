@@ -1,5 +1,7 @@
 #include "noded/segment/segment_store.h"
 
+#include <algorithm>
+
 #include <boost/asio/co_spawn.hpp>
 #include <gtest/gtest.h>
 
@@ -235,6 +237,28 @@ TEST_F(SegmentStoreTest, FindsAcknowledgedBytesAfterARestart) {
   EXPECT_EQ(node->store.find(kSegment).value().slot.end, 5 * unit_bytes());
   ASSERT_TRUE(node->append({.offset = 5 * unit_bytes()}));
   EXPECT_EQ(node->state.unfilled->entries().size(), 0u) << "it has a writer again";
+}
+
+TEST_F(SegmentStoreTest, AnOldWritersAppendDoesNotTakeANewOnesAlong) {
+  ASSERT_TRUE(allocate());
+  const auto reopened = SegmentStore::After::reopened;
+  ASSERT_TRUE(node->run(node->store.cut(kSegment, Generation(2), 0, reopened, node->soon())));
+  std::vector<Result<std::uint64_t>> answers;
+  start({.generation = Generation(2)}, answers);
+  start({.generation = Generation(1), .offset = unit_bytes()}, answers);
+  start({.generation = Generation(2), .offset = unit_bytes()}, answers);
+  finish(answers);
+  EXPECT_EQ(std::count_if(answers.begin(), answers.end(), [](const auto& answer) { return !answer; }), 1);
+  EXPECT_EQ(node->store.find(kSegment).value().slot.end, 2 * unit_bytes());
+}
+
+TEST_F(SegmentStoreTest, RefusesAnOffsetBeyondAllBlocks) {
+  ASSERT_TRUE(allocate());
+  ASSERT_TRUE(node->append({}));
+  const auto last_page = round_down(UINT64_MAX, kPageBytes);
+  const auto answer = node->append({.offset = last_page});
+  ASSERT_FALSE(answer) << "acknowledged without being there";
+  EXPECT_EQ(answer.error().code(), Errc::no_space);
 }
 
 TEST_F(SegmentStoreTest, SyncNamesASegmentItDoesNotHave) {
