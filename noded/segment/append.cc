@@ -108,6 +108,7 @@ Result<void> SegmentStore::may_append(const SegmentBlock& found, Generation gene
   const auto slot = device.table().slot(found.address.block);
   if (slot.descriptor.segment != found.segment.value || generation.value < slot.descriptor.generation)
     return explain(Error(Errc::stale_generation), found.segment);
+  if (device.doubtful(found.segment)) return doubt(found.segment);
   return ok();
 }
 

@@ -1,6 +1,7 @@
 #include "noded/segment/device.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 
 #include "common/async/timeout.h"
@@ -90,9 +91,22 @@ asio::awaitable<void> Device::run_syncs() {
   while (!sync_waiters_.empty()) {
     auto served = std::exchange(sync_waiters_, {});
     const auto synced = co_await file_->sync();
+    if (!synced) doubt_open_segments();
     for (auto& waiter : served) waiter.give(synced);
   }
   syncing_ = false;
+}
+
+void Device::doubt_open_segments() {
+  std::array<BlockSlot, 256> step;
+  std::uint32_t first = 0;
+  while (const auto count = table_->copy_slots(first, step)) {
+    for (std::uint32_t i = 0; i < count; ++i) {
+      const auto& descriptor = step[i].descriptor;
+      if (descriptor.state == BlockState::open) doubtful_.insert(SegmentId(descriptor.segment));
+    }
+    first += static_cast<std::uint32_t>(count);
+  }
 }
 
 }  // namespace reelfs::noded

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <unordered_set>
 #include <vector>
 
 #include "common/async/task.h"
@@ -35,12 +36,16 @@ class Device {
   /// Everything written before is on stable storage when this returns. Those who wait together share one
   /// fdatasync.
   Task<void> sync();
+  /// A sync failed while the segment was open. What it holds may never come to stable storage, whatever a
+  /// later fdatasync says: the kernel and the device tell of a failed flush once, and may drop the bytes.
+  bool doubtful(SegmentId segment) const { return doubtful_.contains(segment); }
 
  private:
   class PageGuard;
   Task<void> write_page(std::uint32_t page);
   asio::awaitable<void> run_write_page(std::uint32_t page, Answer<void> answer);
   asio::awaitable<void> run_syncs();
+  void doubt_open_segments();
 
   const std::unique_ptr<io::DiskFile> file_;
   const std::unique_ptr<DeviceTable> table_;
@@ -48,6 +53,7 @@ class Device {
   TaskGroup& group_;
   std::vector<Answer<void>> sync_waiters_;  // for the next fdatasync
   bool syncing_ = false;
+  std::unordered_set<SegmentId> doubtful_;  // grows by the open blocks when a sync fails
 };
 
 }  // namespace reelfs::noded

@@ -228,6 +228,7 @@ Task<void> SegmentStore::sync(std::vector<SegmentId> segments) {
   for (const auto segment : segments) {
     REELFS_CO_TRY(const auto found, find(segment));
     auto& device = device_of(found);
+    if (device.doubtful(segment)) co_return doubt(segment);
     if (std::find(touched.begin(), touched.end(), &device) == touched.end()) touched.push_back(&device);
   }
   for (auto* device : touched) {

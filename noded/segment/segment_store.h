@@ -91,7 +91,8 @@ class SegmentStore {
   /// @errors not_found, stale_generation, no_space, busy, corrupt, io; invalid (a gap, an overlap, not whole
   /// pages)
   Task<std::uint64_t> append(SegmentId segment, Generation generation, std::uint64_t offset, Buffer unit);
-  /// What was acknowledged of these segments is on stable storage. @errors not_found, io
+  /// What was acknowledged of these segments is on stable storage. A segment of which that once failed is
+  /// never said to be, and takes no more appends. @errors not_found, io
   Task<void> sync(std::vector<SegmentId> segments);
 
   struct RecordRange {

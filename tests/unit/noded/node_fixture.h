@@ -16,6 +16,7 @@
 #include "noded/leader/node_state.h"
 #include "noded/segment/segment_store.h"
 #include "tests/unit/common/run.h"
+#include "tests/unit/noded/hooked_file.h"
 #include "tests/unit/noded/units.h"
 
 namespace reelfs::noded {
@@ -45,6 +46,7 @@ class NodeFiles {
 
   const Uuid cluster = Uuid::random();
   std::vector<std::filesystem::path> devices;
+  FileHooks hooks;
 
  private:
   std::filesystem::path directory_;
@@ -102,8 +104,9 @@ class TestNode {
     return identity;
   }
   OpenDevice opener() {
-    return [this](const std::filesystem::path& path) {
-      return io::open_disk_file(path, io::DiskFileMode::read_write, pool);
+    return [this](const std::filesystem::path& path) -> Result<std::unique_ptr<io::DiskFile>> {
+      REELFS_TRY(auto file, io::open_disk_file(path, io::DiskFileMode::read_write, pool));
+      return std::make_unique<HookedFile>(std::move(file), files.hooks);
     };
   }
 };

@@ -261,6 +261,19 @@ TEST_F(SegmentStoreTest, RefusesAnOffsetBeyondAllBlocks) {
   EXPECT_EQ(answer.error().code(), Errc::no_space);
 }
 
+TEST_F(SegmentStoreTest, AfterAFailedFlushASegmentIsNotCalledStableByTheNext) {
+  ASSERT_TRUE(allocate());
+  ASSERT_TRUE(node->append({}));
+  files.hooks.fail_syncs = true;
+  EXPECT_EQ(node->run(node->store.sync({kSegment})).error().code(), Errc::io);
+  files.hooks.fail_syncs = false;
+  EXPECT_FALSE(node->run(node->store.sync({kSegment})));
+  EXPECT_FALSE(node->append({.offset = unit_bytes()})) << "the writer is to go elsewhere";
+  ASSERT_TRUE(allocate(SegmentId(2)));
+  ASSERT_TRUE(node->append({.segment = SegmentId(2)}));
+  EXPECT_TRUE(node->run(node->store.sync({SegmentId(2)}))) << "what began later is not concerned";
+}
+
 TEST_F(SegmentStoreTest, SyncNamesASegmentItDoesNotHave) {
   EXPECT_EQ(node->run(node->store.sync({SegmentId(5)})).error().code(), Errc::not_found);
 }
