@@ -53,6 +53,13 @@ Task<void> Leader::start() {
     } else {
       REELFS_CO_TRY(co_await make_anew());
     }
+  } else {
+    // What the leader before us brought up last may be in use by others and not yet be attached here; made
+    // anew, it would have two tables.
+    NodeAreas areas;
+    areas.incarnation = state_.incarnation;
+    areas.devices = device_areas(state_.incarnation);
+    REELFS_CO_TRY(attach_areas(state_, areas));
   }
   for (auto* device : state_.store.devices()) {
     DeviceStatus status;
@@ -129,18 +136,7 @@ Task<void> Leader::take_over(Uuid incarnation) {
   areas.incarnation = incarnation;
   areas.unfilled_shm = state_.names.unfilled();
   areas.process_shm = state_.names.process(identity.worker);
-  for (const auto& name : state_.own_areas(state_.names.prefix() + "dev-")) {
-    auto table = DeviceTable::attach(name, identity.cluster, incarnation);
-    if (!table) {
-      log().warn("shared memory left alone name={} why=\"{}\"", name, table.error().describe());
-      continue;
-    }
-    NodeAreas::DeviceArea area;
-    area.device = table.value()->device();
-    area.shm_name = name;
-    area.path = table.value()->path();
-    areas.devices.push_back(std::move(area));
-  }
+  areas.devices = device_areas(incarnation);
   // Whoever had our number before: its area is kept until its blocks are released, which needs the devices.
   REELFS_CO_TRY(co_await outlive(areas.process_shm));
   if (!ProcessTable::attach(areas.process_shm, identity.cluster, incarnation)) {
@@ -149,6 +145,24 @@ Task<void> Leader::take_over(Uuid incarnation) {
   }
   REELFS_CO_TRY(attach_areas(state_, areas));
   co_return co_await release_predecessor(identity.worker, identity.process);
+}
+
+/// The devices that the running node has brought up.
+std::vector<NodeAreas::DeviceArea> Leader::device_areas(Uuid incarnation) {
+  std::vector<NodeAreas::DeviceArea> areas;
+  for (const auto& name : state_.own_areas(state_.names.prefix() + "dev-")) {
+    auto table = DeviceTable::attach(name, state_.identity.cluster, incarnation);
+    if (!table) {
+      log().warn("shared memory left alone name={} why=\"{}\"", name, table.error().describe());
+      continue;
+    }
+    NodeAreas::DeviceArea area;
+    area.device = table.value()->device();
+    area.shm_name = name;
+    area.path = table.value()->path();
+    areas.push_back(std::move(area));
+  }
+  return areas;
 }
 
 /// Waits for the process that made the area, where there is one, to end.

@@ -57,6 +57,7 @@ class Leader {
  private:
   Task<void> make_anew();
   Task<void> take_over(Uuid incarnation);
+  std::vector<NodeAreas::DeviceArea> device_areas(Uuid incarnation);
   asio::awaitable<void> bring_up_missing();
   Task<void> adopt(std::string process_shm);
   Task<void> release_predecessor(WorkerId worker, ProcessIdentity successor);
