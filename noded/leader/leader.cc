@@ -4,6 +4,8 @@
 #include <chrono>
 #include <utility>
 
+#include <boost/asio/this_coro.hpp>
+
 #include "common/async/timeout.h"
 #include "common/observe/log.h"
 #include "noded/shm/crash_point.h"
@@ -267,11 +269,22 @@ Task<void> Leader::initialise_device(NewDevice device) {
                                       std::to_string(status_of()->device.value));
   }
   const Marked<std::filesystem::path> initialising(initialising_, device.path);
+  // A device that is half written is neither blank nor ours: whoever gives up waiting does not cut it short.
+  const bool throws = co_await asio::this_coro::throw_if_cancelled();
+  co_await asio::this_coro::throw_if_cancelled(false);
+  auto done = co_await initialise_and_bring_up(std::move(device));
+  co_await asio::this_coro::throw_if_cancelled(throws);
+  co_return std::move(done);
+}
+
+Task<void> Leader::initialise_and_bring_up(NewDevice device) {
   const auto now_ns = clock_.wall().time_since_epoch().count();
   REELFS_CO_TRY(co_await initialise_blank_device(state_.identity, device, now_ns, state_.open_device));
   auto brought_up =
       co_await bring_up_device(state_.identity, state_.incarnation, device.path, state_.open_device);
-  *status_of() = brought_up.status;
+  const auto status = std::find_if(statuses_.begin(), statuses_.end(),
+                                   [&](const DeviceStatus& each) { return each.path == device.path; });
+  *status = brought_up.status;
   if (!brought_up.table) co_return Error(Errc::io, brought_up.status.reason);
   state_.store.add_device(std::move(brought_up.file), std::move(brought_up.table));
   co_return ok();

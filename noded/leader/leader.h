@@ -59,6 +59,7 @@ class Leader {
   Task<void> take_over(Uuid incarnation);
   std::vector<NodeAreas::DeviceArea> device_areas(Uuid incarnation);
   asio::awaitable<void> bring_up_missing();
+  Task<void> initialise_and_bring_up(NewDevice device);
   Task<void> adopt(std::string process_shm);
   Task<void> release_predecessor(WorkerId worker, ProcessIdentity successor);
   Task<void> outlive(std::string process_shm);

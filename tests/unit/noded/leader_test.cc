@@ -1,5 +1,8 @@
 #include "noded/leader/leader.h"
 
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/co_spawn.hpp>
 #include <gtest/gtest.h>
 
 #include "tests/unit/noded/node_fixture.h"
@@ -18,6 +21,10 @@ void follow(TestNode& follower, TestNode& leader) {
   const auto areas = leader.run(leader.leader.join(joining));
   ASSERT_TRUE(areas);
   ASSERT_TRUE(attach_areas(follower.state, areas.value()));
+}
+
+asio::awaitable<void> initialise(Leader& leader, NewDevice device) {
+  (void)co_await leader.initialise_device(std::move(device));
 }
 
 TEST(Leader, ASuccessorSharesTheDeviceThatOnlyAnotherFollowerHasAttached) {
@@ -39,6 +46,33 @@ TEST(Leader, ASuccessorSharesTheDeviceThatOnlyAnotherFollowerHasAttached) {
   ASSERT_TRUE(there);
   EXPECT_NE(here.value(), there.value()) << "one block for two segments";
   EXPECT_TRUE(second.store.find(SegmentId(2)));
+}
+
+TEST(Leader, AnInitialisationGoesOnWhereItsCallerGivesUp) {
+  NodeFiles files;
+  NewDevice device;
+  device.path = files.add_device("dev1", 64 * kMiB);
+  device.uuid = Uuid::random();
+  device.device = DeviceId(1);
+  device.block_bytes = 4 * kMiB;
+  TestNode node(files);
+  ASSERT_TRUE(node.lead());
+  asio::cancellation_signal give_up;
+  int writes = 0;
+  files.hooks.before_write = [&] {
+    if (++writes == 2) give_up.emit(asio::cancellation_type::all);  // the table is there, no superblock yet
+  };
+  bool ended = false;
+  asio::co_spawn(
+      node.context, initialise(node.leader, device),
+      asio::bind_cancellation_slot(give_up.slot(), [&](const std::exception_ptr&) { ended = true; }));
+  node.context.restart();
+  while (!ended) ASSERT_EQ(node.context.run_one(), 1u);
+  files.hooks.before_write = nullptr;
+  const auto again = node.run(node.leader.initialise_device(device));
+  EXPECT_TRUE(again) << again.error().describe();
+  ASSERT_EQ(node.leader.devices().size(), 1u);
+  EXPECT_EQ(node.leader.devices().front().state, DeviceStatus::State::online);
 }
 
 }  // namespace
