@@ -31,7 +31,7 @@ struct FileState {
   TimePoint confirmed;     // when it last told them
   ExtentCache extents;     // of attributes.version
   std::uint32_t uses = 0;  // handles, and opens under way
-  bool open_in_index = false;
+  bool open_in_index = false;  // or may be: the answer was not heard
   bool releasing = false;      // the index is being told that uses is 0
   bool committing = false;     // a commit of its pieces is under way
   std::uint32_t barriers = 0;  // attribute changes under way, which commits must not overtake

@@ -108,15 +108,18 @@ rpc::ClientOptions node_options(const Tls& tls) {
   return node;
 }
 
-// One of those who need a file's state.
+// One of those who need a file's state. Whoever is the last gives the file back to the index, be it a handle,
+// a change of attributes under way when the handle was closed, or an open whose caller gave up.
 class Use {
  public:
-  Use(FileTable& files, std::shared_ptr<FileState> file) : files_(files), file_(std::move(file)) {
+  Use(FileTable& files, Releaser& releaser, std::shared_ptr<FileState> file)
+      : files_(files), releaser_(releaser), file_(std::move(file)) {
     ++file_->uses;
   }
   ~Use() {
     if (!file_) return;
     --file_->uses;
+    releaser_.give_back(file_);
     files_.forget_unused(file_);
   }
   Use(const Use&) = delete;
@@ -126,6 +129,7 @@ class Use {
 
  private:
   FileTable& files_;
+  Releaser& releaser_;
   std::shared_ptr<FileState> file_;
 };
 
@@ -254,7 +258,7 @@ Task<Attributes> FileSystem::set_attributes(InodeId inode, AttributeChanges chan
 
   // What was written before takes effect before: a later commit must not bring back bytes that were cut off,
   // nor the time of a write in place of the one that is set now.
-  const Use use(state.files, file);
+  const Use use(state.files, state.releaser, file);
   if (changes.size) state.write_back->truncate(file, *changes.size);
   REELFS_CO_TRY(co_await state.write_back->flush(file, until));
   const WriteBack::Barrier barrier(*state.write_back, file);
@@ -393,9 +397,9 @@ Task<void> FileSystem::State::open_in_index(std::shared_ptr<FileState> file, Dea
   }
   wire::OpenRequest request;
   request.set_inode(file->inode.value);
+  file->open_in_index = true;  // it may be, from now on, whatever becomes of the answer
   REELFS_CO_TRY(const auto reply,
                 co_await index.call<wire::AttributesReply>(wire::Method::open, std::move(request), until));
-  file->open_in_index = true;
   files.note(from_wire(reply.attributes()));
   co_return ok();
 }
@@ -403,7 +407,7 @@ Task<void> FileSystem::State::open_in_index(std::shared_ptr<FileState> file, Dea
 Task<FileSystem::Opened> FileSystem::open(InodeId inode) {
   auto& state = *state_;
   const auto file = state.files.obtain(inode);
-  Use use(state.files, file);
+  Use use(state.files, state.releaser, file);
   // Also where it is open here already: what others have closed by now is seen.
   REELFS_CO_TRY(co_await state.open_in_index(file, state.deadline()));
   Opened opened;
@@ -424,7 +428,7 @@ Task<FileSystem::Opened> FileSystem::create_file(CreateOptions options) {
                                       wire::Method::create, std::move(request), until));
   const auto attributes = from_wire(reply.attributes());
   const auto file = state.files.obtain(attributes.inode);
-  Use use(state.files, file);
+  Use use(state.files, state.releaser, file);
   if (state.releaser.told() != told || file->releasing) {
     // The file may have existed, and its last handle here may have been given back meanwhile.
     REELFS_CO_TRY(co_await state.open_in_index(file, until));
@@ -442,15 +446,11 @@ Task<void> FileSystem::release(std::shared_ptr<FileHandle> handle) {
   const auto open_file = std::static_pointer_cast<OpenFile>(std::move(handle));
   if (!open_file->give_back()) co_return ok();
   const auto file = open_file->file();
-  {
-    // The handle's use ends with this scope, also where the coroutine is cancelled.
-    const Use use(state.files, file);
-    --file->uses;
-    auto flushed = co_await state.write_back->flush(file, state.deadline());
-    if (!flushed) co_return std::move(flushed);  // told to the index once the file is clean
-  }
-  state.releaser.give_back(file);
-  co_return ok();
+  // The handle's use ends with this call, also where the coroutine is cancelled. Where bytes are left, the
+  // index is told once the file is clean.
+  const Use use(state.files, state.releaser, file);
+  --file->uses;
+  co_return co_await state.write_back->flush(file, state.deadline());
 }
 
 Task<void> FileSystem::sync() { co_return co_await state_->write_back->sync_all(state_->deadline()); }

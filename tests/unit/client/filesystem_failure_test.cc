@@ -293,6 +293,28 @@ TEST_F(FileSystemTest, ACancelledCallEndsAtOnce) {
   EXPECT_EQ(read(*file), "bytes");
 }
 
+TEST_F(FileSystemTest, AnOpenWhoseCallerGaveUpIsGivenBack) {
+  auto& fs = mount();
+  const auto file = create(fs, "a.ts");
+  ASSERT_TRUE(run(fs.release(file)));
+  ASSERT_TRUE(eventually([&] { return cluster.open_inodes.begin()->second.empty(); }));
+  asio::cancellation_signal give_up;
+  cluster.before = [&](wire::Method method) {
+    if (method == wire::Method::open) give_up.emit(asio::cancellation_type::all);  // on its way back
+    return Result<void>(ok());
+  };
+  bool ended = false;
+  const auto open = [](FileSystem& from, InodeId inode) -> asio::awaitable<void> {
+    (void)co_await from.open(inode);
+  };
+  asio::co_spawn(
+      context, open(fs, file->inode()),
+      asio::bind_cancellation_slot(give_up.slot(), [&](const std::exception_ptr&) { ended = true; }));
+  ASSERT_TRUE(eventually([&] { return ended && cluster.calls(wire::Method::open) == 1; }));
+  EXPECT_TRUE(eventually([&] { return cluster.calls(wire::Method::release) == 2; }));
+  EXPECT_TRUE(cluster.open_inodes.begin()->second.empty());
+}
+
 TEST_F(FileSystemTest, UnmountingWritesBack) {
   auto& fs = mount();
   const auto inode = create(fs, "a.ts")->inode();

@@ -3,6 +3,7 @@
 #include <random>
 #include <thread>
 
+#include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
 
 #include "tests/unit/client/filesystem_fixture.h"
@@ -248,6 +249,26 @@ TEST_F(FileSystemTest, ReleasesTheInodeAfterTheLastHandle) {
   EXPECT_TRUE(eventually([&] { return cluster.open_inodes.begin()->second.empty(); }));
   EXPECT_EQ(cluster.calls(wire::Method::release), 1);
   EXPECT_EQ(read(*open(fs, file->inode())), "bytes");
+}
+
+TEST_F(FileSystemTest, ReleasesTheInodeAlsoWhereItsAttributesAreBeingChanged) {
+  auto& fs = mount();
+  const auto file = create(fs, "a.ts");
+  cluster.hold(wire::Method::set_attributes);
+  bool changed = false;
+  const auto change = [](FileSystem& of, InodeId inode, bool& done) -> asio::awaitable<void> {
+    AttributeChanges changes;
+    changes.mode = 0600;
+    (void)co_await of.set_attributes(inode, changes);
+    done = true;
+  };
+  asio::co_spawn(context, change(fs, file->inode(), changed),
+                 [](const std::exception_ptr& failure) { EXPECT_FALSE(failure); });
+  ASSERT_TRUE(eventually([&] { return cluster.calls(wire::Method::set_attributes) == 1; }));
+  ASSERT_TRUE(run(fs.release(file)));
+  cluster.let_go();
+  ASSERT_TRUE(eventually([&] { return changed; }));
+  EXPECT_TRUE(eventually([&] { return cluster.open_inodes.begin()->second.empty(); }));
 }
 
 TEST_F(FileSystemTest, ReleasesManyFilesTogetherButNotWhatIsOpenAgain) {
