@@ -4,6 +4,32 @@
 
 namespace reelfs::client {
 
+namespace {
+
+Error as_writers_know_it(const Error& error) {
+  switch (error.code()) {
+    case Errc::no_space:
+    case Errc::quota_exceeded:
+    case Errc::file_too_big:
+    case Errc::read_only:
+    case Errc::stale_handle:
+    case Errc::timed_out:
+    case Errc::unavailable:
+    case Errc::io:
+      return error;
+    default:
+      return Error(Errc::io, error.describe());
+  }
+}
+
+}  // namespace
+
+void FileState::fail(const Error& error) {
+  const std::lock_guard lock(mutex);
+  ++errors;
+  last_error = as_writers_know_it(error);
+}
+
 std::shared_ptr<FileState> FileTable::find(InodeId inode) const {
   const auto found = files_.find(inode);
   return found == files_.end() ? nullptr : found->second;

@@ -27,10 +27,10 @@ struct FileState {
   const InodeId inode;
 
   // The loop's.
-  Attributes attributes;   // the newest the index has told
-  TimePoint confirmed;     // when it last told them
-  ExtentCache extents;     // of attributes.version
-  std::uint32_t uses = 0;  // handles, and opens under way
+  Attributes attributes;       // the newest the index has told
+  TimePoint confirmed;         // when it last told them
+  ExtentCache extents;         // of attributes.version
+  std::uint32_t uses = 0;      // handles, and opens under way
   bool open_in_index = false;  // or may be: the answer was not heard
   bool releasing = false;      // the index is being told that uses is 0
   bool committing = false;     // a commit of its pieces is under way
@@ -54,11 +54,8 @@ struct FileState {
     const std::lock_guard lock(mutex);
     return std::forward<F>(body)();
   }
-  void fail(const Error& error) {
-    const std::lock_guard lock(mutex);
-    ++errors;
-    last_error = error;
-  }
+  /// Written bytes are lost. Where write(2) and close(2) know no such error, they are told of an I/O error.
+  void fail(const Error& error);
   bool clean() {
     return locked([this] { return buffer.empty(); });
   }

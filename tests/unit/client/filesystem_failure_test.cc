@@ -45,6 +45,18 @@ TEST_F(FileSystemTest, AWriteTellsWhatFailedBefore) {
   EXPECT_EQ(error_of(run(file->flush())), Errc::no_space);
 }
 
+TEST_F(FileSystemTest, AWritersErrorIsOneThatWritersKnow) {
+  auto& fs = mount();
+  const auto file = create(fs, "a.ts");
+  cluster.before = [](wire::Method method) {
+    return method == wire::Method::commit ? Result<void>(Error(Errc::invalid, "no such record"))
+                                          : Result<void>(ok());
+  };
+  write(*file, 0, "lost");
+  EXPECT_EQ(error_of(run(file->flush())), Errc::io) << "the program's arguments were not at fault";
+  cluster.before = [](wire::Method) { return Result<void>(ok()); };
+}
+
 TEST_F(FileSystemTest, BytesWhoseSegmentWasFreedBeforeTheCommitAreStoredAnew) {
   auto& fs = mount();
   const auto file = create(fs, "a.ts");
