@@ -13,9 +13,7 @@ Result<ClusterConfig> ClusterConfig::load(const std::filesystem::path& path) {
   root.read("cluster", cluster);
   root.require("indexes");
   root.read("indexes", config.indexes);
-  root.child("tls").read("ca", config.tls.authority);
-  root.child("tls").read("cert", config.tls.certificate);
-  root.child("tls").read("key", config.tls.key);
+  root.read("tls", config.tls);
   REELFS_TRY(file.finish());
   auto id = Uuid::parse(cluster);
   if (!id) return Error(Errc::bad_config, path.string() + ": cluster is not a UUID: " + cluster);

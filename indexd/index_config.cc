@@ -25,9 +25,7 @@ Result<IndexConfig> read(config::File file, const std::filesystem::path& path) {
   table.read_bytes("block_size", config.block_bytes, {.min = 4 * kMiB, .max = kGiB});
   table.read("adopt_blank_devices", config.adopt_blank_devices);
   table.read("tls", config.tls);
-  auto log = table.child("log");
-  log.read("level", config.log.level);
-  log.read("file", config.log.file);
+  table.read("log", config.log);
   REELFS_TRY(file.finish());
   if (!metrics.host.empty()) config.metrics_listen = metrics;
   auto id = Uuid::parse(cluster);

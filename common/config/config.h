@@ -1,6 +1,5 @@
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -12,6 +11,10 @@
 #include "common/base/result.h"
 #include "common/rpc/endpoint.h"
 #include "common/rpc/tls.h"
+
+namespace reelfs {
+struct LogConfig;
+}
 
 namespace reelfs::config {
 
@@ -36,9 +39,8 @@ class Table {
   void read(std::string_view key, std::vector<rpc::Endpoint>& into);
   /// "64M", "4G" or a number of bytes.
   void read_bytes(std::string_view key, std::uint64_t& into, Bounds bounds = {});
-  /// "200ms", "30s" or a number of milliseconds.
-  void read_duration(std::string_view key, std::chrono::milliseconds& into, Bounds bounds_ms = {});
   void read(std::string_view key, rpc::TlsFiles& into);  // a table with ca, cert, key
+  void read(std::string_view key, LogConfig& into);      // a table with level, file
   /// Requires the key to be there: an error names it otherwise.
   void require(std::string_view key);
   /// An absent table reads as empty.
@@ -74,9 +76,6 @@ class File {
   explicit File(std::shared_ptr<Document> document);
   std::shared_ptr<Document> document_;
 };
-
-/// "200ms", "30s", "5m", "2h" or a number of milliseconds. @errors invalid
-Result<std::chrono::milliseconds> parse_duration(std::string_view text);
 
 /// "64M" -> 67108864; suffixes K M G T (and Ki, KiB, …) are powers of 1024. @errors invalid
 Result<std::uint64_t> parse_bytes(std::string_view text);

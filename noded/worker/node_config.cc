@@ -48,9 +48,7 @@ Result<NodeConfig> load_node_config(const std::filesystem::path& path) {
   root.read("metrics_listen", metrics);
   if (!metrics.host.empty()) config.metrics_listen = metrics;
   root.read("tls", config.tls);
-  auto log = root.child("log");
-  log.read("level", config.log.level);
-  log.read("file", config.log.file);
+  root.read("log", config.log);
   REELFS_TRY(file.finish());
   const auto where = path.string() + ": ";
   auto uuid = Uuid::parse(cluster);

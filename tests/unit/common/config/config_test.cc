@@ -6,23 +6,22 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include "common/observe/log.h"
+
 namespace reelfs::config {
 namespace {
-
-using namespace std::chrono_literals;
 
 struct Sample {
   std::string name = "default";
   bool adopt = false;
   std::uint32_t workers = 2;
   std::uint64_t block_bytes = 64 << 20;
-  std::chrono::milliseconds timeout = 30s;
   std::filesystem::path data;
   rpc::Endpoint listen;
   std::vector<std::string> devices;
   std::vector<rpc::Endpoint> indexes;
   rpc::TlsFiles tls;
-  std::string level = "info";
+  LogConfig log;
 };
 
 Result<Sample> read(std::string_view text) {
@@ -34,13 +33,12 @@ Result<Sample> read(std::string_view text) {
   table.read("adopt", sample.adopt);
   table.read("workers", sample.workers, {.min = 1, .max = 1024});
   table.read_bytes("block_size", sample.block_bytes, {.min = 4 << 20, .max = 1 << 30});
-  table.read_duration("timeout", sample.timeout, {.min = 1});
   table.read("data", sample.data);
   table.read("listen", sample.listen);
   table.read("devices", sample.devices);
   table.read("indexes", sample.indexes);
   table.read("tls", sample.tls);
-  table.child("log").read("level", sample.level);
+  table.read("log", sample.log);
   REELFS_TRY(file.finish());
   return sample;
 }
@@ -56,7 +54,6 @@ name = "node1"
 adopt = true
 workers = 8
 block_size = "16M"
-timeout = "250ms"
 data = "var/data"
 listen = "[::1]:7400"
 devices = ["a", "/dev/b"]
@@ -67,6 +64,7 @@ cert = "/abs/cert.pem"
 key = "key.pem"
 [log]
 level = "debug"
+file = "log/node1.log"
 )");
   ASSERT_TRUE(read_back) << read_back.error().describe();
   const auto& sample = read_back.value();
@@ -74,23 +72,24 @@ level = "debug"
   EXPECT_TRUE(sample.adopt);
   EXPECT_EQ(sample.workers, 8u);
   EXPECT_EQ(sample.block_bytes, 16u << 20);
-  EXPECT_EQ(sample.timeout, 250ms);
   EXPECT_EQ(sample.data, "/etc/reelfs/var/data");
   EXPECT_EQ(sample.listen, (rpc::Endpoint{"::1", 7400}));
   EXPECT_EQ(sample.devices, (std::vector<std::string>{"a", "/dev/b"}));
   EXPECT_EQ(sample.indexes, (std::vector<rpc::Endpoint>{{"127.0.0.1", 1}, {"host", 2}}));
   EXPECT_EQ(sample.tls.authority, "/etc/reelfs/ca.pem");
   EXPECT_EQ(sample.tls.certificate, "/abs/cert.pem");
-  EXPECT_EQ(sample.level, "debug");
+  EXPECT_EQ(sample.log.level, "debug");
+  EXPECT_EQ(sample.log.file, "/etc/reelfs/log/node1.log");
 }
 
 TEST(Config, KeepsDefaultsOfAbsentKeys) {
   const auto sample = read("name = 'x'");
   ASSERT_TRUE(sample);
   EXPECT_EQ(sample.value().workers, 2u);
-  EXPECT_EQ(sample.value().timeout, 30s);
   EXPECT_TRUE(sample.value().tls.empty());
-  EXPECT_EQ(sample.value().level, "info");
+  EXPECT_EQ(sample.value().log.level, "info");
+  EXPECT_EQ(sample.value().log.file, "");
+  EXPECT_EQ(read("name = 'x'\n[log]\nfile = 'syslog'").value().log.file, kSystemLog);
 }
 
 TEST(Config, NamesFileAndLineOfWhatIsWrong) {
@@ -157,15 +156,6 @@ TEST(Config, ParsesBytes) {
   for (const auto* text : {"", "M", "-1", "1.5G", "64 M", "64MM", "18446744073709551616", "99999999999T"}) {
     EXPECT_FALSE(parse_bytes(text)) << text;
   }
-}
-
-TEST(Config, ParsesDurations) {
-  EXPECT_EQ(parse_duration("200ms").value(), 200ms);
-  EXPECT_EQ(parse_duration("30s").value(), 30s);
-  EXPECT_EQ(parse_duration("5m").value(), 5min);
-  EXPECT_EQ(parse_duration("2h").value(), 2h);
-  EXPECT_EQ(parse_duration("7").value(), 7ms);
-  for (const auto* text : {"", "s", "-1s", "1 s", "1y"}) EXPECT_FALSE(parse_duration(text)) << text;
 }
 
 }  // namespace
