@@ -1,5 +1,6 @@
 #include "admin/box/box.h"
 
+#include <bit>
 #include <cerrno>
 #include <fstream>
 #include <sstream>
@@ -59,7 +60,6 @@ Result<void> make_device(const fs::path& path, std::uint64_t bytes) {
   if (failed == EOPNOTSUPP) failed = ::ftruncate(descriptor, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
   ::close(descriptor);
   if (failed == 0) return ok();
-  ::unlink(path.c_str());
   return from_errno(failed, fmt::format("setting {} MiB aside for {}", bytes / kMiB, path.string()));
 }
 
@@ -81,8 +81,9 @@ Result<void> check(const BoxOptions& options) {
     return refuse(fmt::format("--copies {} needs as many nodes: give --nodes {} or fewer copies",
                               options.copies, options.copies));
   }
-  if (options.block_bytes < 4 * kMiB || options.block_bytes > kGiB || options.block_bytes % kMiB != 0) {
-    return refuse("--block-size must be 4M to 1G, in whole MiB");
+  if (options.block_bytes < 4 * kMiB || options.block_bytes > kGiB ||
+      !std::has_single_bit(options.block_bytes)) {
+    return refuse("--block-size must be a power of two from 4M to 1G");
   }
   if (options.device_bytes < 2 * options.block_bytes) {
     return refuse(
@@ -196,9 +197,17 @@ Result<void> Box::make_certificates() const {
 }
 
 Result<void> Box::make_devices() const {
+  std::vector<fs::path> made;
   for (std::uint32_t node = 1; node <= options_.nodes; ++node) {
     for (std::uint32_t device = 1; device <= options_.devices; ++device) {
-      REELFS_TRY(make_device(device_path(node, device), options_.device_bytes));
+      const auto path = device_path(node, device);
+      std::error_code failed;
+      if (!fs::exists(fs::symlink_status(path, failed))) made.push_back(path);
+      if (auto done = make_device(path, options_.device_bytes); !done) {
+        // A full disk is not to stay full of what cannot be used.
+        for (const auto& one : made) fs::remove(one, failed);
+        return done;
+      }
     }
   }
   return ok();

@@ -97,6 +97,7 @@ TEST_F(BoxTest, RefusesWhatCannotWork) {
   EXPECT_TRUE(refused([](BoxOptions& box) { box.workers = 0; }));
   EXPECT_TRUE(refused([](BoxOptions& box) { box.block_bytes = 2 * kMiB; }));
   EXPECT_TRUE(refused([](BoxOptions& box) { box.block_bytes = 4 * kMiB + 1; }));
+  EXPECT_TRUE(refused([](BoxOptions& box) { box.block_bytes = 5 * kMiB; })) << "indexd would not take it";
   EXPECT_TRUE(refused([](BoxOptions& box) { box.device_bytes = box.block_bytes; }));
   EXPECT_FALSE(Box::exists(directory_)) << "nothing is left behind";
 }
