@@ -553,7 +553,10 @@ std::vector<wire::Problem> NodeRegistry::problems() const {
           break;
         case wire::STATE_BLANK:
           if (!options_.adopt_blank_devices) {
-            add(where + " is blank", "give it to the cluster: reelctl device add", node.changed);
+            add(where + " is blank",
+                "to give it to the cluster, set adopt_blank_devices in the index server's configuration and "
+                "start that again",
+                node.changed);
           }
           break;
         case wire::STATE_FOREIGN:
