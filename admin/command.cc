@@ -27,6 +27,11 @@ Result<std::unique_ptr<Connection>> ClusterOptions::connect() const {
                  "which cluster? Give --cluster FILE, or --dir DIR of a box, or set REELFS_CLUSTER to the "
                  "cluster file");
   }
+  std::error_code failed;
+  if (!box_directory.empty() && !fs::exists(path, failed)) {
+    return Error(Errc::not_found, "no box in " + box_directory + ": make one with `reelctl box up --dir " +
+                                      box_directory + "`");
+  }
   REELFS_TRY(auto config, client::ClusterConfig::load(path));
   auto connection = Connection::open(config, std::chrono::seconds(timeout_s));
   if (connection.has_error() && is_retryable(connection.error().code())) {
@@ -36,6 +41,14 @@ Result<std::unique_ptr<Connection>> ClusterOptions::connect() const {
                                                 " answers: " + connection.error().message() + "; " + advice);
   }
   return connection;
+}
+
+void add_query(CLI::App& parent, const char* name, const char* help,
+               Result<void> (*answer)(const ClusterOptions&), Action& action) {
+  auto* command = parent.add_subcommand(name, help);
+  auto options = std::make_shared<ClusterOptions>();
+  options->add_to(*command);
+  command->callback([options, answer, &action] { action = [options, answer] { return answer(*options); }; });
 }
 
 fs::path program_directory() {

@@ -1,13 +1,12 @@
 #pragma once
 
-#include <chrono>
 #include <filesystem>
 #include <functional>
+#include <iosfwd>
 #include <memory>
 #include <string>
 
 #include "admin/connection.h"
-#include "client/cluster_config.h"
 #include "common/base/result.h"
 
 namespace CLI {
@@ -15,6 +14,8 @@ class App;
 }
 
 namespace reelfs::admin {
+
+class Box;
 
 /// What the chosen subcommand does, set while the command line is read and carried out afterwards.
 using Action = std::function<Result<void>()>;
@@ -31,6 +32,15 @@ struct ClusterOptions {
   /// @errors not_found (no cluster named, and what to do), bad_config, unavailable, timed_out
   Result<std::unique_ptr<Connection>> connect() const;
 };
+
+/// Adds a subcommand that takes nothing but ClusterOptions.
+void add_query(CLI::App& parent, const char* name, const char* help,
+               Result<void> (*answer)(const ClusterOptions&), Action& action);
+
+/// A box and its processes as `box status --json` gives them.
+void print_box(const Box& box);
+/// Where a command on a box says what it does: standard output, unless that is for its answer.
+std::ostream& progress(bool json);
 
 /// The directory that this program was started from, where the others lie too.
 std::filesystem::path program_directory();

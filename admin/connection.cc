@@ -4,8 +4,10 @@
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
+#include <fmt/format.h>
 
 #include "common/rpc/tls.h"
+#include "common/wire/index.pb.h"
 
 namespace reelfs::admin {
 
@@ -36,6 +38,24 @@ Result<std::unique_ptr<Connection>> Connection::open(const client::ClusterConfig
 
 Connection::~Connection() {
   if (state_->index) run(state_->index->stop());
+}
+
+Result<wire::ListNodesReply> Connection::list_nodes() {
+  return call<wire::ListNodesReply>(wire::Method::list_nodes, wire::ListNodesRequest());
+}
+
+Result<wire::ListChannelsReply> Connection::list_channels() {
+  return call<wire::ListChannelsReply>(wire::Method::list_channels, wire::ListChannelsRequest());
+}
+
+Result<wire::ChannelInfo> Connection::find_channel(const std::string& name) {
+  REELFS_TRY(auto reply, list_channels());
+  for (auto& channel : *reply.mutable_channels()) {
+    if (channel.name() == name) return std::move(channel);
+  }
+  return Error(Errc::not_found, fmt::format("no channel {}: `reelctl channel list` shows those there are, "
+                                            "`reelctl channel create {}` makes it",
+                                            name, name));
 }
 
 client::IndexClient& Connection::index() { return *state_->index; }

@@ -10,6 +10,12 @@
 #include "common/async/task.h"
 #include "common/base/result.h"
 
+namespace reelfs::wire {
+class ChannelInfo;
+class ListChannelsReply;
+class ListNodesReply;
+}  // namespace reelfs::wire
+
 namespace reelfs::admin {
 
 /// A cluster's active index server as a plain program calls it: each call blocks until it is answered or the
@@ -22,6 +28,11 @@ class Connection {
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
+
+  Result<wire::ListNodesReply> list_nodes();
+  Result<wire::ListChannelsReply> list_channels();
+  /// @errors not_found, and what to do
+  Result<wire::ChannelInfo> find_channel(const std::string& name);
 
   /// @errors what the index answers; unavailable, timed_out
   template <class R, class Q>

@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
   CLI::App app("Makes, looks at and runs a reelfs cluster.", "reelctl");
   app.require_subcommand(1);
   app.set_help_all_flag("--help-all", "Print the help of every subcommand");
+  app.set_version_flag("--version", "reelctl " REELFS_VERSION);
   app.footer(
       "`reelctl SUBCOMMAND --help` tells more. `reelctl box up --dir DIR --mount MNT` starts a cluster on "
       "this machine.");

@@ -177,8 +177,7 @@ Result<void> Supervisor::wait_for_workers(const Chosen& started) const {
   const Patience patience(kStartTime);
   for (;;) {
     REELFS_TRY(check_alive(started));
-    REELFS_TRY(auto nodes,
-               connection->call<wire::ListNodesReply>(wire::Method::list_nodes, wire::ListNodesRequest{}));
+    REELFS_TRY(auto nodes, connection->list_nodes());
     const auto wanting = missing(nodes, started, box_.options().devices);
     if (wanting.empty()) return ok();
     if (patience.over()) {
@@ -353,8 +352,7 @@ std::vector<ProcessReport> Supervisor::report() const {
   if (index.state == "starting") {
     if (auto connection = connect(box_, kAnswerTime); connection.has_value()) {
       index.state = "active";
-      auto reply =
-          connection.value()->call<wire::ListNodesReply>(wire::Method::list_nodes, wire::ListNodesRequest{});
+      auto reply = connection.value()->list_nodes();
       if (reply.has_value()) nodes = std::move(reply).value();
     }
   }

@@ -16,7 +16,8 @@ namespace reelfs::admin {
 struct ProcessReport {
   BoxProcess process;
   std::optional<ProcessId> running;  // absent: stopped
-  /// index: active · worker: leader, follower · mount: mounted · any: stopped, paused, starting, failed
+  /// index: active · worker: leader, follower · mount: mounted · any: stopped, paused, starting, running
+  /// (nobody can tell more)
   std::string state;
   std::vector<std::string> endpoints;
 };

@@ -12,16 +12,21 @@ namespace {
 struct StartOptions {
   std::string directory;
   std::vector<std::string> names;
+  bool json = false;
 };
 
 Result<void> start(const StartOptions& options) {
   REELFS_TRY(auto box, Box::load(absolute_path(options.directory), program_directory()));
   bool said = false;
-  Supervisor supervisor(box, [&said](const std::string& line) {
+  Supervisor supervisor(box, [&](const std::string& line) {
     said = true;
-    std::cout << line << std::endl;
+    progress(options.json) << line << std::endl;
   });
   REELFS_TRY(supervisor.start(options.names));
+  if (options.json) {
+    print_box(box);
+    return ok();
+  }
   if (!said) std::cout << "everything runs already\n";
   return ok();
 }
@@ -34,6 +39,7 @@ void add_box_start(CLI::App& box, Action& action) {
   auto options = std::make_shared<StartOptions>();
   command->add_option("--dir", options->directory, "Directory of the box")->required();
   command->add_option("NAME", options->names, "Processes as `box status` names them (default: all)");
+  command->add_flag("--json", options->json, "Answer as `box status --json` does");
   command->callback([options, &action] { action = [options] { return start(*options); }; });
 }
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <iostream>
 #include <memory>
 
@@ -58,20 +59,17 @@ void print_table(const std::vector<ProcessReport>& reports) {
   table.print(std::cout);
 }
 
+std::vector<ProcessReport> report(const Box& box) {
+  return Supervisor(box, [](const std::string&) {}).report();
+}
+
 Result<void> status(const StatusOptions& options) {
   REELFS_TRY(auto box, Box::load(absolute_path(options.directory), program_directory()));
-  const Supervisor supervisor(box, [](const std::string&) {});
-  const auto reports = supervisor.report();
   if (options.json) {
-    json processes = json::array();
-    for (const auto& report : reports) processes.push_back(describe(report));
-    print_json({{"dir", box.directory().string()},
-                {"cluster", box.cluster().to_string()},
-                {"cluster_file", box.cluster_file().string()},
-                {"mount", box.options().mount.empty() ? json(nullptr) : json(box.options().mount.string())},
-                {"processes", processes}});
+    print_box(box);
     return ok();
   }
+  const auto reports = report(box);
   print_table(reports);
   const auto is_down = [](const ProcessReport& report) { return !report.running; };
   if (std::any_of(reports.begin(), reports.end(), is_down)) {
@@ -81,6 +79,18 @@ Result<void> status(const StatusOptions& options) {
 }
 
 }  // namespace
+
+void print_box(const Box& box) {
+  json processes = json::array();
+  for (const auto& one : report(box)) processes.push_back(describe(one));
+  print_json({{"dir", box.directory().string()},
+              {"cluster", box.cluster().to_string()},
+              {"cluster_file", box.cluster_file().string()},
+              {"mount", box.options().mount.empty() ? json(nullptr) : json(box.options().mount.string())},
+              {"processes", processes}});
+}
+
+std::ostream& progress(bool json) { return json ? std::cerr : std::cout; }
 
 void add_box_status(CLI::App& box, Action& action) {
   auto* command = box.add_subcommand("status", "Each process: role, node, worker, pid, endpoints, state");

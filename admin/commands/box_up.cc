@@ -20,6 +20,7 @@ struct UpOptions {
   std::string directory;
   std::string mount;
   BoxOptions box;
+  bool json = false;
   CLI::App* command = nullptr;
 
   bool given(const char* option) const { return command->count(option) > 0; }
@@ -82,9 +83,13 @@ Result<void> up(UpOptions asked) {
   if (!asked.mount.empty()) asked.box.mount = absolute_path(asked.mount);
   REELFS_TRY(check(asked.box));
   REELFS_TRY(auto box, make_or_load(asked, directory));
-  Supervisor supervisor(box, [](const std::string& line) { std::cout << line << std::endl; });
+  Supervisor supervisor(box, [&](const std::string& line) { progress(asked.json) << line << std::endl; });
   REELFS_TRY(supervisor.start({}));
-  print_next_steps(box);
+  if (asked.json) {
+    print_box(box);
+  } else {
+    print_next_steps(box);
+  }
   return ok();
 }
 
@@ -108,9 +113,12 @@ void add_box_up(CLI::App& box, Action& action) {
   command->add_option("--indexes", what.indexes, "Index servers")->capture_default_str();
   command->add_option("--arbiters", what.arbiters, "Arbiter partitions")->capture_default_str();
   command->add_option("--copies", what.copies, "Copies of everything stored, 1 to 4")->capture_default_str();
-  command->add_option("--block-size", what.block_bytes, "4M to 1G")->transform(size)->default_str("64M");
+  command->add_option("--block-size", what.block_bytes, "A power of two from 4M to 1G")
+      ->transform(size)
+      ->default_str("64M");
   command->add_flag("--tls", what.tls,
                     "Encrypt and authenticate all connections, with a certificate authority of its own");
+  command->add_flag("--json", options->json, "Answer as `box status --json` does");
   command->callback([options, &action] { action = [options] { return up(*options); }; });
 }
 

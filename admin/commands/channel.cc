@@ -42,17 +42,6 @@ void print_table(const std::vector<wire::ChannelInfo>& channels) {
   table.print(std::cout);
 }
 
-Result<wire::ChannelInfo> find(Connection& connection, const std::string& name) {
-  REELFS_TRY(auto reply, connection.call<wire::ListChannelsReply>(wire::Method::list_channels,
-                                                                  wire::ListChannelsRequest{}));
-  for (auto& channel : *reply.mutable_channels()) {
-    if (channel.name() == name) return std::move(channel);
-  }
-  return Error(Errc::not_found, fmt::format("no channel {}: `reelctl channel list` shows those there are, "
-                                            "`reelctl channel create {}` makes it",
-                                            name, name));
-}
-
 Result<void> set_copies(Connection& connection, std::uint64_t inode, std::uint32_t copies) {
   wire::SetChannelRequest request;
   request.set_inode(inode);
@@ -62,7 +51,7 @@ Result<void> set_copies(Connection& connection, std::uint64_t inode, std::uint32
 }
 
 Result<void> answer(Connection& connection, const ChannelOptions& options) {
-  REELFS_TRY(auto channel, find(connection, options.name));
+  REELFS_TRY(auto channel, connection.find_channel(options.name));
   if (options.cluster.json) {
     print_json(describe(channel));
   } else {
@@ -73,8 +62,7 @@ Result<void> answer(Connection& connection, const ChannelOptions& options) {
 
 Result<void> list(const ChannelOptions& options) {
   REELFS_TRY(auto connection, options.cluster.connect());
-  REELFS_TRY(auto reply, connection->call<wire::ListChannelsReply>(wire::Method::list_channels,
-                                                                   wire::ListChannelsRequest{}));
+  REELFS_TRY(auto reply, connection->list_channels());
   if (!options.cluster.json) {
     print_table({reply.channels().begin(), reply.channels().end()});
     return ok();
@@ -108,7 +96,7 @@ Result<void> create(const ChannelOptions& options) {
 
 Result<void> set(const ChannelOptions& options) {
   REELFS_TRY(auto connection, options.cluster.connect());
-  REELFS_TRY(auto channel, find(*connection, options.name));
+  REELFS_TRY(auto channel, connection->find_channel(options.name));
   REELFS_TRY(set_copies(*connection, channel.inode(), options.copies));
   return answer(*connection, options);
 }

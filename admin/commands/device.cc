@@ -1,5 +1,4 @@
 #include <iostream>
-#include <memory>
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -16,8 +15,7 @@ using nlohmann::json;
 
 Result<void> list(const ClusterOptions& options) {
   REELFS_TRY(auto connection, options.connect());
-  REELFS_TRY(auto reply,
-             connection->call<wire::ListNodesReply>(wire::Method::list_nodes, wire::ListNodesRequest{}));
+  REELFS_TRY(auto reply, connection->list_nodes());
   if (options.json) {
     json devices = json::array();
     for (const auto& node : reply.nodes()) {
@@ -49,11 +47,7 @@ Result<void> list(const ClusterOptions& options) {
 void add_device(CLI::App& app, Action& action) {
   auto* device = app.add_subcommand("device", "Devices of the storage nodes");
   device->require_subcommand(1);
-  auto* command =
-      device->add_subcommand("list", "Each device, its state, and how many of its blocks are free");
-  auto options = std::make_shared<ClusterOptions>();
-  options->add_to(*command);
-  command->callback([options, &action] { action = [options] { return list(*options); }; });
+  add_query(*device, "list", "Each device, its state, and how many of its blocks are free", list, action);
 }
 
 }  // namespace reelfs::admin

@@ -1,5 +1,4 @@
 #include <iostream>
-#include <memory>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -17,8 +16,7 @@ using nlohmann::json;
 
 Result<void> list(const ClusterOptions& options) {
   REELFS_TRY(auto connection, options.connect());
-  REELFS_TRY(auto reply,
-             connection->call<wire::ListNodesReply>(wire::Method::list_nodes, wire::ListNodesRequest{}));
+  REELFS_TRY(auto reply, connection->list_nodes());
   if (options.json) {
     json nodes = json::array();
     for (const auto& node : reply.nodes()) nodes.push_back(describe_node(node));
@@ -45,10 +43,7 @@ Result<void> list(const ClusterOptions& options) {
 void add_node(CLI::App& app, Action& action) {
   auto* node = app.add_subcommand("node", "Storage nodes");
   node->require_subcommand(1);
-  auto* command = node->add_subcommand("list", "Each node, its worker processes and their external ports");
-  auto options = std::make_shared<ClusterOptions>();
-  options->add_to(*command);
-  command->callback([options, &action] { action = [options] { return list(*options); }; });
+  add_query(*node, "list", "Each node, its worker processes and their external ports", list, action);
 }
 
 }  // namespace reelfs::admin

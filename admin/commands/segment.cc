@@ -37,10 +37,6 @@ std::vector<std::string> copy_cells(const json& copy) {
           std::to_string(copy.at("block").get<unsigned>()), copy.at("available").get<bool>() ? "yes" : "no"};
 }
 
-Result<wire::ListNodesReply> list_nodes(Connection& connection) {
-  return connection.call<wire::ListNodesReply>(wire::Method::list_nodes, wire::ListNodesRequest{});
-}
-
 Result<std::vector<wire::SegmentInfo>> list_segments(Connection& connection, std::uint64_t channel,
                                                      std::uint64_t inode) {
   std::vector<wire::SegmentInfo> all;
@@ -58,22 +54,15 @@ Result<std::vector<wire::SegmentInfo>> list_segments(Connection& connection, std
   }
 }
 
-Result<std::uint64_t> channel_inode(Connection& connection, const std::string& name) {
-  if (name.empty()) return std::uint64_t{0};
-  REELFS_TRY(auto reply, connection.call<wire::ListChannelsReply>(wire::Method::list_channels,
-                                                                  wire::ListChannelsRequest{}));
-  for (const auto& channel : reply.channels()) {
-    if (channel.name() == name) return channel.inode();
-  }
-  return Error(Errc::not_found,
-               fmt::format("no channel {}: `reelctl channel list` shows those there are", name));
-}
-
 Result<void> list(const SegmentOptions& options) {
   REELFS_TRY(auto connection, options.cluster.connect());
-  REELFS_TRY(auto channel, channel_inode(*connection, options.channel));
+  std::uint64_t channel = 0;  // any
+  if (!options.channel.empty()) {
+    REELFS_TRY(const auto found, connection->find_channel(options.channel));
+    channel = found.inode();
+  }
   REELFS_TRY(auto segments, list_segments(*connection, channel, 0));
-  REELFS_TRY(auto nodes, list_nodes(*connection));
+  REELFS_TRY(auto nodes, connection->list_nodes());
   if (options.cluster.json) {
     json all = json::array();
     for (const auto& segment : segments) all.push_back(describe_segment(segment, nodes));
@@ -114,7 +103,7 @@ Result<void> show_segment(Connection& connection, std::uint64_t number, const Se
   request.set_segment(number);
   REELFS_TRY(auto reply,
              connection.call<wire::ShowSegmentReply>(wire::Method::show_segment, std::move(request)));
-  REELFS_TRY(auto nodes, list_nodes(connection));
+  REELFS_TRY(auto nodes, connection.list_nodes());
   const auto segment = describe_segment(reply.segment(), nodes);
   if (options.cluster.json) {
     print_json(segment);
@@ -156,7 +145,9 @@ Result<struct stat> stat_recording(const std::string& path) {
   if (!S_ISREG(file.st_mode))
     return Error(Errc::invalid, path + " is not a recording: name a regular file on the mount");
   // Its inode number means something to the cluster only where it came from a mount of ours.
-  auto place = fs::canonical(path);
+  std::error_code failed;
+  auto place = fs::canonical(path, failed);
+  if (failed) return from_errno(failed.value(), path);
   for (; place != place.root_path(); place = place.parent_path()) {
     if (const auto mount = mounted_at(place)) {
       if (mount->type == "fuse.reelfs") return file;
@@ -170,7 +161,7 @@ Result<void> show_file(Connection& connection, const SegmentOptions& options) {
   REELFS_TRY(auto file, stat_recording(options.what));
   REELFS_TRY(auto bytes, bytes_by_segment(connection, file.st_ino));
   REELFS_TRY(auto segments, list_segments(connection, 0, file.st_ino));
-  REELFS_TRY(auto nodes, list_nodes(connection));
+  REELFS_TRY(auto nodes, connection.list_nodes());
   json all = json::array();
   for (const auto& segment : segments) {
     auto one = describe_segment(segment, nodes);

@@ -1,6 +1,4 @@
-#include <chrono>
 #include <iostream>
-#include <memory>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -86,8 +84,7 @@ Result<void> status(const ClusterOptions& options) {
   REELFS_TRY(auto connection, options.connect());
   REELFS_TRY(auto status, connection->call<wire::ClusterStatusReply>(wire::Method::cluster_status,
                                                                      wire::ClusterStatusRequest{}));
-  REELFS_TRY(auto nodes,
-             connection->call<wire::ListNodesReply>(wire::Method::list_nodes, wire::ListNodesRequest{}));
+  REELFS_TRY(auto nodes, connection->list_nodes());
   if (!options.json) {
     print(status, nodes);
     return ok();
@@ -102,11 +99,8 @@ Result<void> status(const ClusterOptions& options) {
 }  // namespace
 
 void add_status(CLI::App& app, Action& action) {
-  auto* command =
-      app.add_subcommand("status", "Cluster health at a glance: what is degraded, why, and since when");
-  auto options = std::make_shared<ClusterOptions>();
-  options->add_to(*command);
-  command->callback([options, &action] { action = [options] { return status(*options); }; });
+  add_query(app, "status", "Cluster health at a glance: what is degraded, why, and since when", status,
+            action);
 }
 
 }  // namespace reelfs::admin

@@ -50,6 +50,8 @@ class BoxCommands(BoxTest):
         run(REELCTL, "box", "up", "--dir", self.box.directory)
         run(REELCTL, "box", "up", "--dir", self.box.directory, "--mount", self.box.mount, "--nodes", "2")
         self.assertEqual(self.box.status(), before)
+        self.assertEqual(self.box.reelctl("box", "up"), before)
+        self.assertEqual(self.box.reelctl("box", "start"), before)
 
     def test_up_with_other_options_is_refused(self):
         fails("box", "up", "--dir", self.box.directory, "--nodes", "3", saying="was made with --nodes 2")
@@ -110,11 +112,11 @@ class BoxLife(unittest.TestCase):
         box = Box()
         self.addCleanup(box.close)
         (box.directory / "mine").write_text("not the box's")
-        run(REELCTL, "box", "down", "--purge", "--dir", box.directory)
+        self.assertEqual(box.reelctl("box", "down", "--purge"), {"removed": str(box.directory)})
         box.purged = True
         self.assertEqual([path.name for path in box.directory.iterdir()], ["mine"])
         self.assertFalse([path for path in pathlib.Path("/dev/shm").iterdir() if str(box.directory) in path.name])
-        run(REELCTL, "box", "down", "--purge", "--dir", box.directory)
+        self.assertEqual(box.reelctl("box", "down", "--purge"), {"removed": None})
 
     def test_what_makes_no_sense_is_refused_before_anything_is_made(self):
         box = Box()
@@ -124,10 +126,12 @@ class BoxLife(unittest.TestCase):
         fails("box", "up", "--dir", place, "--arbiters", "3", saying="--arbiters")
         fails("box", "up", "--dir", place, "--copies", "3", saying="--nodes 3")
         fails("box", "up", "--dir", place, "--block-size", "1M", saying="--block-size")
+        fails("box", "up", "--dir", place, "--block-size", "5M", saying="power of two")
         fails("box", "up", "--dir", place, "--device-size", "64M", saying="--device-size")
         self.assertFalse(place.exists())
         fails("box", "status", "--dir", place, saying="no box")
         fails("box", "down", "--dir", place, saying="no box")
+        fails("status", "--dir", place, saying="reelctl box up")
 
 
 class Cluster(BoxTest):
@@ -220,12 +224,16 @@ class Cluster(BoxTest):
         fails("status", saying="which cluster?")
         fails("status", "--cluster", "/no/such/file", saying="/no/such/file")
 
-    def test_every_command_has_help(self):
-        for command in ("", "box", "box up", "box status", "box start", "box down", "status", "channel", "channel list",
-                        "channel create", "channel set", "channel show", "node", "node list", "device", "device list",
-                        "segment", "segment list", "segment show"):
+    def test_every_command_has_help_and_answers_in_json(self):
+        groups = ("", "box", "channel", "node", "device", "segment")
+        commands = ("box up", "box status", "box start", "box down", "status", "channel list", "channel create",
+                    "channel set", "channel show", "node list", "device list", "segment list", "segment show")
+        for command in groups + commands:
             with self.subTest(command=command):
-                self.assertIn("--help", run(REELCTL, *command.split(), "--help").stdout)
+                told = run(REELCTL, *command.split(), "--help").stdout
+                self.assertIn("--help", told)
+                self.assertEqual("--json" in told, command in commands)
+        self.assertRegex(run(REELCTL, "--version").stdout, r"^reelctl \d")
         self.assertNotEqual(run(REELCTL, check=False).returncode, 0)
         self.assertNotEqual(run(REELCTL, "nonsense", check=False).returncode, 0)
 
