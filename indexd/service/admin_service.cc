@@ -205,17 +205,18 @@ Task<wire::ClusterStatusReply> AdminService::cluster_status(wire::ClusterStatusR
   for (auto& session : sessions_.list()) *reply.add_sessions() = std::move(session);
   for (auto& problem : nodes_.problems()) *reply.add_problems() = std::move(problem);
   const auto copies = std::max<std::uint64_t>(counted.most_copies, options_.copies);
+  const auto add_problem = [&reply](std::string what, std::string advice, WallTime since) {
+    auto& problem = *reply.add_problems();
+    problem.set_what(std::move(what));
+    problem.set_advice(std::move(advice));
+    problem.set_since_ns(since.time_since_epoch().count());
+  };
   if (nodes_.online_nodes() < copies) {
-    auto& problem = *reply.add_problems();
-    problem.set_what(
-        fmt::format("{} copies are wanted and {} storage nodes are online", copies, nodes_.online_nodes()));
-    problem.set_advice("start a node, or lower the copies: reelctl channel set");
-    problem.set_since_ns(clock_.wall().time_since_epoch().count());
+    add_problem(
+        fmt::format("{} copies are wanted and {} storage nodes are online", copies, nodes_.online_nodes()),
+        "start a node, or lower the copies: reelctl channel set", nodes_.fewer_online_since(copies));
   } else if (space.total_bytes > 0 && space.free_bytes == 0) {
-    auto& problem = *reply.add_problems();
-    problem.set_what("the cluster is full");
-    problem.set_advice("add devices, or delete recordings");
-    problem.set_since_ns(clock_.wall().time_since_epoch().count());
+    add_problem("the cluster is full", "add devices, or delete recordings", nodes_.full_since());
   }
   co_return reply;
 }

@@ -1,7 +1,6 @@
 #pragma once
 
 #include "common/async/task.h"
-#include "common/base/clock.h"
 #include "common/rpc/server.h"
 #include "common/wire/index.pb.h"
 #include "indexd/service/changes.h"
@@ -17,13 +16,12 @@ class SegmentKeeper;
 class AdminService {
  public:
   AdminService(Executor& index, Sessions& sessions, Changes& changes, NodeRegistry& nodes,
-               SegmentKeeper& segments, const Clock& clock, const ServiceOptions& options)
+               SegmentKeeper& segments, const ServiceOptions& options)
       : index_(index),
         sessions_(sessions),
         changes_(changes),
         nodes_(nodes),
         segments_(segments),
-        clock_(clock),
         options_(options) {}
   void register_with(Dispatcher& dispatcher);
 
@@ -42,7 +40,6 @@ class AdminService {
   Changes& changes_;
   NodeRegistry& nodes_;
   SegmentKeeper& segments_;
-  const Clock& clock_;
   const ServiceOptions& options_;
 };
 

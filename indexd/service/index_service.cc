@@ -21,7 +21,7 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
       names_(index, sessions_, changes_, options_),
       files_(index, sessions_, changes_, nodes_, segments_),
       grants_(index, sessions_, nodes_, segments_),
-      admin_(index, sessions_, changes_, nodes_, segments_, clock, options_),
+      admin_(index, sessions_, changes_, nodes_, segments_, options_),
       dispatcher_(clock, registry) {
   dispatcher_.add(wire::Method::open_session, *this, &IndexService::open_session);
   dispatcher_.add(wire::Method::renew_session, *this, &IndexService::renew_session);

@@ -36,6 +36,10 @@ Result<void> check_status(const wire::WorkerStatus& status) {
   return ok();
 }
 
+bool is_full(const wire::DeviceInfo& device) {
+  return device.state() == wire::STATE_ONLINE && device.free_blocks() == 0;
+}
+
 }  // namespace
 
 std::uint64_t segments_that_fit(const std::vector<std::uint64_t>& blocks_of_nodes, std::uint32_t copies) {
@@ -66,7 +70,8 @@ NodeRegistry::NodeRegistry(asio::io_context& context, const Clock& clock, Execut
       executor_(executor),
       options_(options),
       client_options_(std::move(client_options)),
-      group_(context.get_executor()) {}
+      group_(context.get_executor()),
+      started_(clock.wall()) {}
 
 NodeRegistry::~NodeRegistry() = default;
 
@@ -214,16 +219,20 @@ void NodeRegistry::take_status(NodeId id, Node& node, Worker& worker, const wire
 }
 
 void NodeRegistry::take_devices(NodeId id, Node& node, const wire::WorkerStatus& status) {
-  node.devices.clear();
+  const auto before = std::exchange(node.devices, {});
   node.taken = 0;
   for (const auto& device : status.devices()) {
-    auto& kept = node.devices[device.path()] = device;
-    kept.set_node(id.value);
+    const auto known = before.find(device.path());
+    const bool is_as_before = known != before.end() && known->second.info.state() == device.state() &&
+                              is_full(known->second.info) == is_full(device);
+    auto& kept = node.devices[device.path()];
+    kept = {device, is_as_before ? known->second.since : clock_.wall()};
+    kept.info.set_node(id.value);
     if (device.state() == wire::STATE_ONLINE) {
       const auto* row = row_of(device);
       if (row == nullptr || row->node != id || row->path != device.path() || row->blocks != device.blocks()) {
         const auto uuid = Uuid::from_bytes(device.uuid());
-        if (uuid && being_recorded_.insert(uuid.value()).second) group_.spawn(record_device(id, kept));
+        if (uuid && being_recorded_.insert(uuid.value()).second) group_.spawn(record_device(id, kept.info));
       }
     }
     if (device.state() == wire::STATE_BLANK && options_.adopt_blank_devices) {
@@ -407,6 +416,27 @@ std::size_t NodeRegistry::online_nodes() const {
       std::count_if(nodes_.begin(), nodes_.end(), [](const auto& entry) { return entry.second.online(); }));
 }
 
+WallTime NodeRegistry::fewer_online_since(std::uint64_t nodes) const {
+  if (nodes_.size() < nodes) return started_;
+  std::vector<WallTime> went;
+  for (const auto& [id, node] : nodes_) {
+    if (!node.online()) went.push_back(node.changed);
+  }
+  const auto may_be_missing = nodes_.size() - nodes;
+  std::sort(went.begin(), went.end());
+  return may_be_missing < went.size() ? went[may_be_missing] : clock_.wall();
+}
+
+WallTime NodeRegistry::full_since() const {
+  auto newest = started_;
+  for (const auto& [id, node] : nodes_) {
+    for (const auto& [path, device] : node.devices) {
+      if (is_full(device.info)) newest = std::max(newest, device.since);
+    }
+  }
+  return newest;
+}
+
 std::string NodeRegistry::name(NodeId node) const {
   const auto found = nodes_.find(node);
   return found != nodes_.end() ? found->second.row.name : fmt::format("node {}", node.value);
@@ -417,9 +447,9 @@ std::vector<NodeLoad> NodeRegistry::loads() const {
   for (const auto& [id, node] : nodes_) {
     NodeLoad load{id, node.row.name, node.row.rack, 0, 0, {}};
     for (const auto& [path, device] : node.devices) {
-      if (device.state() != wire::STATE_ONLINE) continue;
-      load.blocks += device.blocks();
-      load.free_blocks += device.free_blocks();
+      if (device.info.state() != wire::STATE_ONLINE) continue;
+      load.blocks += device.info.blocks();
+      load.free_blocks += device.info.free_blocks();
     }
     load.free_blocks -= std::min(load.free_blocks, node.taken);
     for (const auto& [worker_id, worker] : node.workers) {
@@ -497,9 +527,9 @@ std::vector<wire::NodeInfo> NodeRegistry::list() const {
     }
     std::set<std::uint32_t> told;
     for (const auto& [path, device] : node.devices) {
-      auto& described = *info.add_devices() = device;
+      auto& described = *info.add_devices() = device.info;
       if (!is_online) described.set_state(wire::STATE_OFFLINE);
-      told.insert(device.device());
+      told.insert(device.info.device());
     }
     for (const auto& [device_id, row] : devices_) {
       if (row.node != id || row.blocks == 0 || told.contains(device_id.value)) continue;
@@ -529,7 +559,7 @@ std::vector<wire::Problem> NodeRegistry::problems() const {
   };
   if (nodes_.empty()) {
     add("no storage node has registered", "start noded with this index server in its configuration",
-        clock_.wall());
+        started_);
   }
   for (const auto& [id, node] : nodes_) {
     if (!node.online()) {
@@ -545,26 +575,27 @@ std::vector<wire::Problem> NodeRegistry::problems() const {
     }
     for (const auto& [path, device] : node.devices) {
       const auto where = fmt::format("device {} of node {}", path, node.row.name);
-      const auto reason = device.reason().empty() ? std::string("no reason given") : device.reason();
-      switch (device.state()) {
+      const auto reason =
+          device.info.reason().empty() ? std::string("no reason given") : device.info.reason();
+      switch (device.info.state()) {
         case wire::STATE_ONLINE:
-          if (device.free_blocks() == 0)
-            add(where + " is full", "add a device or delete recordings", node.changed);
+          if (is_full(device.info))
+            add(where + " is full", "add a device or delete recordings", device.since);
           break;
         case wire::STATE_BLANK:
           if (!options_.adopt_blank_devices) {
             add(where + " is blank",
                 "to give it to the cluster, set adopt_blank_devices in the index server's configuration and "
                 "start that again",
-                node.changed);
+                device.since);
           }
           break;
         case wire::STATE_FOREIGN:
           add(where + " belongs elsewhere: " + reason, "take it out of the node's configuration, or wipe it",
-              node.changed);
+              device.since);
           break;
         default:
-          add(where + " is not usable: " + reason, "look at the disk and at the node's log", node.changed);
+          add(where + " is not usable: " + reason, "look at the disk and at the node's log", device.since);
       }
     }
   }

@@ -69,6 +69,10 @@ class NodeRegistry {
   // ---- what is known of them
   bool online(NodeId node) const;
   std::size_t online_nodes() const;
+  /// When so many nodes were online last; where that never was, when this process began.
+  WallTime fewer_online_since(std::uint64_t nodes) const;
+  /// When the last of the full devices became full.
+  WallTime full_since() const;
   /// "node2", or "node 7" where there is none.
   std::string name(NodeId node) const;
   std::vector<NodeLoad> loads() const;
@@ -97,11 +101,15 @@ class NodeRegistry {
     std::uint64_t connection = 0;
     std::shared_ptr<rpc::Client> client;
   };
+  struct Device {
+    wire::DeviceInfo info;  // as the leader said last
+    WallTime since;         // it has this state, and is full or not
+  };
   struct Node {
     NodeRow row;
     std::map<WorkerId, Worker> workers;
-    std::map<std::string, wire::DeviceInfo> devices;  // by path, as the leader said last
-    std::uint64_t taken = 0;                          // blocks, since then
+    std::map<std::string, Device> devices;  // by path
+    std::uint64_t taken = 0;                // blocks, since then
     bool report_wanted = false;
     WallTime changed;  // to online or offline
     bool online() const;
@@ -130,6 +138,7 @@ class NodeRegistry {
   const ServiceOptions& options_;
   const rpc::ClientOptions client_options_;
   TaskGroup group_;
+  WallTime started_;
   std::map<NodeId, Node> nodes_;
   std::map<DeviceId, DeviceRow> devices_;  // the rows
   std::set<Uuid> being_recorded_;

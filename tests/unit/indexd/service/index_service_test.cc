@@ -290,6 +290,37 @@ TEST_F(IndexServiceTest, ABlankDeviceIsInitialisedOnlyWhereThatIsWanted) {
   EXPECT_TRUE(eventually([&] { return nodes[0]->initialised == 1; }));
 }
 
+TEST_F(IndexServiceTest, AProblemTellsSinceWhenItIsThere) {
+  const auto since = [&](const std::string& what) -> std::int64_t {
+    const auto status = call<wire::ClusterStatusReply>(Method::cluster_status, wire::ClusterStatusRequest());
+    for (const auto& problem : status.value().problems()) {
+      if (problem.what() == what) return problem.since_ns();
+    }
+    return 0;
+  };
+  const auto none = since("no storage node has registered");
+  EXPECT_GT(none, 0);
+  EXPECT_EQ(since("no storage node has registered"), none);
+  add_node(), add_node();
+  EXPECT_EQ(since("2 copies are wanted and 1 storage nodes are online"), 0);
+  const auto before = clock.wall().time_since_epoch().count();
+  nodes[1]->go_silent();
+  ASSERT_TRUE(eventually([&] { return since("2 copies are wanted and 1 storage nodes are online") > 0; }));
+  const auto fewer = since("2 copies are wanted and 1 storage nodes are online");
+  EXPECT_GT(fewer, before);
+  EXPECT_EQ(since("2 copies are wanted and 1 storage nodes are online"), fewer);
+  // A device's problem is as old as its state, not as its node.
+  add_node();
+  EXPECT_EQ(since("device /dev/node3 of node node3 is full"), 0);
+  const auto online = clock.wall().time_since_epoch().count();
+  for (std::uint64_t segment = 1; segment <= 64; ++segment) nodes[2]->blocks[segment];
+  nodes[2]->heartbeat();
+  const auto full = since("device /dev/node3 of node node3 is full");
+  EXPECT_GT(full, online);
+  nodes[2]->heartbeat();
+  EXPECT_EQ(since("device /dev/node3 of node node3 is full"), full);
+}
+
 TEST_F(IndexServiceTest, FreeSpaceIsNetOfCopies) {
   add_node(), add_node();
   wire::StatFsRequest asked;
