@@ -43,6 +43,20 @@ Task<wire::AttributesReply> FileService::get_attributes(wire::GetAttributesReque
   co_return attributes_reply(inode);
 }
 
+template <class Change>
+Task<rpc::Response> FileService::change_file(wire::RequestHeader header, Change change) {
+  std::vector<SegmentId> emptied;
+  auto op = [&change, &emptied](Transaction& txn, WallNs now) -> Result<wire::AttributesReply> {
+    REELFS_TRY(auto changed, change(txn, now));
+    emptied = std::move(changed.emptied);
+    return attributes_reply(changed.inode);
+  };
+  auto answered = co_await changes_.once(std::move(header), std::move(op));
+  if (answered) segments_.emptied(emptied);
+  REELFS_CO_TRY(auto message, std::move(answered));
+  co_return Changes::response(std::move(message));
+}
+
 Task<rpc::Response> FileService::set_attributes(wire::SetAttributesRequest request) {
   tree::SetAttributesParams params;
   params.inode = InodeId{request.inode()};
@@ -56,16 +70,8 @@ Task<rpc::Response> FileService::set_attributes(wire::SetAttributesRequest reque
   params.mtime_now = request.mtime_now();
   if (request.has_ctime_ns()) params.ctime_ns = request.ctime_ns();
   params.clear_suid = request.clear_suid();
-  std::vector<SegmentId> emptied;
-  auto op = [&params, &emptied](Transaction& txn, WallNs now) -> Result<wire::AttributesReply> {
-    REELFS_TRY(auto changed, tree::set_attributes(txn, params, now));
-    emptied = std::move(changed.emptied);
-    return attributes_reply(changed.inode);
-  };
-  auto answered = co_await changes_.once(request.header(), std::move(op));
-  if (answered) segments_.emptied(emptied);
-  REELFS_CO_TRY(auto message, std::move(answered));
-  co_return Changes::response(std::move(message));
+  auto change = [&params](Transaction& txn, WallNs now) { return tree::set_attributes(txn, params, now); };
+  co_return co_await change_file(request.header(), std::move(change));
 }
 
 Task<wire::GetXattrReply> FileService::get_xattr(wire::GetXattrRequest request) {
@@ -208,16 +214,8 @@ Task<rpc::Response> FileService::commit(wire::CommitRequest request) {
 
 Task<rpc::Response> FileService::punch_hole(wire::PunchHoleRequest request) {
   const tree::HoleParams params{InodeId{request.inode()}, request.offset(), request.length()};
-  std::vector<SegmentId> emptied;
-  auto op = [&params, &emptied](Transaction& txn, WallNs now) -> Result<wire::AttributesReply> {
-    REELFS_TRY(auto changed, tree::punch_hole(txn, params, now));
-    emptied = std::move(changed.emptied);
-    return attributes_reply(changed.inode);
-  };
-  auto answered = co_await changes_.once(request.header(), std::move(op));
-  if (answered) segments_.emptied(emptied);
-  REELFS_CO_TRY(auto message, std::move(answered));
-  co_return Changes::response(std::move(message));
+  auto change = [&params](Transaction& txn, WallNs now) { return tree::punch_hole(txn, params, now); };
+  co_return co_await change_file(request.header(), std::move(change));
 }
 
 Task<wire::Empty> FileService::sync(wire::SyncRequest) {

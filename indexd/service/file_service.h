@@ -42,6 +42,9 @@ class FileService {
     SegmentId segment;
     std::vector<SegmentCopy> copies;
   };
+  /// @param change  returns a Result<tree::Changed>
+  template <class Change>
+  Task<rpc::Response> change_file(wire::RequestHeader header, Change change);
   static Result<std::vector<Located>> locate(const View& view, const std::vector<SegmentId>& segments);
   void describe(const Located& located, wire::SegmentLocation& out) const;
 

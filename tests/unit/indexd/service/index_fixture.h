@@ -20,6 +20,7 @@
 #include "common/wire/node.pb.h"
 #include "indexd/journal/executor.h"
 #include "indexd/service/index_service.h"
+#include "tests/unit/common/run.h"
 #include "tests/unit/indexd/temp_directory.h"
 
 namespace reelfs::indexd {
@@ -29,26 +30,7 @@ using wire::Method;
 inline constexpr auto kPatience = std::chrono::seconds(60);
 inline constexpr std::uint64_t kTestBlock = 4 * kMiB;
 
-/// Runs the loop until the coroutine has ended.
-inline void run(asio::io_context& context, asio::awaitable<void> coroutine) {
-  bool done = false;
-  asio::co_spawn(context, std::move(coroutine), [&](const std::exception_ptr& failure) {
-    REELFS_ASSERT(!failure);
-    done = true;
-  });
-  context.restart();
-  while (!done) context.run_one();
-}
-template <class T>
-asio::awaitable<void> keep(asio::awaitable<T> coroutine, std::optional<T>& into) {
-  into.emplace(co_await std::move(coroutine));
-}
-template <class T>
-T run(asio::io_context& context, asio::awaitable<T> coroutine) {
-  std::optional<T> result;
-  run(context, keep(std::move(coroutine), result));
-  return std::move(*result);
-}
+using testing::run;
 
 /// A worker process that keeps its node's blocks in memory.
 class FakeNode {
