@@ -57,16 +57,6 @@ Layout layout_of(std::uint64_t head_bytes, std::uint64_t blocks) {
   return layout;
 }
 
-ShmShape shape_of(std::size_t head_bytes, const Uuid& cluster, const Uuid& incarnation) {
-  ShmShape shape;
-  shape.kind = ShmKind::device;
-  shape.head_bytes = static_cast<std::uint32_t>(head_bytes);
-  shape.entry_bytes = sizeof(BlockSlot);
-  shape.cluster = cluster;
-  shape.incarnation = incarnation;
-  return shape;
-}
-
 }  // namespace
 
 DeviceTable::DeviceTable(std::unique_ptr<ShmArea> area) : area_(std::move(area)) {}
@@ -79,8 +69,10 @@ Result<std::unique_ptr<DeviceTable>> DeviceTable::create(const std::string& name
   REELFS_ASSERT(blocks.size() == geometry.block_count);
   if (identity.path.size() >= kMaxPathBytes) return Error(Errc::name_too_long, identity.path);
   const auto layout = layout_of(sizeof(Head), blocks.size());
-  REELFS_TRY(auto area, ShmArea::create(name, shape_of(sizeof(Head), identity.cluster, identity.incarnation),
-                                        blocks.size(), layout.total));
+  REELFS_TRY(auto area,
+             ShmArea::create(
+                 name, shape_of<Head, BlockSlot>(ShmKind::device, identity.cluster, identity.incarnation),
+                 blocks.size(), layout.total));
   auto table = std::unique_ptr<DeviceTable>(new DeviceTable(std::move(area)));
   auto& head = table->head();
   head.mutex.init();
@@ -104,10 +96,9 @@ Result<std::unique_ptr<DeviceTable>> DeviceTable::create(const std::string& name
 
 Result<std::unique_ptr<DeviceTable>> DeviceTable::attach(const std::string& name, const Uuid& cluster,
                                                          const Uuid& incarnation) {
-  REELFS_TRY(auto area, ShmArea::attach(name, shape_of(sizeof(Head), cluster, incarnation)));
+  REELFS_TRY(auto area,
+             ShmArea::attach(name, shape_of<Head, BlockSlot>(ShmKind::device, cluster, incarnation)));
   auto table = std::unique_ptr<DeviceTable>(new DeviceTable(std::move(area)));
-  if (table->area_->size() < sizeof(Head))
-    return Error(Errc::corrupt, "shared memory " + name + " is too short");
   REELFS_TRY(const auto superblock,
              decode_superblock(std::as_bytes(std::span(&table->head().superblock, 1))));
   const auto layout = layout_of(sizeof(Head), superblock.geometry.block_count);

@@ -27,20 +27,6 @@ struct ProcessTable::Head {
   std::atomic<std::uint32_t> overflowed;
 };
 
-namespace {
-
-ShmShape shape_of(std::size_t head_bytes, const Uuid& cluster, const Uuid& incarnation) {
-  ShmShape shape;
-  shape.kind = ShmKind::process;
-  shape.head_bytes = static_cast<std::uint32_t>(head_bytes);
-  shape.entry_bytes = sizeof(std::uint64_t);
-  shape.cluster = cluster;
-  shape.incarnation = incarnation;
-  return shape;
-}
-
-}  // namespace
-
 ProcessTable::ProcessTable(std::unique_ptr<ShmArea> area) : area_(std::move(area)) {}
 
 ProcessTable::Head& ProcessTable::head() const { return *reinterpret_cast<Head*>(area_->data()); }
@@ -56,8 +42,9 @@ std::uint32_t ProcessTable::entry_count() const {
 Result<std::unique_ptr<ProcessTable>> ProcessTable::create(const std::string& name, const Uuid& cluster,
                                                            const Uuid& node_incarnation, WorkerId worker,
                                                            const ProcessIdentity& process) {
-  REELFS_TRY(auto area, ShmArea::create(name, shape_of(sizeof(Head), cluster, node_incarnation), kEntries,
-                                        sizeof(Head) + kEntries * sizeof(std::uint64_t)));
+  REELFS_TRY(auto area,
+             ShmArea::create(name, shape_of<Head, std::uint64_t>(ShmKind::process, cluster, node_incarnation),
+                             kEntries, sizeof(Head) + kEntries * sizeof(std::uint64_t)));
   auto table = std::unique_ptr<ProcessTable>(new ProcessTable(std::move(area)));
   table->head().process = process;
   table->head().worker = worker.value;
@@ -67,8 +54,8 @@ Result<std::unique_ptr<ProcessTable>> ProcessTable::create(const std::string& na
 
 Result<std::unique_ptr<ProcessTable>> ProcessTable::attach(const std::string& name, const Uuid& cluster,
                                                            const Uuid& node_incarnation) {
-  REELFS_TRY(auto area, ShmArea::attach(name, shape_of(sizeof(Head), cluster, node_incarnation)));
-  if (area->size() < sizeof(Head)) return Error(Errc::corrupt, "shared memory " + name + " is too short");
+  REELFS_TRY(auto area, ShmArea::attach(name, shape_of<Head, std::uint64_t>(ShmKind::process, cluster,
+                                                                            node_incarnation)));
   return std::unique_ptr<ProcessTable>(new ProcessTable(std::move(area)));
 }
 
@@ -76,11 +63,7 @@ WorkerId ProcessTable::worker() const { return WorkerId(head().worker); }
 ProcessIdentity ProcessTable::process() const { return head().process; }
 bool ProcessTable::overflowed() const { return head().overflowed.load() != 0; }
 
-Uuid ProcessTable::node_incarnation() const {
-  Uuid uuid;
-  uuid.bytes = area_->header().incarnation;
-  return uuid;
-}
+Uuid ProcessTable::node_incarnation() const { return area_->incarnation(); }
 
 void ProcessTable::add(BlockAddress address) {
   const auto packed = pack(address);

@@ -85,6 +85,7 @@ Result<std::unique_ptr<ShmArea>> ShmArea::attach(const std::string& name, const 
                                         std::to_string(header.layout_version) + ", this build knows " +
                                         std::to_string(kShmLayoutVersion));
   }
+  if (size < shape.head_bytes) return Error(Errc::corrupt, "shared memory " + name + " is too short");
   const bool fits = header.kind == static_cast<std::uint32_t>(shape.kind) && header.total_bytes == size &&
                     header.head_bytes == shape.head_bytes && header.entry_bytes == shape.entry_bytes &&
                     header.cluster == shape.cluster.bytes && header.entries <= size / shape.entry_bytes &&

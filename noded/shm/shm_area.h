@@ -46,6 +46,12 @@ struct ShmShape {
   Uuid incarnation;
 };
 
+/// Of an area that begins with a Head, in which the ShmHeader comes first, and goes on with entries.
+template <class Head, class Entry>
+ShmShape shape_of(ShmKind kind, const Uuid& cluster, const Uuid& incarnation) {
+  return {kind, sizeof(Head), sizeof(Entry), cluster, incarnation};
+}
+
 /// A named POSIX shared memory object, mapped. The name outlives the process until someone removes it.
 class ShmArea {
  public:
@@ -66,6 +72,8 @@ class ShmArea {
   std::uint64_t size() const { return size_; }
   const std::string& name() const { return name_; }
   ShmHeader& header() { return *reinterpret_cast<ShmHeader*>(bytes_); }
+  /// Of the node.
+  Uuid incarnation() { return Uuid{header().incarnation}; }
   void publish() { header().ready.store(1, std::memory_order_release); }
 
  private:

@@ -15,16 +15,6 @@ struct UnfilledTable::Head {
 
 namespace {
 
-ShmShape shape_of(std::size_t head_bytes, const Uuid& cluster, const Uuid& incarnation) {
-  ShmShape shape;
-  shape.kind = ShmKind::unfilled;
-  shape.head_bytes = static_cast<std::uint32_t>(head_bytes);
-  shape.entry_bytes = sizeof(UnfilledTable::Entry);
-  shape.cluster = cluster;
-  shape.incarnation = incarnation;
-  return shape;
-}
-
 bool is_of(const UnfilledTable::Entry& entry, BlockAddress address) {
   return entry.segment != 0 && entry.device == address.device.value && entry.block == address.block;
 }
@@ -48,8 +38,9 @@ ShmMutex& UnfilledTable::allocation_mutex() { return head().allocation_mutex; }
 Result<std::unique_ptr<UnfilledTable>> UnfilledTable::create(const std::string& name, const Uuid& cluster,
                                                              const Uuid& node_incarnation,
                                                              std::uint32_t capacity) {
-  REELFS_TRY(auto area, ShmArea::create(name, shape_of(sizeof(Head), cluster, node_incarnation), capacity,
-                                        sizeof(Head) + capacity * sizeof(Entry)));
+  REELFS_TRY(auto area,
+             ShmArea::create(name, shape_of<Head, Entry>(ShmKind::unfilled, cluster, node_incarnation),
+                             capacity, sizeof(Head) + capacity * sizeof(Entry)));
   auto table = std::unique_ptr<UnfilledTable>(new UnfilledTable(std::move(area)));
   table->head().mutex.init();
   table->head().allocation_mutex.init();
@@ -59,16 +50,12 @@ Result<std::unique_ptr<UnfilledTable>> UnfilledTable::create(const std::string& 
 
 Result<std::unique_ptr<UnfilledTable>> UnfilledTable::attach(const std::string& name, const Uuid& cluster,
                                                              const Uuid& node_incarnation) {
-  REELFS_TRY(auto area, ShmArea::attach(name, shape_of(sizeof(Head), cluster, node_incarnation)));
-  if (area->size() < sizeof(Head)) return Error(Errc::corrupt, "shared memory " + name + " is too short");
+  REELFS_TRY(auto area,
+             ShmArea::attach(name, shape_of<Head, Entry>(ShmKind::unfilled, cluster, node_incarnation)));
   return std::unique_ptr<UnfilledTable>(new UnfilledTable(std::move(area)));
 }
 
-Uuid UnfilledTable::node_incarnation() const {
-  Uuid uuid;
-  uuid.bytes = area_->header().incarnation;
-  return uuid;
-}
+Uuid UnfilledTable::node_incarnation() const { return area_->incarnation(); }
 
 /// An entry is whole where its segment is set: that is written last and cleared first.
 void UnfilledTable::repair() { area_->header().repair_count.fetch_add(1); }
