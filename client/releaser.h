@@ -15,9 +15,9 @@ namespace reelfs::client {
 
 class IndexClient;
 
-/// Tells the index which files nobody here has open any more: those of a short while in one call, for a copied
-/// tree is a file opened and given back every millisecond. A file that is opened again meanwhile is not told.
-/// Lives on one loop; `stop()` before destroying.
+/// Tells the index which files nobody here has open any more: those of a short while in one call, for a
+/// copied tree is a file opened and given back every millisecond. A file that is opened again meanwhile is
+/// not told. Lives on one loop; `stop()` before destroying.
 class Releaser {
  public:
   Releaser(asio::any_io_executor executor, const Clock& clock, IndexClient& index, FileTable& files,
