@@ -1,8 +1,10 @@
 #include "noded/shm/process_identity.h"
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string>
 
 #include <fcntl.h>
@@ -13,11 +15,12 @@
 namespace reelfs::noded {
 namespace {
 
-/// Field 22 of /proc/PID/stat; 0 where the process is gone.
-std::uint64_t start_ticks_of(std::uint32_t pid) {
+/// Field 22 of /proc/PID/stat; 0 where the process is gone, empty where that cannot be told.
+std::optional<std::uint64_t> start_ticks_of(std::uint32_t pid) {
   char text[1024];
   const auto path = "/proc/" + std::to_string(pid) + "/stat";
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0 && errno != ENOENT) return std::nullopt;
   if (fd < 0) return 0;
   const auto bytes = read(fd, text, sizeof text - 1);
   close(fd);
@@ -35,19 +38,23 @@ std::uint64_t start_ticks_of(std::uint32_t pid) {
 ProcessIdentity ProcessIdentity::self() {
   ProcessIdentity identity;
   identity.pid = static_cast<std::uint32_t>(getpid());
-  identity.start_ticks = start_ticks_of(identity.pid);
+  identity.start_ticks = start_ticks_of(identity.pid).value_or(0);
   return identity;
 }
 
 bool is_alive(const ProcessIdentity& process) {
   if (process.pid == 0) return false;
   const int fd = static_cast<int>(syscall(SYS_pidfd_open, process.pid, 0));
-  if (fd < 0) return false;
-  pollfd poll_fd{fd, POLLIN, 0};
-  const bool ended =
-      poll(&poll_fd, 1, 0) == 1;  // readable once the whole thread group has ended, pidfd_open(2)
-  close(fd);
-  return !ended && start_ticks_of(process.pid) == process.start_ticks;
+  if (fd < 0 && errno == ESRCH) return false;
+  if (fd >= 0) {
+    pollfd poll_fd{fd, POLLIN, 0};
+    const bool ended =
+        poll(&poll_fd, 1, 0) == 1;  // readable once the whole thread group has ended, pidfd_open(2)
+    close(fd);
+    if (ended) return false;
+  }
+  const auto start_ticks = start_ticks_of(process.pid);
+  return !start_ticks || *start_ticks == process.start_ticks;
 }
 
 }  // namespace reelfs::noded

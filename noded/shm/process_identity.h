@@ -15,7 +15,8 @@ struct ProcessIdentity {
 };
 
 /// False once every thread of the process has ended, and with that every system call it was in: none of its
-/// writes is under way.
+/// writes is under way. True where it cannot be told, for want of descriptors say: the blocks of a dead
+/// process can wait, those of a living one must not be taken away.
 bool is_alive(const ProcessIdentity& process);
 
 }  // namespace reelfs::noded

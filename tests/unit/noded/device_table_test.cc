@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "noded/shm/process_identity.h"
@@ -196,6 +197,17 @@ TEST(UnfilledTable, KeepsBlocksAndTheHighestEpoch) {
   EXPECT_FALSE(table->observe_epoch(Epoch(4)));
   EXPECT_EQ(table->epoch(), Epoch(5));
   remove_shm(name);
+}
+
+TEST(ProcessIdentity, AProcessThatCannotBeLookedAtIsNotCalledDead) {
+  const auto self = ProcessIdentity::self();
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{0, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  const bool alive = is_alive(self);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_TRUE(alive);
 }
 
 TEST(ProcessIdentity, ADeadProcessIsNotAliveNorIsOneWithItsNumber) {
