@@ -118,7 +118,7 @@ void SegmentStore::pump(const QueuePtr& queue) {
   while (const auto next = queue->order.start()) {
     const auto& waiting = queue->waiting.at(next->ticket);
     if (!next->follows && device.table().slot(address.block).owner != options_.worker.value) {
-      process_->add(address);  // before the table says so: the leader looks here after our death
+      note_work(address);  // before the table says so: the leader looks here after our death
       unfilled_->remove(address);
     }
     DeviceTable::Append append;

@@ -58,6 +58,15 @@ Device& SegmentStore::device_of(const SegmentBlock& found) {
   return *device;
 }
 
+// To be called just before the block becomes this process's.
+void SegmentStore::note_work(BlockAddress address) {
+  process_->add(address, [this](BlockAddress noted) {
+    auto* device = find_device(noted.device);
+    return device != nullptr && noted.block < device->table().geometry().block_count &&
+           device->table().slot(noted.block).owner == options_.worker.value;
+  });
+}
+
 Result<SegmentBlock> SegmentStore::find(SegmentId segment) {
   for (const auto& device : devices_) {
     const auto block = device->table().find(segment);
@@ -200,8 +209,8 @@ Task<void> SegmentStore::free(SegmentId segment, Deadline deadline) {
   const auto found = present.value();
   auto& device = device_of(found);
   const auto block = found.address.block;
-  process_->add(found.address);
   for (;;) {
+    note_work(found.address);
     const auto freed = device.table().begin_free(block, segment, options_.worker);
     if (freed) break;
     if (freed.error().code() != Errc::busy) co_return ok();  // another worker freed it meanwhile

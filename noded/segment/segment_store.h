@@ -127,6 +127,7 @@ class SegmentStore {
   using QueuePtr = std::shared_ptr<Queue>;
 
   Device& device_of(const SegmentBlock& found);
+  void note_work(BlockAddress address);
   Result<void> may_append(const SegmentBlock& found, Generation generation, std::uint64_t offset,
                           std::uint64_t bytes);
   void pump(const QueuePtr& queue);

@@ -65,22 +65,27 @@ bool ProcessTable::overflowed() const { return head().overflowed.load() != 0; }
 
 Uuid ProcessTable::node_incarnation() const { return area_->incarnation(); }
 
-void ProcessTable::add(BlockAddress address) {
+bool ProcessTable::try_add(BlockAddress address) {
   const auto packed = pack(address);
-  std::uint64_t* unused = nullptr;
   for (std::uint32_t i = 0; i < entry_count(); ++i) {
     const auto entry = load(entries()[i]);
-    if (entry == packed) return;
-    if (entry == 0) {
-      unused = &entries()[i];
-      break;
+    if (entry == packed) return true;
+    if (entry != 0) continue;
+    store(entries()[i], packed);
+    return true;
+  }
+  return false;
+}
+
+void ProcessTable::add(BlockAddress address, const StillWorkedOn& still_worked_on) {
+  bool added = try_add(address);
+  if (!added && still_worked_on) {
+    for (std::uint32_t i = 0; i < entry_count(); ++i) {
+      if (!still_worked_on(unpack(load(entries()[i])))) store(entries()[i], 0);
     }
+    added = try_add(address);
   }
-  if (unused != nullptr) {
-    store(*unused, packed);
-  } else {
-    head().overflowed.store(1);
-  }
+  if (!added) head().overflowed.store(1);
   crash_point("process.added");
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,9 +29,11 @@ class ProcessTable {
   ProcessIdentity process() const;
   Uuid node_incarnation() const;
 
-  /// Notes that the process works on a block. Where the table is full it notes that instead, and every block
-  /// counts as named.
-  void add(BlockAddress address);
+  using StillWorkedOn = std::function<bool(BlockAddress)>;
+  /// Notes that the process works on a block. A full table drops those of which `still_worked_on` says no:
+  /// other processes take, seal and free blocks without a word here. Where that does not help it notes that
+  /// it is full instead, and every block counts as named.
+  void add(BlockAddress address, const StillWorkedOn& still_worked_on = nullptr);
   void remove(BlockAddress address);
   /// The table was full once: it does not name every block.
   bool overflowed() const;
@@ -39,6 +42,7 @@ class ProcessTable {
  private:
   struct Head;
   explicit ProcessTable(std::unique_ptr<ShmArea> area);
+  bool try_add(BlockAddress address);
   Head& head() const;
   std::uint64_t* entries() const;
   std::uint32_t entry_count() const;

@@ -274,6 +274,14 @@ TEST_F(SegmentStoreTest, AfterAFailedFlushASegmentIsNotCalledStableByTheNext) {
   EXPECT_TRUE(node->run(node->store.sync({SegmentId(2)}))) << "what began later is not concerned";
 }
 
+TEST_F(SegmentStoreTest, TheProcessTableNamesWhatIsWorkedOnAndMakesRoomForIt) {
+  for (std::uint32_t i = 0; i < 8192; ++i) node->state.process->add({DeviceId(9), i});
+  const auto address = allocate().value();
+  ASSERT_TRUE(node->append({}));
+  EXPECT_FALSE(node->state.process->overflowed());
+  EXPECT_EQ(node->state.process->blocks(), std::vector<BlockAddress>{address});
+}
+
 TEST_F(SegmentStoreTest, SyncNamesASegmentItDoesNotHave) {
   EXPECT_EQ(node->run(node->store.sync({SegmentId(5)})).error().code(), Errc::not_found);
 }
