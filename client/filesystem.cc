@@ -259,7 +259,6 @@ Task<Attributes> FileSystem::set_attributes(InodeId inode, AttributeChanges chan
   // What was written before takes effect before: a later commit must not bring back bytes that were cut off,
   // nor the time of a write in place of the one that is set now.
   const Use use(state.files, state.releaser, file);
-  if (changes.size) state.write_back->truncate(file, *changes.size);
   REELFS_CO_TRY(co_await state.write_back->flush(file, until));
   const WriteBack::Barrier barrier(*state.write_back, file);
   REELFS_CO_TRY(co_await state.write_back->wait_for_commit(file, until));

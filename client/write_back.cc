@@ -229,12 +229,6 @@ Task<void> WriteBack::commit(File file, Piece through, bool sync, Deadline deadl
   }
 }
 
-void WriteBack::truncate(const File& file, std::uint64_t size) {
-  change(*file, [&](WriteBuffer& buffer) { buffer.truncate(size); });
-  file->changed.notify_all();
-  room_.notify_all();
-}
-
 Task<void> WriteBack::flush(File file, Deadline deadline) {
   seal_and_send(file);
   const auto through = file->locked([&] { return file->buffer.newest(); });

@@ -64,8 +64,6 @@ class WriteBack : public std::enable_shared_from_this<WriteBack> {
   /// Until there may be room for so many bytes. @errors timed_out, cancelled
   Task<void> wait_for_room(std::size_t bytes, Deadline deadline);
 
-  /// Drops what is not yet on its way and lies beyond `size`.
-  void truncate(const File& file, std::uint64_t size);
   /// Stores and commits all that the file holds now. Failures of pieces are left in FileState::last_error.
   /// @errors timed_out, cancelled
   Task<void> flush(File file, Deadline deadline);

@@ -144,8 +144,6 @@ void WriteBuffer::failed(PieceNumber number) {
 void WriteBuffer::forget(const Piece& piece) {
   held_bytes_ -= piece.capacity();
   if (piece.stage == Stage::placed) placed_bytes_ -= piece.size;
-  if (piece.stage == Stage::collecting) std::erase(collecting_, piece.number);
-  if (piece.stage == Stage::sealed) std::erase(sealed_, piece.number);
 }
 
 WriteBuffer::CommitBatch WriteBuffer::committable(std::size_t limit) const {
@@ -182,23 +180,6 @@ void WriteBuffer::committed(PieceNumber through) {
     pieces_.pop_front();
     --placed_run_;
   }
-}
-
-void WriteBuffer::truncate(std::uint64_t size) {
-  for (auto piece = pieces_.begin(); piece != pieces_.end();) {
-    const bool unsent = !piece->bytes;
-    if (unsent && piece->offset >= size) {
-      forget(*piece);
-      piece = pieces_.erase(piece);
-      continue;
-    }
-    if (unsent && piece->end() > size) {
-      piece->size = static_cast<std::size_t>(size - piece->offset);
-      piece->collected.resize(piece->size);
-    }
-    ++piece;
-  }
-  skip_placed();
 }
 
 std::vector<OverlayPart> WriteBuffer::overlay(std::uint64_t offset, std::size_t length) const {

@@ -80,9 +80,6 @@ class WriteBuffer {
   /// Forgets the pieces up to and including this one. @pre they were in a CommitBatch
   void committed(PieceNumber through);
 
-  /// The file is cut or grown to `size`: what was not yet sent beyond it is dropped.
-  void truncate(std::uint64_t size);
-
   /// The bytes of [offset, offset + length) that are held here, in the order in which they shadow what lies
   /// below.
   std::vector<OverlayPart> overlay(std::uint64_t offset, std::size_t length) const;

@@ -57,6 +57,22 @@ TEST_F(FileSystemTest, AWritersErrorIsOneThatWritersKnow) {
   cluster.before = [](wire::Method) { return Result<void>(ok()); };
 }
 
+TEST_F(FileSystemTest, ATruncationThatFailsTakesNothingAway) {
+  auto& fs = mount();
+  const auto file = create(fs, "a.ts");
+  write(*file, 0, "before behind");
+  cluster.before = [](wire::Method method) {
+    return method == wire::Method::set_attributes ? Result<void>(Error(Errc::io)) : Result<void>(ok());
+  };
+  AttributeChanges changes;
+  changes.size = 6;
+  ASSERT_FALSE(run(fs.set_attributes(file->inode(), changes)));
+  EXPECT_EQ(read(*file), "before behind");
+  cluster.before = [](wire::Method) { return Result<void>(ok()); };
+  ASSERT_TRUE(run(fs.set_attributes(file->inode(), changes)));
+  EXPECT_EQ(read(*file), "before");
+}
+
 TEST_F(FileSystemTest, BytesWhoseSegmentWasFreedBeforeTheCommitAreStoredAnew) {
   auto& fs = mount();
   const auto file = create(fs, "a.ts");

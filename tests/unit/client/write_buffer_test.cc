@@ -133,31 +133,6 @@ TEST_P(WriteBufferModel, ShowsAndCommitsWritesInTheirOrder) {
   EXPECT_EQ(harness.buffer.placed_bytes(), 0u);
 }
 
-TEST_P(WriteBufferModel, TruncatesWhatIsNotYetSent) {
-  std::mt19937 random(GetParam());
-  const auto any = [&](std::size_t below) { return random() % below; };
-  Harness harness;
-  Model model;
-  for (int step = 0; step < 300; ++step) {
-    const std::string text(1 + any(2000), static_cast<char>('a' + any(26)));
-    const auto offset = any(100 * kKiB);
-    harness.buffer.write(offset, bytes_of(text), harness.now, step);
-    model.write(offset, text);
-    if (any(4) == 0) harness.buffer.seal();
-    if (any(4) == 0) harness.take();
-    if (any(10) == 0) {
-      // As FileSystem does: cut, let the rest go before, then cut the file.
-      const auto size = any(100 * kKiB);
-      harness.buffer.truncate(size);
-      harness.finish();
-      harness.committed.bytes.resize(size);
-      model.bytes.resize(size);
-      ASSERT_EQ(harness.committed.bytes, model.bytes);
-    }
-  }
-  EXPECT_EQ(harness.view(model.bytes.size()), model.bytes);
-}
-
 INSTANTIATE_TEST_SUITE_P(Seeds, WriteBufferModel, ::testing::Range(1u, 13u));
 
 TEST(WriteBuffer, PatchingTheHeadDoesNotBreakUpAnAppend) {
