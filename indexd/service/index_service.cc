@@ -91,8 +91,12 @@ Task<wire::HeartbeatReply> IndexService::heartbeat(wire::HeartbeatRequest reques
 }
 
 Task<wire::ReportBlocksReply> IndexService::report_blocks(wire::ReportBlocksRequest request) {
-  std::vector<wire::BlockReport> blocks(request.blocks().begin(), request.blocks().end());
-  REELFS_CO_TRY(const auto to_free, co_await segments_.report(NodeId{request.node()}, std::move(blocks)));
+  SegmentKeeper::Report report;
+  report.node = NodeId{request.node()};
+  report.from = SegmentId{request.from_segment()};
+  report.upto = SegmentId{request.upto_segment()};
+  report.blocks.assign(request.blocks().begin(), request.blocks().end());
+  REELFS_CO_TRY(const auto to_free, co_await segments_.report(std::move(report)));
   wire::ReportBlocksReply reply;
   for (const auto& block : to_free) *reply.add_free() = block;
   co_return reply;

@@ -171,7 +171,7 @@ Task<wire::RegisterWorkerReply> NodeRegistry::register_worker(wire::RegisterWork
     log().info("worker registered node={} worker={} endpoint={} pid={} leader={}", node.row.name,
                worker_id.value, endpoint.to_string(), request.status().pid(), request.status().leader());
   }
-  if (request.status().leader()) node.report_wanted = true;
+  if (request.status().leader()) ++node.reports.wanted;
   mark_heard(id, node, worker_id, worker, connection);
   take_status(id, node, worker, request.status());
   wire::RegisterWorkerReply reply;
@@ -202,10 +202,14 @@ wire::HeartbeatReply NodeRegistry::heartbeat(const wire::HeartbeatRequest& reque
     return reply;
   }
   const bool new_leader = request.status().leader() && !worker->second.status.leader();
-  if (new_leader) node->second.report_wanted = true;
+  auto& reports = node->second.reports;
+  if (new_leader) ++reports.wanted;
   mark_heard(id, node->second, worker_id, worker->second, connection);
   take_status(id, node->second, worker->second, request.status());
-  reply.set_report_blocks(request.status().leader() && node->second.report_wanted);
+  if (request.status().leader() && reports.ended < reports.wanted) {
+    reports.asked_for = reports.wanted;
+    reply.set_report_blocks(true);
+  }
   return reply;
 }
 
@@ -302,14 +306,18 @@ asio::awaitable<void> NodeRegistry::watch() {
 
 asio::awaitable<void> NodeRegistry::retire(std::shared_ptr<rpc::Client> client) { co_await client->stop(); }
 
-void NodeRegistry::blocks_reported(NodeId node) {
+void NodeRegistry::blocks_reported(NodeId node, bool first_part, bool last_part) {
   const auto found = nodes_.find(node);
-  if (found != nodes_.end()) found->second.report_wanted = false;
+  if (found == nodes_.end()) return;
+  auto& reports = found->second.reports;
+  // It was listed after it was asked for: what was wanted later may not be in it.
+  if (first_part) reports.begun = reports.asked_for;
+  if (last_part) reports.ended = reports.begun;
 }
 
 void NodeRegistry::want_block_report(NodeId node) {
   const auto found = nodes_.find(node);
-  if (found != nodes_.end()) found->second.report_wanted = true;
+  if (found != nodes_.end()) ++found->second.reports.wanted;
 }
 
 // ---- devices

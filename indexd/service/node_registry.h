@@ -61,8 +61,9 @@ class NodeRegistry {
                                                   std::uint64_t connection);
   wire::HeartbeatReply heartbeat(const wire::HeartbeatRequest& request, std::uint64_t connection);
   void disconnected(std::uint64_t connection);
-  /// The node's blocks were listed: it need not list them again.
-  void blocks_reported(NodeId node);
+  /// Some of the node's blocks were listed. Once all have been it need not list them again, unless that was
+  /// wanted anew since the listing began.
+  void blocks_reported(NodeId node, bool first_part, bool last_part);
   /// Something may be left behind there: it is to list its blocks.
   void want_block_report(NodeId node);
 
@@ -110,7 +111,9 @@ class NodeRegistry {
     std::map<WorkerId, Worker> workers;
     std::map<std::string, Device> devices;  // by path
     std::uint64_t taken = 0;                // blocks, since then
-    bool report_wanted = false;
+    struct {                                // block reports: the number of the newest that was …
+      std::uint64_t wanted = 0, asked_for = 0, begun = 0, ended = 0;
+    } reports;
     WallTime changed;  // to online or offline
     bool online() const;
   };

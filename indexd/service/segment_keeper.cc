@@ -486,8 +486,9 @@ void SegmentKeeper::emptied(const std::vector<SegmentId>& segments) {
 
 void SegmentKeeper::node_returned(NodeId) { retry_waiting(); }
 
-Task<std::vector<wire::BlockReport>> SegmentKeeper::report(NodeId node,
-                                                           std::vector<wire::BlockReport> blocks) {
+Task<std::vector<wire::BlockReport>> SegmentKeeper::report(Report report) {
+  const auto node = report.node;
+  auto& blocks = report.blocks;
   auto find = [&blocks](const View& view) -> Result<std::map<SegmentId, SegmentRow>> {
     std::map<SegmentId, SegmentRow> rows;
     for (const auto& block : blocks) {
@@ -521,7 +522,8 @@ Task<std::vector<wire::BlockReport>> SegmentKeeper::report(NodeId node,
   }
   std::vector<SegmentId> confirmed;
   for (const auto& [segment, tracked] : lives_) {
-    if (!reported.contains(segment)) confirmed.push_back(segment);
+    const bool is_in_part = segment >= report.from && (!report.upto || segment < report.upto);
+    if (is_in_part && !reported.contains(segment)) confirmed.push_back(segment);
   }
   for (const auto segment : confirmed) perform(segment, lives_.at(segment)->life.reported_without(node));
   for (const auto segment : to_seal) {
@@ -530,7 +532,7 @@ Task<std::vector<wire::BlockReport>> SegmentKeeper::report(NodeId node,
   }
   log().info("blocks reported node={} blocks={} to_free={} to_seal={}", nodes_.name(node), blocks.size(),
              to_free.size(), to_seal.size());
-  nodes_.blocks_reported(node);
+  nodes_.blocks_reported(node, !report.from, !report.upto);
   co_return to_free;
 }
 

@@ -73,8 +73,15 @@ class SegmentKeeper {
   void node_returned(NodeId node);
   /// Nothing lives any more in these sealed segments.
   void emptied(const std::vector<SegmentId>& segments);
-  /// What a node said it has. @return what it is to free
-  Task<std::vector<wire::BlockReport>> report(NodeId node, std::vector<wire::BlockReport> blocks);
+  /// What a node said it has of the segments in [from, upto), upto none: of all from there on.
+  /// @return what it is to free
+  struct Report {
+    NodeId node;
+    SegmentId from;
+    SegmentId upto;
+    std::vector<wire::BlockReport> blocks;
+  };
+  Task<std::vector<wire::BlockReport>> report(Report report);
 
   /// All there are.
   std::uint64_t segments() const { return segments_; }

@@ -80,14 +80,19 @@ Result<SegmentBlock> SegmentStore::find(SegmentId segment) {
   return explain(Error(Errc::not_found), segment);
 }
 
-std::vector<SegmentBlock> SegmentStore::list() {
+std::vector<SegmentBlock> SegmentStore::list(SegmentId from, std::size_t most) {
   std::vector<SegmentBlock> blocks;
+  const auto keep_first = [&] {
+    std::sort(blocks.begin(), blocks.end(),
+              [](const auto& a, const auto& b) { return a.segment < b.segment; });
+    if (blocks.size() > most) blocks.resize(most);
+  };
   std::array<BlockSlot, kListStep> step;
   for (const auto& device : devices_) {
     std::uint32_t first = 0;
     while (const auto count = device->table().copy_slots(first, step)) {
       for (std::uint32_t i = 0; i < count; ++i) {
-        if (step[i].descriptor.state == BlockState::free) continue;
+        if (step[i].descriptor.state == BlockState::free || step[i].descriptor.segment < from.value) continue;
         SegmentBlock found;
         found.segment = SegmentId(step[i].descriptor.segment);
         found.address = {device->id(), first + i};
@@ -95,8 +100,10 @@ std::vector<SegmentBlock> SegmentStore::list() {
         blocks.push_back(found);
       }
       first += static_cast<std::uint32_t>(count);
+      if (blocks.size() / 2 > most) keep_first();  // so that memory is bounded by what is wanted
     }
   }
+  keep_first();
   return blocks;
 }
 

@@ -55,8 +55,8 @@ class SegmentStore {
 
   /// The copy of a segment here. @errors not_found
   Result<SegmentBlock> find(SegmentId segment);
-  /// Every block that is not free.
-  std::vector<SegmentBlock> list();
+  /// Blocks that are not free, of segments from this one on and in their order; the first so many.
+  std::vector<SegmentBlock> list(SegmentId from = SegmentId(), std::size_t most = SIZE_MAX);
 
   /// Takes a block for a new segment from the device with most free blocks, and writes its descriptor. Asked
   /// again for a segment that has one, it answers with that.

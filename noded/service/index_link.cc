@@ -15,6 +15,7 @@ using namespace std::chrono_literals;
 constexpr Duration kCallLimit = 2s;
 constexpr Duration kRetryPause = 250ms;
 constexpr Duration kFreeLimit = 10s;
+constexpr std::size_t kReportPart = 65536;  // blocks in one message, at most 44 bytes each
 constexpr std::chrono::milliseconds kShortestHeartbeat{50};
 constexpr std::chrono::milliseconds kLongestHeartbeat{
     1000};  // the index is to know of load and health within a second
@@ -141,6 +142,7 @@ Task<void> IndexLink::register_worker(rpc::Client& index) {
     co_return Error(Errc::bad_config, index.endpoint().to_string() + " serves another cluster");
   }
   node_ = reply.node();
+  report_from_ = {};
   const std::chrono::milliseconds asked(reply.heartbeat_ms());
   if (asked.count() > 0) heartbeat_ = std::clamp(asked, kShortestHeartbeat, kLongestHeartbeat);
   learn_epoch(reply.epoch());
@@ -163,9 +165,17 @@ Task<void> IndexLink::heartbeat(rpc::Client& index) {
 }
 
 Task<void> IndexLink::report_blocks(rpc::Client& index) {
+  auto blocks = store_.list(report_from_, kReportPart + 1);
+  SegmentId upto;
+  if (blocks.size() > kReportPart) {
+    upto = blocks.back().segment;
+    blocks.pop_back();
+  }
   wire::ReportBlocksRequest request;
   request.set_node(node_);
-  for (const auto& found : store_.list()) {
+  request.set_from_segment(report_from_.value);
+  request.set_upto_segment(upto.value);
+  for (const auto& found : blocks) {
     auto& block = *request.add_blocks();
     block.set_device(found.address.device.value);
     block.set_block(found.address.block);
@@ -174,9 +184,11 @@ Task<void> IndexLink::report_blocks(rpc::Client& index) {
     block.set_length(found.slot.end);
     block.set_sealed(found.slot.descriptor.state == BlockState::sealed);
   }
-  log().info("reporting blocks index={} blocks={}", index.endpoint().to_string(), request.blocks_size());
+  log().info("reporting blocks index={} blocks={} from_segment={}", index.endpoint().to_string(),
+             request.blocks_size(), report_from_.value);
   REELFS_CO_TRY(const auto reply, co_await index.call_for<wire::ReportBlocksReply>(
                                       wire::Method::report_blocks, request, call_deadline()));
+  report_from_ = upto;
   for (const auto& block : reply.free()) {
     const SegmentId segment(block.segment());
     const BlockAddress address{DeviceId(block.device()), block.block()};

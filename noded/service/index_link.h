@@ -66,6 +66,7 @@ class IndexLink {
   std::vector<std::unique_ptr<rpc::Client>> clients_;
   std::uint32_t node_ = 0;  // as the index numbers it
   std::chrono::milliseconds heartbeat_{500};
+  SegmentId report_from_;  // where the next part of a block report begins
   Event wake_;
 };
 

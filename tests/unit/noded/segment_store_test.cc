@@ -67,6 +67,20 @@ TEST_F(SegmentStoreTest, AllocatesOnceForASegment) {
   EXPECT_NE(allocate(SegmentId(2)).value(), first.value());
 }
 
+TEST_F(SegmentStoreTest, ListsInPartsInTheOrderOfSegments) {
+  for (const std::uint64_t segment : {9, 3, 12, 5, 7}) ASSERT_TRUE(allocate(SegmentId{segment}));
+  const auto segments = [&](SegmentId from, std::size_t most) {
+    std::vector<std::uint64_t> found;
+    for (const auto& block : node->store.list(from, most)) found.push_back(block.segment.value);
+    return found;
+  };
+  EXPECT_EQ(segments(SegmentId{}, 100), (std::vector<std::uint64_t>{3, 5, 7, 9, 12}));
+  EXPECT_EQ(segments(SegmentId{}, 1), (std::vector<std::uint64_t>{3}));
+  EXPECT_EQ(segments(SegmentId{5}, 2), (std::vector<std::uint64_t>{5, 7}));
+  EXPECT_EQ(segments(SegmentId{10}, 2), (std::vector<std::uint64_t>{12}));
+  EXPECT_TRUE(segments(SegmentId{13}, 2).empty());
+}
+
 TEST_F(SegmentStoreTest, SaysWhenItIsFull) {
   const auto blocks = node->table().counts().blocks;
   for (std::uint32_t i = 1; i <= blocks; ++i) ASSERT_TRUE(allocate(SegmentId(i)));

@@ -74,11 +74,14 @@ class FakeNode {
                                          Method::heartbeat, request, Deadline::after(clock_, kPatience)));
     return reply ? reply.value() : wire::HeartbeatReply();
   }
-  /// Lists its blocks, and frees what it is told to.
-  std::set<std::uint64_t> report() {
+  /// Lists its blocks, or those of a part of the segments, and frees what it is told to.
+  std::set<std::uint64_t> report(std::uint64_t from = 0, std::uint64_t upto = 0) {
     wire::ReportBlocksRequest request;
     request.set_node(node_);
+    request.set_from_segment(from);
+    request.set_upto_segment(upto);
     for (const auto& [segment, block] : blocks) {
+      if (segment < from || (upto != 0 && segment >= upto)) continue;
       auto& described = *request.add_blocks();
       described.set_device(device_);
       described.set_segment(segment);
@@ -111,6 +114,7 @@ class FakeNode {
   bool refuse_allocation = false;
   bool hold_allocation = false;  // takes the block and does not answer
   bool blank = false;            // its device has no superblock
+  int allocations_refused = 0;
   int initialised = 0;
 
  private:
@@ -147,6 +151,7 @@ class FakeNode {
       }
       case Method::allocate_block: {
         REELFS_CO_TRY(const auto message, request.parse<wire::AllocateBlockRequest>());
+        allocations_refused += refuse_allocation;
         if (refuse_allocation) co_return Error(Errc::io, "the disk is broken");
         blocks[message.segment()].generation = message.generation();
         if (hold_allocation) {

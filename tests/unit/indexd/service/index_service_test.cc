@@ -265,6 +265,36 @@ TEST_F(IndexServiceTest, AReportFreesWhatNobodyKnowsAndKeepsTheRest) {
   EXPECT_FALSE(nodes[0]->heartbeat().report_blocks());
 }
 
+TEST_F(IndexServiceTest, AReportMayComeInParts) {
+  add_node(), add_node();
+  const auto grant = open_segment(session, channel).value().grants(0);
+  auto& node = *nodes[0];
+  node.blocks[777777] = {1, 4096, false};
+  node.blocks[888888] = {1, 4096, false};
+  EXPECT_TRUE(node.heartbeat().report_blocks());
+  EXPECT_EQ(node.report(0, 800000), std::set<std::uint64_t>{777777});
+  EXPECT_TRUE(node.heartbeat().report_blocks()) << "the rest";
+  EXPECT_EQ(node.report(800000), std::set<std::uint64_t>{888888});
+  EXPECT_TRUE(node.blocks.contains(grant.segment()));
+  EXPECT_FALSE(node.heartbeat().report_blocks());
+}
+
+TEST_F(IndexServiceTest, AReportThatIsWantedWhileOneComesIsAskedFor) {
+  add_node(), add_node(), add_node();
+  auto& node = *nodes[0];
+  EXPECT_TRUE(node.heartbeat().report_blocks());
+  node.refuse_allocation = true;  // after it has listed its blocks, perhaps having taken one
+  const auto is_wanted = [&] {
+    EXPECT_TRUE(open_segment(session, channel));
+    return node.allocations_refused > 0;
+  };
+  ASSERT_TRUE(eventually(is_wanted));
+  node.report();
+  EXPECT_TRUE(node.heartbeat().report_blocks());
+  node.report();
+  EXPECT_FALSE(node.heartbeat().report_blocks());
+}
+
 TEST_F(IndexServiceTest, ACopyThatMissedTheSealIsSealedWhenItsNodeReports) {
   add_node(), add_node();
   const auto grant = open_segment(session, channel).value().grants(0);
