@@ -95,10 +95,15 @@ asio::awaitable<void> IndexLink::stop() {
 
 Deadline IndexLink::call_deadline() const { return Deadline::after(clock_, kCallLimit); }
 
-void IndexLink::learn_epoch(std::uint64_t epoch) {
-  if (epoch == 0) return;
-  (void)unfilled_.observe_epoch(Epoch(epoch));
+/// An index server that does not know its time is over must not say which blocks to free.
+Result<void> IndexLink::learn_epoch(std::uint64_t epoch) {
+  if (epoch == 0) return ok();
+  if (!unfilled_.observe_epoch(Epoch(epoch))) {
+    return Error(Errc::stale_epoch, "epoch " + std::to_string(epoch) + " is over, this is " +
+                                        std::to_string(unfilled_.epoch().value));
+  }
   for (const auto& client : clients_) client->set_epoch(unfilled_.epoch());
+  return ok();
 }
 
 asio::awaitable<void> IndexLink::pause(Duration duration) {
@@ -141,11 +146,11 @@ Task<void> IndexLink::register_worker(rpc::Client& index) {
   if (reply.cluster() != identity_.cluster.raw()) {
     co_return Error(Errc::bad_config, index.endpoint().to_string() + " serves another cluster");
   }
+  REELFS_CO_TRY(learn_epoch(reply.epoch()));
   node_ = reply.node();
   report_from_ = {};
   const std::chrono::milliseconds asked(reply.heartbeat_ms());
   if (asked.count() > 0) heartbeat_ = std::clamp(asked, kShortestHeartbeat, kLongestHeartbeat);
-  learn_epoch(reply.epoch());
   log().info("registered index={} node={} epoch={} heartbeat_ms={}", index.endpoint().to_string(), node_,
              reply.epoch(), heartbeat_.count());
   co_return ok();
@@ -158,7 +163,7 @@ Task<void> IndexLink::heartbeat(rpc::Client& index) {
   fill_status(identity_, situation_(), node_, store_, *request.mutable_status());
   REELFS_CO_TRY(const auto reply, co_await index.call_for<wire::HeartbeatReply>(wire::Method::heartbeat,
                                                                                 request, call_deadline()));
-  learn_epoch(reply.epoch());
+  REELFS_CO_TRY(learn_epoch(reply.epoch()));
   if (reply.register_again()) co_return co_await register_worker(index);
   if (reply.report_blocks() && situation_().leader) co_return co_await report_blocks(index);
   co_return ok();

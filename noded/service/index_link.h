@@ -53,7 +53,7 @@ class IndexLink {
   Task<void> report_blocks(rpc::Client& index);
   Task<void> stay_in_touch(rpc::Client& index);
   asio::awaitable<void> pause(Duration duration);
-  void learn_epoch(std::uint64_t epoch);
+  Result<void> learn_epoch(std::uint64_t epoch);
   Deadline call_deadline() const;
 
   const Clock& clock_;

@@ -50,6 +50,7 @@ class FakeIndex {
   const wire::ReportBlocksRequest& blocks() const { return blocks_; }
   /// The next block report's answer names this segment.
   void have_freed(SegmentId segment) { free_ = segment; }
+  void set_epoch(Epoch epoch) { epoch_ = epoch; }
 
  private:
   Task<rpc::Response> answer(rpc::Request request) {
@@ -60,7 +61,7 @@ class FakeIndex {
       wire::RegisterWorkerReply reply;
       reply.set_cluster(cluster_.raw());
       reply.set_node(1);
-      reply.set_epoch(3);
+      reply.set_epoch(epoch_.value);
       reply.set_heartbeat_ms(50);
       co_return rpc::Response(reply);
     }
@@ -68,7 +69,7 @@ class FakeIndex {
       REELFS_CO_TRY(const auto message, request.parse<wire::HeartbeatRequest>());
       statuses_[message.status().worker()] = message.status();
       wire::HeartbeatReply reply;
-      reply.set_epoch(3);
+      reply.set_epoch(epoch_.value);
       reply.set_register_again(!incarnations_.contains(message.incarnation()));
       reply.set_report_blocks(ask_for_blocks_ && message.status().leader());
       co_return rpc::Response(reply);
@@ -90,6 +91,7 @@ class FakeIndex {
   bool ask_for_blocks_ = false;
   wire::ReportBlocksRequest blocks_;
   SegmentId free_;
+  Epoch epoch_{3};
 };
 
 /// A node's configuration, and its worker processes, each started by the test.

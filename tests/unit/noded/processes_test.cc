@@ -76,6 +76,15 @@ TEST_F(ProcessesTest, FreesWhatTheIndexDoesNotKnow) {
   EXPECT_TRUE(wait_until([&] { return free_blocks() == 15; }));
 }
 
+TEST_F(ProcessesTest, AnEarlierEpochsIndexIsNotAskedWhatToFree) {
+  start_node();
+  index.set_epoch(Epoch(2));
+  index.have_freed(SegmentId(1));
+  index.ask_for_blocks();
+  EXPECT_TRUE(wait_until([&] { return log_has("epoch 2 is over") || index.blocks().blocks_size() > 0; }));
+  EXPECT_EQ(index.blocks().blocks_size(), 0);
+}
+
 TEST_F(ProcessesTest, RefusesAnEarlierEpochsCommands) {
   start_node();
   rpc::Client client(context, clock,
