@@ -21,6 +21,8 @@ std::string state_name(wire::State state) {
       return "foreign";
     case wire::STATE_FAILED:
       return "failed";
+    case wire::STATE_SUSPECT:
+      return "suspect";
     default:
       return "unknown";
   }

@@ -66,8 +66,8 @@ Result<std::vector<SegmentPlace>> Placer::place(std::span<const NodeLoad> nodes,
     for (const auto& worker : node.workers) waiting += worker.appends_in_flight;
     const auto per_worker = static_cast<double>(waiting) / static_cast<double>(node.workers.size());
     const auto weight = static_cast<double>(node.free_blocks) / (1.0 + per_worker / 16.0);
-    const bool avoided =
-        std::find(request.avoid.begin(), request.avoid.end(), node.node) != request.avoid.end();
+    const bool avoided = node.suspect || std::find(request.avoid.begin(), request.avoid.end(), node.node) !=
+                                             request.avoid.end();
     candidates.push_back({&node, weight, node.free_blocks, avoided, false});
   }
   if (candidates.size() + full.size() < request.copies) return too_few_online(nodes, request.copies);

@@ -25,6 +25,7 @@ struct NodeLoad {
   std::uint64_t blocks = 0;
   std::uint64_t free_blocks = 0;
   std::vector<WorkerLoad> workers;  // those that answer; none: the node is offline
+  bool suspect = false;             // they did, but are late: used where nothing else is left
 
   bool online() const { return !workers.empty(); }
 };
@@ -32,7 +33,7 @@ struct NodeLoad {
 struct PlacementRequest {
   std::uint32_t copies = 0;   // of each segment, at least 1
   std::uint32_t grants = 0;   // segments wanted, at least 1; fewer are given where space runs out
-  std::vector<NodeId> avoid;  // suspect nodes: used where nothing else is left
+  std::vector<NodeId> avoid;  // suspect to whoever asks: used where nothing else is left
 };
 
 /// Where one copy is to lie, and the process that is to write it.

@@ -1,6 +1,7 @@
 #include "indexd/service/node_registry.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include <boost/asio/io_context.hpp>
@@ -89,6 +90,7 @@ Task<void> NodeRegistry::start() {
     });
   };
   REELFS_CO_TRY(co_await executor_.read(std::move(load)));
+  watched_ = clock_.now();
   group_.spawn(watch());
   co_return ok();
 }
@@ -287,13 +289,12 @@ void NodeRegistry::disconnected(std::uint64_t connection) {
 }
 
 asio::awaitable<void> NodeRegistry::watch() {
-  auto before = clock_.now();
   for (;;) {
     co_await sleep_for(kWatchInterval);
     const auto now = clock_.now();
     // Where this process itself was stopped for a while, nobody's silence means anything.
-    const bool slept = now - before > options_.silence_limit / 2;
-    before = now;
+    const bool slept = now - watched_ > options_.suspect_limit;
+    watched_ = now;
     for (auto& [id, node] : nodes_) {
       for (auto& [worker_id, worker] : node.workers) {
         if (slept) worker.heard = now;
@@ -414,6 +415,20 @@ Task<void> NodeRegistry::initialise(NodeId node, std::string path) {
 
 // ---- what is known
 
+/// Late with its heartbeats, unless it is this process that is late.
+bool NodeRegistry::suspect(const Worker& worker) const {
+  const auto now = clock_.now();
+  return now - worker.heard > options_.suspect_limit && now - watched_ <= options_.suspect_limit;
+}
+
+bool NodeRegistry::healthy(NodeId node) const {
+  const auto found = nodes_.find(node);
+  if (found == nodes_.end()) return false;
+  const auto& workers = found->second.workers;
+  return std::any_of(workers.begin(), workers.end(),
+                     [this](const auto& entry) { return entry.second.online && !suspect(entry.second); });
+}
+
 bool NodeRegistry::online(NodeId node) const {
   const auto found = nodes_.find(node);
   return found != nodes_.end() && found->second.online();
@@ -453,7 +468,7 @@ std::string NodeRegistry::name(NodeId node) const {
 std::vector<NodeLoad> NodeRegistry::loads() const {
   std::vector<NodeLoad> loads;
   for (const auto& [id, node] : nodes_) {
-    NodeLoad load{id, node.row.name, node.row.rack, 0, 0, {}};
+    NodeLoad load{id, node.row.name, node.row.rack, 0, 0, {}, node.online() && !healthy(id)};
     for (const auto& [path, device] : node.devices) {
       if (device.info.state() != wire::STATE_ONLINE) continue;
       load.blocks += device.info.blocks();
@@ -461,7 +476,8 @@ std::vector<NodeLoad> NodeRegistry::loads() const {
     }
     load.free_blocks -= std::min(load.free_blocks, node.taken);
     for (const auto& [worker_id, worker] : node.workers) {
-      if (worker.online) load.workers.push_back({worker_id, worker.status.appends_in_flight()});
+      if (!worker.online || (suspect(worker) && !load.suspect)) continue;
+      load.workers.push_back({worker_id, worker.status.appends_in_flight()});
     }
     loads.push_back(std::move(load));
   }
@@ -469,7 +485,7 @@ std::vector<NodeLoad> NodeRegistry::loads() const {
 }
 
 std::vector<wire::WorkerAddress> NodeRegistry::workers(NodeId node, WorkerId first) const {
-  std::vector<wire::WorkerAddress> addresses;
+  std::vector<wire::WorkerAddress> addresses, late;
   const auto found = nodes_.find(node);
   if (found == nodes_.end()) return addresses;
   for (const auto& [worker_id, worker] : found->second.workers) {
@@ -478,21 +494,23 @@ std::vector<wire::WorkerAddress> NodeRegistry::workers(NodeId node, WorkerId fir
     address.set_node(node.value);
     address.set_worker(worker_id.value);
     *address.mutable_endpoint() = worker.status.endpoint();
-    addresses.insert(worker_id == first ? addresses.begin() : addresses.end(), std::move(address));
+    auto& list = suspect(worker) ? late : addresses;
+    list.insert(worker_id == first ? list.begin() : list.end(), std::move(address));
   }
+  std::move(late.begin(), late.end(), std::back_inserter(addresses));
   return addresses;
 }
 
 WorkerId NodeRegistry::any_worker(NodeId node, WorkerId preferred) const {
   const auto found = nodes_.find(node);
   if (found == nodes_.end()) return {};
-  WorkerId any;
+  WorkerId healthy, late;
   for (const auto& [worker_id, worker] : found->second.workers) {
     if (!worker.online) continue;
-    if (worker_id == preferred) return worker_id;
-    any = worker_id;
+    auto& any = suspect(worker) ? late : healthy;
+    if (any != preferred || !any) any = worker_id;
   }
-  return any;
+  return healthy ? healthy : late;
 }
 
 NetSpace NodeRegistry::net_space(std::uint32_t copies) const {
@@ -521,14 +539,16 @@ std::vector<wire::NodeInfo> NodeRegistry::list() const {
     info.set_name(node.row.name);
     info.set_rack(node.row.rack);
     const bool is_online = node.online();
-    info.set_state(is_online ? wire::STATE_ONLINE : wire::STATE_OFFLINE);
+    const auto answering = healthy(id) ? wire::STATE_ONLINE : wire::STATE_SUSPECT;
+    info.set_state(is_online ? answering : wire::STATE_OFFLINE);
     for (const auto& [worker_id, worker] : node.workers) {
       auto& described = *info.add_workers();
       described.set_worker(worker_id.value);
       *described.mutable_endpoint() = worker.status.endpoint();
       described.set_pid(worker.status.pid());
       described.set_leader(worker.online && worker.status.leader());
-      described.set_state(worker.online ? wire::STATE_ONLINE : wire::STATE_OFFLINE);
+      const auto worker_answering = suspect(worker) ? wire::STATE_SUSPECT : wire::STATE_ONLINE;
+      described.set_state(worker.online ? worker_answering : wire::STATE_OFFLINE);
       described.set_silent_ms(static_cast<std::uint64_t>(
           std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - worker.heard).count()));
       described.set_appends_in_flight(worker.status.appends_in_flight());

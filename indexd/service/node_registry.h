@@ -69,6 +69,8 @@ class NodeRegistry {
 
   // ---- what is known of them
   bool online(NodeId node) const;
+  /// Online, and not all its workers are suspect.
+  bool healthy(NodeId node) const;
   std::size_t online_nodes() const;
   /// When so many nodes were online last; where that never was, when this process began.
   WallTime fewer_online_since(std::uint64_t nodes) const;
@@ -77,9 +79,10 @@ class NodeRegistry {
   /// "node2", or "node 7" where there is none.
   std::string name(NodeId node) const;
   std::vector<NodeLoad> loads() const;
-  /// Online workers, `first` before the others.
+  /// Online workers, `first` before the others, and suspect ones behind them.
   std::vector<wire::WorkerAddress> workers(NodeId node, WorkerId first = {}) const;
-  /// `preferred` if it is online, else another one; none if the node is offline.
+  /// `preferred` if it is online and not suspect, else another one, else a suspect one; none if the node is
+  /// offline.
   WorkerId any_worker(NodeId node, WorkerId preferred) const;
   /// @param copies  0: those of new channels
   NetSpace net_space(std::uint32_t copies) const;
@@ -122,6 +125,7 @@ class NodeRegistry {
     TimePoint not_before;
   };
 
+  bool suspect(const Worker& worker) const;
   Result<void> check_cluster(const std::string& raw) const;
   Task<NodeId> node_of(std::string name, std::string rack);
   void take_status(NodeId id, Node& node, Worker& worker, const wire::WorkerStatus& status);
@@ -142,6 +146,7 @@ class NodeRegistry {
   const rpc::ClientOptions client_options_;
   TaskGroup group_;
   WallTime started_;
+  TimePoint watched_;  // when it last looked for silence
   std::map<NodeId, Node> nodes_;
   std::map<DeviceId, DeviceRow> devices_;  // the rows
   std::set<Uuid> being_recorded_;

@@ -18,9 +18,12 @@ struct ServiceOptions {
   std::uint32_t copies = 2;  // of new channels
   bool adopt_blank_devices = false;
 
-  std::chrono::milliseconds heartbeat{300};
+  std::chrono::milliseconds heartbeat{250};
+  /// A worker silent for longer is given nothing new where others can have it: it is to be seen within a
+  /// second.
+  Duration suspect_limit = std::chrono::milliseconds(750);
   Duration silence_limit =
-      std::chrono::milliseconds(1500);        // a worker silent for longer is offline: five heartbeats
+      std::chrono::milliseconds(1500);        // a worker silent for longer is offline: six heartbeats
   Duration lease = std::chrono::seconds(10);  // of a session: three renewals may get lost
   Duration node_call_limit = std::chrono::seconds(2);  // allocating, fencing, sealing, freeing
   Duration adopt_retry = std::chrono::seconds(5);      // between attempts to initialise one blank device

@@ -293,7 +293,7 @@ std::vector<SegmentId> SegmentKeeper::claim_unfilled(const OpenParams& params) {
                       std::all_of(copies.begin(), copies.end(), [&](const auto& copy) {
                         const bool avoided = std::find(params.avoid.begin(), params.avoid.end(), copy.node) !=
                                              params.avoid.end();
-                        return nodes_.online(copy.node) && !avoided;
+                        return nodes_.healthy(copy.node) && !avoided;
                       });
     // A spare is to be on other nodes, where there are any.
     const bool repeats = std::any_of(node_sets.begin(), node_sets.end(),

@@ -156,6 +156,17 @@ TEST(Placer, TakesWorkersInTurnAndTheIdleOneFirst) {
   EXPECT_EQ(placer.place(nodes, want(1, 1)).value().front().front().worker, WorkerId{3});
 }
 
+TEST(Placer, TakesASuspectNodeOnlyWhereNothingElseIsLeft) {
+  std::vector nodes{node(1, 100), node(2, 1), node(3, 1)};
+  nodes[0].suspect = true;
+  Placer placer;
+  const auto two = placer.place(nodes, want(2, 1));
+  ASSERT_TRUE(two);
+  for (const auto& copy : two.value().front()) EXPECT_NE(copy.node, NodeId{1});
+  const auto three = placer.place(nodes, want(3, 1));
+  ASSERT_TRUE(three) << "late is not offline";
+}
+
 TEST(Placer, SaysWhichNodesAreMissing) {
   Placer placer;
   const auto none = placer.place({}, want(2, 1));

@@ -41,10 +41,11 @@ class FakeNode {
     bool sealed = false;
   };
 
-  FakeNode(asio::io_context& context, const Clock& clock, std::string name)
+  FakeNode(asio::io_context& context, const Clock& clock, std::string name, std::uint32_t worker = 1)
       : context_(context),
         clock_(clock),
         name_(std::move(name)),
+        worker_(worker),
         server_(context, clock, {}, [this](rpc::Request request) { return answer(std::move(request)); }) {
     endpoint_ = server_.listen({"127.0.0.1", 0}).value();
   }
@@ -116,13 +117,16 @@ class FakeNode {
   bool blank = false;            // its device has no superblock
   int allocations_refused = 0;
   int initialised = 0;
+  std::uint32_t appends_in_flight = 0;
 
  private:
   void fill_status(wire::WorkerStatus& status) {
-    status.set_worker(1);
+    status.set_worker(worker_);
     status.mutable_endpoint()->set_host(endpoint_.host);
     status.mutable_endpoint()->set_port(endpoint_.port);
-    status.set_leader(true);
+    status.set_appends_in_flight(appends_in_flight);
+    status.set_leader(worker_ == 1);
+    if (worker_ != 1) return;
     auto& device = *status.add_devices();
     device.set_path("/dev/" + name_);
     device.set_state(blank ? wire::STATE_BLANK : wire::STATE_ONLINE);
@@ -195,6 +199,7 @@ class FakeNode {
   asio::io_context& context_;
   const Clock& clock_;
   const std::string name_;
+  const std::uint32_t worker_;  // the first leads, and has the device
   const Uuid incarnation_ = Uuid::random();
   Uuid uuid_ = Uuid::random();
   rpc::Server server_;
@@ -212,6 +217,7 @@ class IndexTest : public ::testing::Test {
     options.cluster = cluster;
     options.block_bytes = kTestBlock;
     options.silence_limit = kPatience;  // nodes are silent here when they disconnect
+    options.suspect_limit = kPatience;
     options.lease = kPatience;
     options.sweep_interval = std::chrono::milliseconds(20);
     options.dead_segment_grace = kPatience;
@@ -262,6 +268,14 @@ class IndexTest : public ::testing::Test {
   FakeNode& add_node(bool blank = false) {
     nodes.push_back(std::make_unique<FakeNode>(context, clock, "node" + std::to_string(nodes.size() + 1)));
     nodes.back()->blank = blank;
+    nodes.back()->register_with(endpoint, cluster);
+    return *nodes.back();
+  }
+
+  /// Another worker process of the last node.
+  FakeNode& add_worker(std::uint32_t worker) {
+    nodes.push_back(
+        std::make_unique<FakeNode>(context, clock, "node" + std::to_string(nodes.size()), worker));
     nodes.back()->register_with(endpoint, cluster);
     return *nodes.back();
   }

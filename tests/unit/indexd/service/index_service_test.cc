@@ -115,6 +115,35 @@ TEST_F(IndexServiceTest, AnUnfilledSegmentOfASilentNodeIsNotGranted) {
   EXPECT_NE(next.value().grants(0).segment(), grant.segment());
 }
 
+TEST_F(IndexServiceTest, ALateWorkerIsSuspectAndGetsNoGrants) {
+  options.suspect_limit = std::chrono::milliseconds(700);
+  options.copies = 1;
+  restart();
+  channel = create(session, ++request, kRoot, "cam2", S_IFDIR | 0755);
+  auto& late = add_node();
+  auto& punctual = add_worker(2);
+  punctual.appends_in_flight = 1000;  // busy, and to be preferred all the same
+  const auto workers = [&] {
+    punctual.heartbeat();
+    return call<wire::ListNodesReply>(Method::list_nodes, wire::ListNodesRequest())
+        .value()
+        .nodes(0)
+        .workers();
+  };
+  EXPECT_EQ(workers()[0].state(), wire::STATE_ONLINE);
+  ASSERT_TRUE(eventually([&] { return workers()[0].state() == wire::STATE_SUSPECT; }));
+  EXPECT_EQ(workers()[1].state(), wire::STATE_ONLINE);
+  EXPECT_EQ(workers()[1].appends_in_flight(), 1000u);
+  for (int i = 0; i < 8; ++i) {
+    punctual.heartbeat();
+    const auto granted = open_segment(session, channel);
+    ASSERT_TRUE(granted) << granted.error().describe();
+    EXPECT_EQ(granted.value().grants(0).copies(0).worker(), 2u);
+  }
+  late.heartbeat();
+  EXPECT_EQ(workers()[0].state(), wire::STATE_ONLINE);
+}
+
 TEST_F(IndexServiceTest, AnUnusedSpareIsGivenBack) {
   add_node(), add_node();
   const auto grant = open_segment(session, channel).value().grants(0);
