@@ -55,6 +55,7 @@ void add_box_down(CLI::App& box, Action& action);
 void add_status(CLI::App& app, Action& action);
 void add_channel(CLI::App& app, Action& action);
 void add_node(CLI::App& app, Action& action);
+void add_node_show(CLI::App& node, Action& action);
 void add_device(CLI::App& app, Action& action);
 void add_segment(CLI::App& app, Action& action);
 

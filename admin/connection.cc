@@ -6,6 +6,7 @@
 #include <boost/asio/io_context.hpp>
 #include <fmt/format.h>
 
+#include "common/rpc/client.h"
 #include "common/rpc/tls.h"
 #include "common/wire/index.pb.h"
 
@@ -14,6 +15,7 @@ namespace reelfs::admin {
 struct Connection::State {
   asio::io_context context{1};
   SystemClock clock;
+  rpc::ClientOptions worker_options;
   std::unique_ptr<client::IndexClient> index;
 };
 
@@ -28,6 +30,7 @@ Result<std::unique_ptr<Connection>> Connection::open(const client::ClusterConfig
     REELFS_TRY(options.tls, rpc::TlsContext::load(config.tls));
   }
   std::unique_ptr<Connection> connection(new Connection);
+  connection->state_->worker_options.tls = options.tls;
   connection->state_->index = std::make_unique<client::IndexClient>(
       connection->state_->context, connection->state_->clock, config, std::move(options));
   std::optional<Result<void>> started;
@@ -59,6 +62,20 @@ Result<wire::ChannelInfo> Connection::find_channel(const std::string& name) {
 }
 
 client::IndexClient& Connection::index() { return *state_->index; }
+
+Result<std::string> Connection::call_at(const wire::Endpoint& endpoint, wire::Method method,
+                                        const google::protobuf::MessageLite& request,
+                                        std::chrono::milliseconds timeout) {
+  rpc::Endpoint at;
+  at.host = endpoint.host();
+  at.port = static_cast<std::uint16_t>(endpoint.port());
+  rpc::Client client(state_->context, state_->clock, at, state_->worker_options);
+  std::optional<Result<rpc::Reply>> reply;
+  run(keep(client.call(method, request, Deadline::after(state_->clock, timeout)), reply));
+  run(client.stop());
+  REELFS_TRY(auto answered, std::move(*reply));
+  return std::move(answered.message);
+}
 
 void Connection::run(asio::awaitable<void> coroutine) {
   bool done = false;

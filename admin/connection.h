@@ -9,6 +9,7 @@
 #include "client/index_client.h"
 #include "common/async/task.h"
 #include "common/base/result.h"
+#include "common/wire/common.pb.h"
 
 namespace reelfs::wire {
 class ChannelInfo;
@@ -18,11 +19,11 @@ class ListNodesReply;
 
 namespace reelfs::admin {
 
-/// A cluster's active index server as a plain program calls it: each call blocks until it is answered or the
-/// timeout is over.
+/// A cluster as a plain program calls it: each call blocks until it is answered or the timeout is over.
 class Connection {
  public:
-  /// Opens a session. @errors unavailable, timed_out, bad_config
+  /// Opens a session with the active index server, which `call` goes to. @errors unavailable, timed_out,
+  /// bad_config
   static Result<std::unique_ptr<Connection>> open(const client::ClusterConfig& config,
                                                   std::chrono::milliseconds timeout);
   ~Connection();
@@ -42,8 +43,21 @@ class Connection {
     return std::move(*result);
   }
 
+  /// Calls a worker process of a node. @errors what it answers; unavailable, timed_out, protocol
+  template <class R, class Q>
+  Result<R> call_worker(const wire::Endpoint& endpoint, wire::Method method, const Q& request,
+                        std::chrono::milliseconds timeout) {
+    REELFS_TRY(const auto reply, call_at(endpoint, method, request, timeout));
+    R message;
+    if (!message.ParseFromString(reply)) return Error(Errc::protocol, "reply does not parse");
+    return message;
+  }
+
  private:
   Connection();
+  Result<std::string> call_at(const wire::Endpoint& endpoint, wire::Method method,
+                              const google::protobuf::MessageLite& request,
+                              std::chrono::milliseconds timeout);
   client::IndexClient& index();
   void run(asio::awaitable<void> coroutine);
   template <class R>

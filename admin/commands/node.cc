@@ -44,6 +44,7 @@ void add_node(CLI::App& app, Action& action) {
   auto* node = app.add_subcommand("node", "Storage nodes");
   node->require_subcommand(1);
   add_query(*node, "list", "Each node, its worker processes and their external ports", list, action);
+  add_node_show(*node, action);
 }
 
 }  // namespace reelfs::admin

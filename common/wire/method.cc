@@ -92,6 +92,8 @@ std::string_view to_string(Method method) noexcept {
       return "sync_segments";
     case Method::read_record:
       return "read_record";
+    case Method::describe_node:
+      return "describe_node";
     case Method::join_node:
       return "join_node";
   }

@@ -57,6 +57,8 @@ enum class Method : std::uint16_t {
   append = 220,
   sync_segments = 221,
   read_record = 222,
+  // reelctl -> noded
+  describe_node = 230,
   // noded -> the leader of its node, on the internal port; initialise_device is passed on there too
   join_node = 300,
 };

@@ -29,10 +29,11 @@ bool is_index_command(wire::Method method) {
 
 }  // namespace
 
-NodeService::NodeService(Uuid cluster, const Clock& clock, SegmentStore& store, UnfilledTable& unfilled,
-                         NodeMetrics& metrics, Hooks hooks)
-    : cluster_(cluster),
+NodeService::NodeService(NodeIdentity identity, const Clock& clock, BlockingPool& pool, SegmentStore& store,
+                         UnfilledTable& unfilled, NodeMetrics& metrics, Hooks hooks)
+    : identity_(std::move(identity)),
       clock_(clock),
+      pool_(pool),
       store_(store),
       unfilled_(unfilled),
       metrics_(metrics),
@@ -48,6 +49,7 @@ NodeService::Operation NodeService::operation_of(wire::Method method) {
       {wire::Method::append, &NodeService::append},
       {wire::Method::sync_segments, &NodeService::sync_segments},
       {wire::Method::read_record, &NodeService::read_record},
+      {wire::Method::describe_node, &NodeService::describe},
   };
   const auto found = operations.find(method);
   return found == operations.end() ? nullptr : found->second;
@@ -87,8 +89,8 @@ Task<rpc::Response> NodeService::handle(rpc::Request request) {
 Task<rpc::Response> NodeService::initialise_device(rpc::Request request) {
   REELFS_CO_TRY(const auto command, request.parse<wire::InitialiseDeviceRequest>());
   REELFS_CO_TRY(const auto cluster, Uuid::from_bytes(command.cluster()));
-  if (cluster != cluster_) {
-    co_return Error(Errc::not_permitted, "this node belongs to cluster " + cluster_.to_string());
+  if (cluster != identity_.cluster) {
+    co_return Error(Errc::not_permitted, "this node belongs to cluster " + identity_.cluster.to_string());
   }
   NewDevice device;
   device.path = command.path();
@@ -174,6 +176,19 @@ Task<rpc::Response> NodeService::read_record(rpc::Request request) {
   response.payload_offset = piece.begin;
   response.payload_bytes = piece.size;
   co_return std::move(response);
+}
+
+Task<rpc::Response> NodeService::describe(rpc::Request) {
+  if (std::exchange(describing_, true)) co_return Error(Errc::busy, "somebody else has the node described");
+  auto work = [order = hooks_.to_be_described()] {
+    return Result<wire::DescribeNodeReply>(describe_node(order));
+  };
+  auto reply = co_await pool_.run(std::move(work));
+  describing_ = false;
+  if (!reply) co_return std::move(reply).error();
+  reply.value().set_node_name(identity_.node_name);
+  reply.value().set_worker(identity_.worker.value);
+  co_return rpc::Response(reply.value());
 }
 
 }  // namespace reelfs::noded

@@ -2,11 +2,14 @@
 
 #include <functional>
 
+#include "common/async/blocking_pool.h"
 #include "common/async/task.h"
 #include "common/base/clock.h"
 #include "common/rpc/server.h"
 #include "noded/leader/device_bring_up.h"
+#include "noded/leader/node_identity.h"
 #include "noded/segment/segment_store.h"
+#include "noded/service/node_description.h"
 #include "noded/service/node_metrics.h"
 
 namespace reelfs::noded {
@@ -17,10 +20,13 @@ class NodeService {
   struct Hooks {
     /// Carries out or passes on the index's command.
     std::function<Task<void>(NewDevice device, Deadline deadline)> initialise_device;
+    /// What there is to describe now.
+    std::function<DescriptionOrder()> to_be_described;
   };
 
-  NodeService(Uuid cluster, const Clock& clock, SegmentStore& store, UnfilledTable& unfilled,
-              NodeMetrics& metrics, Hooks hooks);
+  /// @param pool  for what takes long
+  NodeService(NodeIdentity identity, const Clock& clock, BlockingPool& pool, SegmentStore& store,
+              UnfilledTable& unfilled, NodeMetrics& metrics, Hooks hooks);
   NodeService(const NodeService&) = delete;
   NodeService& operator=(const NodeService&) = delete;
 
@@ -41,13 +47,16 @@ class NodeService {
   Task<rpc::Response> append(rpc::Request request);
   Task<rpc::Response> sync_segments(rpc::Request request);
   Task<rpc::Response> read_record(rpc::Request request);
+  Task<rpc::Response> describe(rpc::Request request);
 
-  const Uuid cluster_;
+  const NodeIdentity identity_;
   const Clock& clock_;
+  BlockingPool& pool_;
   SegmentStore& store_;
   UnfilledTable& unfilled_;
   NodeMetrics& metrics_;
   const Hooks hooks_;
+  bool describing_ = false;  // one at a time: the pool has other work
 };
 
 }  // namespace reelfs::noded

@@ -539,6 +539,14 @@ void DeviceTable::release_page(std::uint32_t page, WorkerId worker, std::uint64_
   slot.writer = 0;
 }
 
+std::size_t DeviceTable::copy_pages(std::uint32_t first, std::span<PageSlot> out) {
+  if (first >= page_count()) return 0;
+  const auto count = std::min<std::size_t>(out.size(), page_count() - first);
+  const ShmLock lock(head().mutex, *this);
+  std::copy_n(pages_ + first, count, out.begin());
+  return count;
+}
+
 std::vector<std::uint32_t> DeviceTable::dirty_pages() {
   std::vector<std::uint32_t> dirty(page_count());
   std::size_t count = 0;

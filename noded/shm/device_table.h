@@ -173,6 +173,8 @@ class DeviceTable {
                          std::span<std::byte> copy);
   /// @param written  false: the write failed, the page stays dirty
   void release_page(std::uint32_t page, WorkerId worker, std::uint64_t changes, bool written);
+  /// Copies up to out.size() pages' states from `first` on. @return how many
+  std::size_t copy_pages(std::uint32_t first, std::span<PageSlot> out);
   /// Pages with changes that are not on disk.
   std::vector<std::uint32_t> dirty_pages();
 

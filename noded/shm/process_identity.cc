@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <optional>
 #include <string>
 
@@ -40,6 +41,15 @@ ProcessIdentity ProcessIdentity::self() {
   identity.pid = static_cast<std::uint32_t>(getpid());
   identity.start_ticks = start_ticks_of(identity.pid).value_or(0);
   return identity;
+}
+
+std::int64_t started_at_ns(const ProcessIdentity& process, std::int64_t wall_ns) {
+  constexpr std::int64_t kSecond = 1'000'000'000;
+  timespec since_boot{};
+  clock_gettime(CLOCK_BOOTTIME, &since_boot);
+  const auto up_ns = since_boot.tv_sec * kSecond + since_boot.tv_nsec;
+  const auto started_ns = static_cast<std::int64_t>(process.start_ticks) * (kSecond / sysconf(_SC_CLK_TCK));
+  return wall_ns - up_ns + started_ns;
 }
 
 bool is_alive(const ProcessIdentity& process) {

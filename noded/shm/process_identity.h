@@ -14,6 +14,9 @@ struct ProcessIdentity {
   friend bool operator==(const ProcessIdentity&, const ProcessIdentity&) = default;
 };
 
+/// When it began, in wall time. @param wall_ns  now
+std::int64_t started_at_ns(const ProcessIdentity& process, std::int64_t wall_ns);
+
 /// False once every thread of the process has ended, and with that every system call it was in: none of its
 /// writes is under way. True where it cannot be told, for want of descriptors say: the blocks of a dead
 /// process can wait, those of a living one must not be taken away.

@@ -31,6 +31,7 @@ Worker::Worker(asio::io_context& context, const Clock& clock, BlockingPool& pool
                prometheus::Registry& registry, Options options)
     : context_(context),
       clock_(clock),
+      pool_(pool),
       options_(std::move(options)),
       metrics_(registry),
       store_(context.get_executor(), clock, pool, {.worker = options_.identity.worker}),
@@ -74,6 +75,7 @@ Task<void> Worker::lead() {
   leader_ = std::make_unique<Leader>(state_, clock_, options_.devices);
   REELFS_CO_TRY(co_await leader_->start());
   ready_to_be_joined_ = true;
+  leader_pid_ = state_.identity.process.pid;
   REELFS_CO_TRY(co_await serve());
   index_link_->changed();
   for (;;) {
@@ -97,6 +99,7 @@ Task<void> Worker::follow() {
                                           Deadline::after(clock_, kJoinLimit));
     if (!areas) {
       const auto code = areas.error().code();
+      leader_pid_ = 0;
       if (code == Errc::unavailable) co_return ok();
       const bool may_pass = code == Errc::busy || code == Errc::timed_out ||
                             (code == Errc::exists && predecessor_ends.left(clock_) > Duration::zero());
@@ -106,6 +109,7 @@ Task<void> Worker::follow() {
       continue;
     }
     REELFS_CO_TRY(attach_areas(state_, areas.value()));
+    leader_pid_ = areas.value().leader_pid;
     REELFS_CO_TRY(co_await serve());
     co_await sleep_for(kWatchPause);
   }
@@ -118,8 +122,9 @@ Task<void> Worker::serve() {
   hooks.initialise_device = [this](NewDevice device, Deadline deadline) {
     return initialise_device(std::move(device), deadline);
   };
-  service_ = std::make_unique<NodeService>(state_.identity.cluster, clock_, store_, *state_.unfilled,
-                                           metrics_, std::move(hooks));
+  hooks.to_be_described = [this] { return to_be_described(); };
+  service_ = std::make_unique<NodeService>(state_.identity, clock_, pool_, store_, *state_.unfilled, metrics_,
+                                           std::move(hooks));
   rpc::ServerOptions server_options;
   server_options.tls = options_.tls;
   server_ = std::make_unique<rpc::Server>(context_, clock_, server_options, [this](rpc::Request request) {
@@ -156,6 +161,16 @@ IndexLink::Situation Worker::situation() const {
   situation.leader = leading() && ready_to_be_joined_;
   if (situation.leader) situation.devices = leader_->devices();
   return situation;
+}
+
+DescriptionOrder Worker::to_be_described() const {
+  DescriptionOrder order;
+  order.cluster = state_.identity.cluster;
+  order.incarnation = state_.incarnation;
+  order.areas = state_.own_areas(state_.names.prefix());
+  order.leader_pid = leader_pid_;
+  order.wall_ns = clock_.wall().time_since_epoch().count();
+  return order;
 }
 
 asio::awaitable<void> Worker::stop() {

@@ -67,10 +67,12 @@ class Worker {
   Task<rpc::Response> answer_follower(rpc::Request request);
   Task<void> initialise_device(NewDevice device, Deadline deadline);
   IndexLink::Situation situation() const;
+  DescriptionOrder to_be_described() const;
   void give_back();
 
   asio::io_context& context_;
   const Clock& clock_;
+  BlockingPool& pool_;
   const Options options_;
   NodeMetrics metrics_;
   SegmentStore store_;
@@ -81,6 +83,7 @@ class Worker {
   std::unique_ptr<rpc::Client> leader_client_;
   std::unique_ptr<Leader> leader_;
   bool ready_to_be_joined_ = false;
+  std::uint32_t leader_pid_ = 0;  // as far as it knows
   Event connection_lost_;
   std::unique_ptr<NodeService> service_;
   std::unique_ptr<rpc::Server> server_;

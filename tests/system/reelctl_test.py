@@ -3,9 +3,10 @@ import json
 import os
 import pathlib
 import signal
+import time
 import unittest
 
-from harness import REELCTL, Box, BoxTest, is_mounted, run, until
+from harness import PATIENCE, REELCTL, Box, BoxTest, is_mounted, run, until
 
 
 def fails(*command, saying):
@@ -195,6 +196,105 @@ class Cluster(BoxTest):
             self.assertEqual(device["block_bytes"], 4 << 20)
             self.assertEqual(device["free_blocks"] + device["open_blocks"] + device["sealed_blocks"], device["blocks"])
 
+    def worker(self, node, number):
+        """A worker process as node list tells of it."""
+        nodes = {known["name"]: known for known in self.box.reelctl("node", "list")["nodes"]}
+        return next(worker for worker in nodes[node]["workers"] if worker["worker"] == number)
+
+    def follower(self, node):
+        """The number and pid of a worker that does not lead."""
+        nodes = {known["name"]: known for known in self.box.reelctl("node", "list")["nodes"]}
+        worker = next(worker for worker in nodes[node]["workers"] if not worker["leader"])
+        return worker["worker"], worker["pid"]
+
+    def test_a_stopped_worker_is_known_within_a_second_and_gets_nothing_new(self):
+        number, pid = self.follower("node1")
+        os.kill(pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        try:
+            seen = []
+            while not seen or seen[-1] == "online":
+                asked = time.monotonic() - stopped
+                seen.append(self.worker("node1", number)["state"])
+                self.assertTrue(seen[-1] != "online" or asked < 1.0 * PATIENCE, f"online when asked after {asked:.2f} s")
+            self.assertIn(seen[-1], ("suspect", "offline"))
+            (self.channel / "a").write_bytes(os.urandom(24 << 20))
+            processes = [copy["process"] for segment in self.box.reelctl("segment", "show", self.channel / "a")["segments"]
+                         for copy in segment["copies"]]
+            self.assertGreater(len(processes), 10)
+            self.assertNotIn(f"node1.worker{number}", processes)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        until(lambda: self.worker("node1", number)["state"] == "online", "it is seen to have come back")
+
+    def test_a_dead_worker_is_known_within_a_second(self):
+        number, pid = self.follower("node2")
+        os.kill(pid, signal.SIGKILL)
+        killed = time.monotonic()
+        try:
+            state = "online"
+            while state == "online":
+                asked = time.monotonic() - killed
+                state = self.worker("node2", number)["state"]
+                self.assertTrue(state != "online" or asked < 1.0 * PATIENCE, f"online when asked after {asked:.2f} s")
+            self.assertEqual(state, "offline", "its connection broke")
+        finally:
+            self.box.start()
+
+    def show(self, node):
+        return self.box.reelctl("node", "show", node)
+
+    def test_node_show_draws_the_shared_memory(self):
+        (self.channel / "a").write_bytes(os.urandom(9 << 20))
+        segments = self.box.reelctl("segment", "show", self.channel / "a")["segments"]
+        devices = {device["device"]: device for device in self.box.devices()}
+        for name in ("node1", "node2"):
+            shown = self.show(name)
+            self.assertEqual((shown["name"], shown["state"]), (name, "online"))
+            self.assertEqual(shown["epoch"], self.box.reelctl("status")["index"]["epoch"])
+            self.assertRegex(shown["incarnation"], r"^[0-9a-f-]{36}$")
+            (device,) = shown["devices"]
+            known = devices[device["device"]]
+            self.assertEqual((device["path"], device["uuid"], device["blocks"]),
+                             (known["path"], known["uuid"], known["blocks"]))
+            self.assertEqual(sum(device[f"{state}_blocks"] for state in ("free", "open", "unfilled", "sealed", "freeing")),
+                             device["blocks"])
+            used = {copy["block"] for segment in segments for copy in segment["copies"]
+                    if copy["device"] == device["device"]}
+            self.assertGreaterEqual(device["blocks"] - device["free_blocks"], len(used))
+            processes = self.box.processes()
+            self.assertEqual(sum(process["leader"] for process in shown["processes"]), 1)
+            for process in shown["processes"]:
+                real = processes[f"{name}.worker{process['worker']}"]
+                self.assertEqual((process["pid"], process["endpoint"]), (real["pid"], real["endpoints"][0]))
+                self.assertEqual((process["alive"], process["state"]), (True, "online"))
+                self.assertEqual(process["leader"], real["state"] == "leader")
+                self.assertTrue(-1 < time.time() - process["started_ns"] / 1e9 < 3600)
+                self.assertLessEqual(len(process["blocks"]), process["owned_blocks"])
+            self.assertGreater(sum(process["owned_blocks"] for process in shown["processes"]), 0)
+
+    def test_node_show_for_people(self):
+        text = run(REELCTL, "node", "show", "node1", "--dir", self.box.directory).stdout
+        for word in ("node1", "epoch", "DEVICE", "UNFILLED", "FREEING", "WORKER", "leader", "follower", "node1.dev1"):
+            self.assertIn(word, text)
+
+    def test_node_show_asks_another_worker_where_one_does_not_answer(self):
+        directory = ("--dir", self.box.directory)
+        fails("node", "show", "node9", *directory, saying="no node node9")
+        pids = [self.box.processes()[f"node2.worker{number}"]["pid"] for number in (1, 2)]
+        os.kill(pids[0], signal.SIGKILL)
+        try:
+            shown = self.show("node2")
+            self.assertEqual(shown["answered_by"], 2)
+            until(lambda: [process["alive"] for process in self.show("node2")["processes"]] == [False, True],
+                  "worker 1 is shown to be dead")
+            os.kill(pids[1], signal.SIGKILL)
+            until(lambda: self.worker("node2", 2)["state"] == "offline", "worker 2 is gone")
+            fails("node", "show", "node2", *directory, saying="no worker process of node2 answers")
+        finally:
+            self.box.start()
+        until(lambda: self.box.reelctl("status")["healthy"], "all is well again", 30)
+
     def test_segments(self):
         (self.channel / "a").write_bytes(os.urandom(9 << 20))
         name = self.channel.name
@@ -227,7 +327,7 @@ class Cluster(BoxTest):
     def test_every_command_has_help_and_answers_in_json(self):
         groups = ("", "box", "channel", "node", "device", "segment")
         commands = ("box up", "box status", "box start", "box down", "status", "channel list", "channel create",
-                    "channel set", "channel show", "node list", "device list", "segment list", "segment show")
+                    "channel set", "channel show", "node list", "node show", "device list", "segment list", "segment show")
         for command in groups + commands:
             with self.subTest(command=command):
                 told = run(REELCTL, *command.split(), "--help").stdout

@@ -99,6 +99,51 @@ TEST_F(ProcessesTest, RefusesAnEarlierEpochsCommands) {
   EXPECT_EQ(reply.error().code(), Errc::stale_epoch);
 }
 
+TEST_F(ProcessesTest, AnyWorkerDescribesTheNode) {
+  start_node();
+  ASSERT_TRUE(append(1, {}));
+  ASSERT_TRUE(allocate(1, 2));
+  for (const std::uint32_t worker : {1, 2}) {
+    const auto told =
+        call<wire::DescribeNodeReply>(worker, Method::describe_node, wire::DescribeNodeRequest());
+    ASSERT_TRUE(told) << told.error().describe();
+    const auto& node = told.value();
+    EXPECT_EQ(node.node_name(), "node1");
+    EXPECT_EQ(node.worker(), worker);
+    EXPECT_EQ(node.epoch(), 3u);
+    ASSERT_EQ(node.devices_size(), 1);
+    const auto& device = node.devices(0);
+    EXPECT_EQ(device.path(), (files.directory() / "dev1").string());
+    EXPECT_EQ(device.free_blocks(), 13u);
+    EXPECT_EQ(device.open_blocks(), 1u);
+    EXPECT_EQ(device.unfilled_blocks(), 1u) << "granted, and not written yet";
+    EXPECT_EQ(device.sealed_blocks() + device.freeing_blocks() + device.appends_in_flight(), 0u);
+    ASSERT_EQ(node.processes_size(), 2);
+    for (const auto& process : node.processes()) {
+      EXPECT_EQ(process.pid(), static_cast<std::uint32_t>(pids.at(process.worker())));
+      EXPECT_EQ(process.leader(), process.worker() == 1);
+      EXPECT_TRUE(process.alive());
+      EXPECT_EQ(process.owned_blocks(), process.worker() == 1 ? 1u : 0u);
+      const std::chrono::nanoseconds age(clock.wall().time_since_epoch().count() - process.started_ns());
+      EXPECT_TRUE(age > -1s && age < 60s) << age.count();
+    }
+    ASSERT_EQ(node.processes(0).blocks_size(), 1);
+    EXPECT_EQ(node.processes(0).blocks(0).segment(), 1u);
+  }
+}
+
+TEST_F(ProcessesTest, DescribesWhatADeadWorkerLeftBehind) {
+  start_node();
+  ASSERT_TRUE(append(2, {}));
+  end(2, SIGKILL);
+  const auto unfilled = [&] {
+    const auto told = call<wire::DescribeNodeReply>(1, Method::describe_node, wire::DescribeNodeRequest());
+    return told && told.value().unfilled_size() == 1 ? told.value().unfilled(0) : wire::UnfilledBlock();
+  };
+  ASSERT_TRUE(wait_until([&] { return unfilled().segment() == 1; }));
+  EXPECT_EQ(unfilled().length(), unit);
+}
+
 TEST_F(ProcessesTest, LeavesNoSharedMemoryAfterACleanEnd) {
   start_node();
   const auto areas = list_shm("/reelfs-" + files.cluster.to_string().substr(0, 8));
