@@ -1,6 +1,8 @@
 #include "noded/shm/process_table.h"
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 
 #include "noded/shm/crash_point.h"
 
@@ -57,6 +59,26 @@ Result<std::unique_ptr<ProcessTable>> ProcessTable::attach(const std::string& na
   REELFS_TRY(auto area, ShmArea::attach(name, shape_of<Head, std::uint64_t>(ShmKind::process, cluster,
                                                                             node_incarnation)));
   return std::unique_ptr<ProcessTable>(new ProcessTable(std::move(area)));
+}
+
+Result<ProcessTable::Owner> ProcessTable::owner_of(const std::string& name) {
+  // These stand where they do in every version.
+  static_assert(offsetof(ShmHeader, layout_version) == 8 && offsetof(ShmHeader, ready) == 76 &&
+                offsetof(Head, process) == 88 && std::is_trivially_copyable_v<ProcessIdentity>);
+  std::array<std::byte, offsetof(Head, process) + sizeof(ProcessIdentity)> bytes;
+  REELFS_TRY(read_shm(name, bytes));
+  const ShmHeader expected;
+  if (std::memcmp(bytes.data(), expected.magic.data(), expected.magic.size()) != 0) {
+    return Error(Errc::corrupt, "shared memory " + name + " has a damaged header");
+  }
+  std::uint32_t ready = 0;
+  std::memcpy(&ready, &bytes[offsetof(ShmHeader, ready)], sizeof ready);
+  if (ready != 1) return Error(Errc::busy, "shared memory " + name + " is being made");
+  Owner owner;
+  std::memcpy(&owner.layout_version, &bytes[offsetof(ShmHeader, layout_version)],
+              sizeof owner.layout_version);
+  std::memcpy(&owner.process, &bytes[offsetof(Head, process)], sizeof owner.process);
+  return owner;
 }
 
 WorkerId ProcessTable::worker() const { return WorkerId(head().worker); }

@@ -25,6 +25,14 @@ class ProcessTable {
   static Result<std::unique_ptr<ProcessTable>> attach(const std::string& name, const Uuid& cluster,
                                                       const Uuid& node_incarnation);
 
+  /// Whose an area is, also where its layout is another version's.
+  struct Owner {
+    ProcessIdentity process;
+    std::uint32_t layout_version = 0;
+  };
+  /// @errors not_found, busy (it is being made), corrupt, io
+  static Result<Owner> owner_of(const std::string& name);
+
   WorkerId worker() const;
   ProcessIdentity process() const;
   Uuid node_incarnation() const;

@@ -81,9 +81,10 @@ Result<std::unique_ptr<ShmArea>> ShmArea::attach(const std::string& name, const 
     return Error(Errc::corrupt, "shared memory " + name + " has a damaged header");
   }
   if (header.layout_version != kShmLayoutVersion) {
-    return Error(Errc::unsupported, "shared memory " + name + " has layout version " +
-                                        std::to_string(header.layout_version) + ", this build knows " +
-                                        std::to_string(kShmLayoutVersion));
+    return Error(Errc::unsupported,
+                 "shared memory " + name + " has layout version " + std::to_string(header.layout_version) +
+                     " and this version of noded knows " + std::to_string(kShmLayoutVersion) +
+                     ": stop all processes of the node, then start them in one version");
   }
   if (size < shape.head_bytes) return Error(Errc::corrupt, "shared memory " + name + " is too short");
   const bool fits = header.kind == static_cast<std::uint32_t>(shape.kind) && header.total_bytes == size &&
@@ -97,6 +98,17 @@ Result<std::unique_ptr<ShmArea>> ShmArea::attach(const std::string& name, const 
 ShmArea::~ShmArea() { munmap(bytes_, size_); }
 
 void remove_shm(const std::string& name) { shm_unlink(name.c_str()); }
+
+Result<void> read_shm(const std::string& name, std::span<std::byte> out) {
+  const Descriptor descriptor{shm_open(name.c_str(), O_RDONLY | O_CLOEXEC, 0)};
+  if (descriptor.fd < 0) return from_errno(errno, "opening shared memory " + name);
+  const auto bytes = pread(descriptor.fd, out.data(), out.size(), 0);
+  if (bytes < 0) return from_errno(errno, "reading shared memory " + name);
+  if (static_cast<std::size_t>(bytes) != out.size()) {
+    return Error(Errc::busy, "shared memory " + name + " is being made");
+  }
+  return ok();
+}
 
 std::vector<std::string> list_shm(const std::string& prefix) {
   std::vector<std::string> names;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -17,7 +18,7 @@ namespace reelfs::noded {
 
 enum class ShmKind : std::uint32_t { device = 1, process = 2, unfilled = 3 };
 
-/// Begins every shared area. docs/formats/shm.md
+/// Begins every shared area, in all versions of the layout. docs/formats/shm.md
 struct ShmHeader {
   std::array<char, 8> magic{'R', 'E', 'E', 'L', 'F', 'S', 'H', 'M'};
   std::uint32_t layout_version = 0;
@@ -86,6 +87,8 @@ class ShmArea {
 
 /// Removes the name; not an error where there is none.
 void remove_shm(const std::string& name);
+/// The first bytes of an object, whatever it holds. @errors not_found, busy (it has not as many), io
+Result<void> read_shm(const std::string& name, std::span<std::byte> out);
 /// Names, with their leading '/', that begin with `prefix` (which begins with '/').
 std::vector<std::string> list_shm(const std::string& prefix);
 

@@ -71,7 +71,26 @@ Task<rpc::Response> Worker::answer_follower(rpc::Request request) {
   co_return co_await serve_follower(*leader_, state_.identity, std::move(request));
 }
 
+/// A living process of another version of noded must be neither followed nor replaced: what it has in shared
+/// memory cannot be read, and it goes on writing to the devices.
+Result<void> Worker::refuse_other_versions() const {
+  for (const auto& name : state_.own_areas(state_.names.process_prefix())) {
+    const auto owner = ProcessTable::owner_of(name);
+    if (!owner || owner.value().layout_version == kShmLayoutVersion) continue;
+    const auto& process = owner.value().process;
+    if (!is_alive(process)) continue;
+    return Error(Errc::unsupported, "process " + std::to_string(process.pid) +
+                                        " of this node is of another version of noded: its " +
+                                        "shared memory has layout version " +
+                                        std::to_string(owner.value().layout_version) + " and not " +
+                                        std::to_string(kShmLayoutVersion) +
+                                        "; stop all processes of the node, then start them in one version");
+  }
+  return ok();
+}
+
 Task<void> Worker::lead() {
+  REELFS_CO_TRY(refuse_other_versions());
   leader_ = std::make_unique<Leader>(state_, clock_, options_.devices);
   REELFS_CO_TRY(co_await leader_->start());
   ready_to_be_joined_ = true;

@@ -63,6 +63,7 @@ class Worker {
   Task<bool> try_to_lead();
   Task<void> lead();
   Task<void> follow();
+  Result<void> refuse_other_versions() const;
   Task<void> serve();
   Task<rpc::Response> answer_follower(rpc::Request request);
   Task<void> initialise_device(NewDevice device, Deadline deadline);

@@ -1,4 +1,11 @@
 // Real worker processes of one node, against an index that is part of the test.
+#include <cstddef>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "common/base/crc32c.h"
 #include "tests/unit/noded/processes_fixture.h"
 
 namespace reelfs::noded {
@@ -97,6 +104,77 @@ TEST_F(ProcessesTest, RefusesAnEarlierEpochsCommands) {
   testing::run(context, client.stop());
   ASSERT_FALSE(reply);
   EXPECT_EQ(reply.error().code(), Errc::stale_epoch);
+}
+
+/// Makes the node's shared memory look like another version's, and back.
+class OtherVersionTest : public ProcessesTest {
+ protected:
+  std::vector<std::string> areas() const {
+    return list_shm("/reelfs-" + files.cluster.to_string().substr(0, 8));
+  }
+  void set_layout_version(std::uint32_t version) const {
+    for (const auto& name : areas()) {
+      const int fd = shm_open(name.c_str(), O_RDWR | O_CLOEXEC, 0);
+      ASSERT_GE(fd, 0);
+      void* mapped = mmap(nullptr, sizeof(ShmHeader), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+      close(fd);
+      ASSERT_NE(mapped, MAP_FAILED);
+      auto& header = *static_cast<ShmHeader*>(mapped);
+      header.layout_version = version;
+      header.checksum = crc32c({static_cast<const std::byte*>(mapped), offsetof(ShmHeader, checksum)});
+      munmap(mapped, sizeof(ShmHeader));
+    }
+  }
+  int status_at_end(std::uint32_t worker) {
+    int status = 0;
+    EXPECT_TRUE(wait_until([&] { return waitpid(pids.at(worker), &status, WNOHANG) != 0; }));
+    pids.erase(worker);
+    return WEXITSTATUS(status);
+  }
+  static constexpr std::uint32_t kOther = kShmLayoutVersion + 1;
+};
+
+TEST_F(OtherVersionTest, ANodeWithoutProcessesIsRebuiltFromItsDevices) {
+  start_node();
+  ASSERT_TRUE(append(2, {}));
+  end(1, SIGKILL);
+  end(2, SIGKILL);
+  set_layout_version(kOther);
+  index.forget();
+  start(2);
+  ASSERT_TRUE(wait_until([&] { return has_device(2, wire::STATE_ONLINE); }));
+  EXPECT_EQ(append(2, {.offset = unit}).value().end(), 2 * unit);
+}
+
+TEST_F(OtherVersionTest, ANewLeaderLeavesALivingProcessOfAnotherVersionAlone) {
+  start_node();
+  ASSERT_TRUE(append(2, {}));
+  kill(pids.at(2), SIGSTOP);  // so that it does not lead at once
+  end(1, SIGKILL);
+  const auto before = areas();
+  set_layout_version(kOther);
+  start(1);
+  EXPECT_EQ(status_at_end(1), 1);
+  EXPECT_EQ(areas(), before);
+  set_layout_version(kShmLayoutVersion);
+  kill(pids.at(2), SIGCONT);
+  ASSERT_TRUE(wait_until([&] { return is_leader(2); }));
+  EXPECT_EQ(append(2, {.offset = unit}).value().end(), 2 * unit);
+}
+
+TEST_F(OtherVersionTest, AFollowerOfALeaderOfAnotherVersionEnds) {
+  start_node();
+  ASSERT_TRUE(append(1, {}));
+  end(2, SIGKILL);
+  set_layout_version(kOther);
+  start(2);
+  EXPECT_EQ(status_at_end(2), 1);
+  EXPECT_EQ(append(1, {.offset = unit}).value().end(), 2 * unit) << "the leader goes on";
+  set_layout_version(kShmLayoutVersion);
+  index.forget();
+  start(2);
+  ASSERT_TRUE(wait_until([&] { return index.status(2) != nullptr; }));
+  EXPECT_EQ(append(2, {.offset = 2 * unit}).value().end(), 3 * unit);
 }
 
 TEST_F(ProcessesTest, AnyWorkerDescribesTheNode) {
