@@ -26,10 +26,9 @@ class Changes {
   /// @errors no_session, those of op
   template <class Op>
   Task<std::string> once(wire::RequestHeader header, Op op) {
-    const tree::Request request{SessionId{header.session()}, RequestId{header.request()},
-                                header.acknowledged_below()};
+    const auto request = request_of(header);
     REELFS_CO_TRY(sessions_.renew(request.session));
-    const WallNs now = clock_.wall().time_since_epoch().count();
+    const auto now = wall_ns();
     auto change = [&op, request, now](Transaction& txn) {
       return tree::answer_once(txn, request, [&]() -> Result<std::string> {
         REELFS_TRY(const auto reply, op(txn, now));
@@ -38,6 +37,11 @@ class Changes {
     };
     co_return co_await index_.run(std::move(change));
   }
+
+  static tree::Request request_of(const wire::RequestHeader& header) {
+    return {SessionId{header.session()}, RequestId{header.request()}, header.acknowledged_below()};
+  }
+  WallNs wall_ns() const { return clock_.wall().time_since_epoch().count(); }
 
   static rpc::Response response(std::string message) {
     rpc::Response response;

@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::uint32_t kMaxExtents = 4096;
 constexpr int kMaxLocated = 4096;
+constexpr std::size_t kExtentsAtOnce = 1024;  // removed in one operation: others wait for no more
 
 }  // namespace
 
@@ -41,6 +42,30 @@ Task<wire::AttributesReply> FileService::get_attributes(wire::GetAttributesReque
   auto read = [inode = InodeId{request.inode()}](const View& view) { return tree::get_inode(view, inode); };
   REELFS_CO_TRY(const auto inode, co_await index_.peek(std::move(read)));
   co_return attributes_reply(inode);
+}
+
+Task<void> FileService::empty_in_steps(wire::RequestHeader header, tree::HoleParams range) {
+  range.max_extents = kExtentsAtOnce;
+  for (;;) {
+    REELFS_CO_TRY(sessions_.renew(SessionId{header.session()}));
+    auto look = [&range](const View& view) {
+      return tree::get_extents(view, {range.inode, range.offset, range.length, kExtentsAtOnce});
+    };
+    const auto found = co_await index_.peek(std::move(look));
+    if (!found || !found.value().more) co_return ok();  // what is wrong the operation itself will tell
+    using Emptied = std::optional<std::vector<SegmentId>>;
+    const auto request = Changes::request_of(header);
+    const auto now = changes_.wall_ns();
+    auto step = [&range, request, now](Transaction& txn) -> Result<Emptied> {
+      REELFS_TRY(const auto is_answered, tree::is_answered(txn, request));
+      if (is_answered) return Emptied();
+      REELFS_TRY(auto changed, tree::punch_hole(txn, range, now));
+      return Emptied(std::move(changed.emptied));
+    };
+    REELFS_CO_TRY(const auto emptied, co_await index_.run(std::move(step)));
+    if (!emptied) co_return ok();
+    segments_.emptied(*emptied);
+  }
 }
 
 template <class Change>
@@ -70,6 +95,10 @@ Task<rpc::Response> FileService::set_attributes(wire::SetAttributesRequest reque
   params.mtime_now = request.mtime_now();
   if (request.has_ctime_ns()) params.ctime_ns = request.ctime_ns();
   params.clear_suid = request.clear_suid();
+  if (params.size) {
+    const tree::HoleParams beyond{.inode = params.inode, .offset = *params.size, .length = UINT64_MAX};
+    REELFS_CO_TRY(co_await empty_in_steps(request.header(), beyond));
+  }
   auto change = [&params](Transaction& txn, WallNs now) { return tree::set_attributes(txn, params, now); };
   co_return co_await change_file(request.header(), std::move(change));
 }
@@ -213,7 +242,9 @@ Task<rpc::Response> FileService::commit(wire::CommitRequest request) {
 }
 
 Task<rpc::Response> FileService::punch_hole(wire::PunchHoleRequest request) {
-  const tree::HoleParams params{InodeId{request.inode()}, request.offset(), request.length()};
+  const tree::HoleParams params{
+      .inode = InodeId{request.inode()}, .offset = request.offset(), .length = request.length()};
+  REELFS_CO_TRY(co_await empty_in_steps(request.header(), params));
   auto change = [&params](Transaction& txn, WallNs now) { return tree::punch_hole(txn, params, now); };
   co_return co_await change_file(request.header(), std::move(change));
 }

@@ -8,6 +8,7 @@
 #include "common/wire/index.pb.h"
 #include "indexd/service/changes.h"
 #include "indexd/service/dispatcher.h"
+#include "indexd/tree/extents.h"
 
 namespace reelfs::indexd {
 
@@ -42,6 +43,9 @@ class FileService {
     SegmentId segment;
     std::vector<SegmentCopy> copies;
   };
+  /// Empties a range in steps until one more does it, so that nobody waits for long and no journal entry is
+  /// too large. Readers may meet it half done, as holes. Nothing is done for a request that was carried out.
+  Task<void> empty_in_steps(wire::RequestHeader header, tree::HoleParams range);
   /// @param change  returns a Result<tree::Changed>
   template <class Change>
   Task<rpc::Response> change_file(wire::RequestHeader header, Change change);

@@ -47,6 +47,13 @@ Result<std::string> answer_once(Transaction& txn, const Request& request,
   return answer;
 }
 
+Result<bool> is_answered(const Reader& reader, const Request& request) {
+  if (!request.request) return false;
+  REELFS_TRY(const auto acknowledged, reader.find(AcknowledgedKey{request.session}));
+  if (acknowledged && request.request.value < acknowledged->below) return true;
+  return reader.has(AnswerKey{request.session, request.request.value});
+}
+
 Result<void> forget_answers(Transaction& txn, SessionId session) {
   txn.erase(AcknowledgedKey{session});
   return erase_answers(txn, session, 0, std::numeric_limits<std::uint64_t>::max());

@@ -23,6 +23,9 @@ inline constexpr std::uint64_t kMaxAnswers = 16384;
 Result<std::string> answer_once(Transaction& txn, const Request& request,
                                 const std::function<Result<std::string>()>& carry_out);
 
+/// Whether the request has been carried out before: answer_once() would not do it again.
+Result<bool> is_answered(const Reader& reader, const Request& request);
+
 /// With the session go its answers.
 Result<void> forget_answers(Transaction& txn, SessionId session);
 

@@ -202,7 +202,7 @@ Result<Changed> punch_hole(Transaction& txn, const HoleParams& params, WallNs no
   if (!inode.is_regular() || params.length == 0 || params.offset > kMaxFileSize) return Error(Errc::invalid);
   const auto length = std::min(params.length, kMaxFileSize - params.offset);
   ExtentEditor editor(txn, inode);
-  REELFS_TRY(editor.clear(params.offset, params.offset + length));
+  REELFS_TRY(editor.clear(params.offset, params.offset + length, params.max_extents));
   REELFS_TRY(auto emptied, editor.finish());
   inode.row.mtime_ns = inode.row.ctime_ns = now;
   put_inode(txn, inode);

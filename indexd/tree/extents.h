@@ -39,6 +39,7 @@ struct HoleParams {
   InodeId inode;
   std::uint64_t offset = 0;
   std::uint64_t length = 0;
+  std::size_t max_extents = std::numeric_limits<std::size_t>::max();  // removed, from the front
 };
 /// @errors stale_handle, is_directory, invalid
 Result<Changed> punch_hole(Transaction& txn, const HoleParams& params, WallNs now);

@@ -204,6 +204,62 @@ TEST_F(IndexServiceTest, ExtentsComeWithThePlacesOfTheirSegments) {
   EXPECT_EQ(call<wire::ListSegmentsReply>(Method::list_segments, list).value().segments_size(), 0);
 }
 
+TEST_F(IndexServiceTest, AFileOfManyExtentsIsEmptiedInStepsAndOnce) {
+  constexpr std::uint32_t kMany = 5000;
+  add_node(), add_node();
+  const auto grant = open_segment(session, channel).value().grants(0);
+  const auto file = create(session, 10, channel, "long");
+  wire::CommitRequest request;
+  const auto commit_many = [&](std::uint64_t number) {
+    request.Clear();
+    request.mutable_header()->set_session(session);
+    request.mutable_header()->set_request(number);
+    auto& grown = *request.add_files();
+    grown.set_inode(file);
+    for (std::uint32_t i = 0; i < kMany; ++i) {
+      auto& extent = *grown.add_extents();
+      extent.set_file_offset(i);
+      extent.set_length(1);
+      extent.set_segment(grant.segment());
+      extent.set_payload_offset(i);
+    }
+    return call<wire::CommitReply>(Method::commit, request);
+  };
+  const auto stored = [&] { return attributes(file).value().attributes().stored_bytes(); };
+  ASSERT_TRUE(commit_many(11));
+  ASSERT_EQ(stored(), kMany);
+
+  wire::SetAttributesRequest truncate;
+  truncate.mutable_header()->set_session(session);
+  truncate.mutable_header()->set_request(12);
+  truncate.set_inode(file);
+  truncate.set_size(10);
+  const auto before = index->journal_index();
+  const auto first = call<wire::AttributesReply>(Method::set_attributes, truncate);
+  ASSERT_TRUE(first) << first.error().describe();
+  EXPECT_EQ(first.value().attributes().size(), 10U);
+  EXPECT_EQ(stored(), 10U);
+  EXPECT_GE(index->journal_index() - before, kMany / 1024) << "in one entry, for which all others wait";
+
+  ASSERT_TRUE(commit_many(13));
+  const auto again = call<wire::AttributesReply>(Method::set_attributes, truncate);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again.value().attributes().size(), 10U) << "the first answer";
+  EXPECT_EQ(stored(), kMany) << "what was written since then stays";
+
+  wire::PunchHoleRequest punch;
+  punch.mutable_header()->set_session(session);
+  punch.mutable_header()->set_request(14);
+  punch.set_inode(file);
+  punch.set_offset(100);
+  punch.set_length(kMany);
+  const auto between = index->journal_index();
+  ASSERT_TRUE(call<wire::AttributesReply>(Method::punch_hole, punch));
+  EXPECT_EQ(stored(), 100U);
+  EXPECT_GE(index->journal_index() - between, kMany / 1024);
+  EXPECT_EQ(attributes(file).value().attributes().size(), kMany);
+}
+
 TEST_F(IndexServiceTest, ADeletedFileStaysWhileItIsOpen) {
   const auto file = create(session, ++request, channel, "a.ts", S_IFREG | 0644, true);
   ASSERT_TRUE(unlink(session, ++request, channel, "a.ts"));
