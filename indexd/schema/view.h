@@ -18,8 +18,8 @@ class View final : public Reader {
  public:
   static constexpr int kMaxRows = 256;  // of one scan in memory, so that it takes well below a millisecond
   enum class Source { memory_and_disk, memory };
-  /// @param source  memory: what would have to be read from a file, or has more than kMaxRows rows, fails, and
-  /// fell_short() tells so
+  /// @param source  memory: what would have to be read from a file, or has more than kMaxRows rows, fails,
+  /// and fell_short() tells so
   explicit View(const Store& store, Source source = Source::memory_and_disk);
   ~View() override;
   View(const View&) = delete;
