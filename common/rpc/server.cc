@@ -35,6 +35,7 @@ namespace {
 using asio::ip::tcp;
 
 constexpr auto kHandshakeLimit = std::chrono::seconds(5);
+constexpr std::uint64_t kBody = UINT64_MAX;  // among a connection's deadlines: of the body that is being read
 constexpr auto kAcceptRetry = std::chrono::milliseconds(100);  // when out of descriptors
 
 spdlog::logger& log() {
@@ -77,7 +78,13 @@ struct Connection {
         stream(std::move(socket)),
         reader(stream),
         outbox(clock),
-        deadlines(executor, clock, [this](std::uint64_t request) { abandon(request); }) {}
+        deadlines(executor, clock, [this](std::uint64_t id) { expire(id); }) {}
+
+  void expire(std::uint64_t id) {
+    if (id != kBody) return abandon(id);
+    log().warn("a request stands still half sent peer={}", stream.peer());
+    stream.close();  // which ends the receiver
+  }
 
   void abandon(std::uint64_t request) {
     const auto found = in_flight.find(request);
@@ -240,7 +247,10 @@ Task<void> Server::State::receive(std::shared_ptr<Connection> connection) {
     REELFS_CO_TRY(co_await wait_for_room(*connection, bytes));
     budget.take(bytes);
     Request request;
+    const Deadline body_due{clock.now() + options.body_limit};
+    connection->deadlines.add(body_due, kBody);
     const auto body = co_await connection->reader.read_body(header, request.message, request.payload);
+    connection->deadlines.remove(body_due, kBody);
     if (!body) {
       budget.give_back(bytes);
       co_return body.error();

@@ -54,7 +54,8 @@ struct ServerOptions {
   std::size_t max_connections = 4096;
   std::size_t max_in_flight_bytes = 256u
                                     << 20;  // requests being carried out, per server; above it reading pauses
-  std::size_t max_in_flight_requests = 1024;  // per connection
+  std::size_t max_in_flight_requests = 1024;     // per connection
+  std::chrono::milliseconds body_limit{30'000};  // from a request's header, which takes its share, to its end
 };
 
 /// Accepts connections and hands each request to one handler. Handlers of one connection are entered in the

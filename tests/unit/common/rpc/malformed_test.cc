@@ -130,6 +130,22 @@ TEST_F(Malformed, FrameCutShort) {
   EXPECT_TRUE(ask(new_client(), "the server goes on"));
 }
 
+TEST_F(Malformed, APeerThatStandsStillDoesNotKeepOthersOut) {
+  ServerOptions options;
+  options.max_in_flight_bytes = 1000;
+  options.body_limit = 50ms;
+  start_server(echo, options);
+  tcp::socket socket(context_);
+  auto stand_still = [&]() -> asio::awaitable<void> {
+    co_await socket.async_connect({asio::ip::make_address(endpoint_.host), endpoint_.port},
+                                  asio::use_awaitable);
+    const auto bytes = bytes_of(request_header(1000)) + "only this";
+    co_await asio::async_write(socket, asio::buffer(bytes), asio::as_tuple(asio::use_awaitable));
+  };
+  testing::run(context_, stand_still());
+  EXPECT_TRUE(ask(new_client(), "the server goes on", 5s));
+}
+
 /// A server that answers the first request with these bytes.
 TEST_F(Malformed, AClientThatIsAnsweredWithGarbageSaysUnavailable) {
   tcp::acceptor acceptor(context_, {asio::ip::make_address("127.0.0.1"), 0});
