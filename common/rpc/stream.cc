@@ -125,7 +125,7 @@ Task<void> Stream::wait_for_tls(int result, const char* what) {
   co_return Error(Errc::unavailable, std::string(what) + ": " + why);
 }
 
-Task<void> Stream::start_tls(const TlsContext& tls, Side side, const std::string& peer_host) {
+Task<void> Stream::start_tls(const TlsContext& tls, Side side, std::string peer_host) {
   ssl_.reset(SSL_new(tls.native().context.get()));
   auto* bio = make_bio(socket_.native_handle());
   SSL_set_bio(ssl_.get(), bio, bio);

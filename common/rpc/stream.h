@@ -29,7 +29,7 @@ class Stream {
   /// Shakes hands; from then on all bytes are encrypted.
   /// @param peer_host  the client's side: name or address that the server's certificate must be good for
   /// @errors unavailable, cancelled
-  Task<void> start_tls(const TlsContext& tls, Side side, const std::string& peer_host);
+  Task<void> start_tls(const TlsContext& tls, Side side, std::string peer_host);
 
   /// Waits for bytes and stores as many as are there, at least one. @errors unavailable (also: the peer
   /// closed), cancelled
