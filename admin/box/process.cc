@@ -45,8 +45,21 @@ std::optional<Stat> read_stat(pid_t pid) {
   return stat;
 }
 
+// pidfd_open(2): the descriptor becomes readable when the last thread has ended.
+bool all_threads_ended(pid_t pid) {
+  const int descriptor = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+  if (descriptor < 0) return true;
+  pollfd event{descriptor, POLLIN, 0};
+  const bool ended = ::poll(&event, 1, 0) > 0;
+  ::close(descriptor);
+  return ended;
+}
+
+// The first thread of a killed process is a zombie while another one, in a write to a disk say, still holds
+// the process's ports and locks.
 bool still_itself(const ProcessId& process, const std::optional<Stat>& stat) {
-  return stat && stat->start_ticks == process.start_ticks && stat->state != 'Z' && stat->state != 'X';
+  if (!stat || stat->start_ticks != process.start_ticks) return false;
+  return (stat->state != 'Z' && stat->state != 'X') || !all_threads_ended(process.pid);
 }
 
 }  // namespace

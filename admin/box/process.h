@@ -25,7 +25,7 @@ enum class ProcessState { gone, running, paused };
 
 /// Of the process with this pid now. @errors not_found
 Result<ProcessId> identify(pid_t pid);
-/// A zombie counts as gone: it holds nothing any more.
+/// A zombie counts as gone once all its threads have ended: it holds nothing any more.
 ProcessState state_of(const ProcessId& process);
 
 /// The process last recorded in a pid file. @return nothing where there is no such file or it cannot be read

@@ -22,6 +22,7 @@ using namespace std::chrono_literals;
 namespace fs = std::filesystem;
 
 constexpr auto kStartTime = 60s;  // a sanitizer build on two busy cores needs a third of it
+constexpr auto kNewsTime = 3s;    // until what the index server says of a device is not from before the start
 constexpr auto kLookAgain = 50ms;
 constexpr auto kAnswerTime = 2s;      // of an index server, for a report
 constexpr auto kEndTime = 20s;        // after SIGTERM
@@ -95,21 +96,32 @@ std::string endpoint_of(const wire::WorkerInfo& worker) {
   return fmt::format("{}:{}", worker.endpoint().host(), worker.endpoint().port());
 }
 
-// What still stands between the workers given and their work, in words; empty when nothing does.
-std::string missing(const wire::ListNodesReply& nodes, const std::vector<BoxProcess>& workers,
-                    std::uint32_t devices_each) {
+// What still stands between the workers given and their work.
+struct Missing {
+  std::string what;             // in words; empty when nothing does
+  bool needs_somebody = false;  // it does not come by itself
+};
+
+Missing missing(const wire::ListNodesReply& nodes, const std::vector<BoxProcess>& workers,
+                std::uint32_t devices_each) {
   for (const auto& process : workers) {
-    if (!is_online(nodes, process)) return process.name + " has not registered with the index server";
+    if (!is_online(nodes, process)) return {process.name + " has not registered with the index server"};
     for (const auto& node : nodes.nodes()) {
       if (node.name() != process.node) continue;
       std::uint32_t online = 0;
       std::string reason;
+      bool is_refused = false;
       for (const auto& device : node.devices()) {
         if (device.state() == wire::STATE_ONLINE) ++online;
-        if (!device.reason().empty()) reason = fmt::format(" ({}: {})", device.path(), device.reason());
+        // The last known place of a device that was not found tells less than what stands in its place.
+        const bool refused = device.state() == wire::STATE_FOREIGN || device.state() == wire::STATE_FAILED;
+        if (device.reason().empty() || (is_refused && !refused)) continue;
+        is_refused = is_refused || refused;
+        reason = fmt::format(" ({}: {})", device.path(), device.reason());
       }
       if (online < devices_each) {
-        return fmt::format("{} of {} devices of {} are in use{}", online, devices_each, node.name(), reason);
+        return {fmt::format("{} of {} devices of {} are in use{}", online, devices_each, node.name(), reason),
+                is_refused};
       }
     }
   }
@@ -139,7 +151,7 @@ Result<Supervisor::Chosen> Supervisor::choose(const std::vector<std::string>& na
   return chosen;
 }
 
-Result<void> Supervisor::launch(const BoxProcess& process) const {
+Result<void> Supervisor::launch(const BoxProcess& process) {
   std::error_code failed;
   if (!fs::exists(process.command.front(), failed)) {
     return Error(Errc::not_found, fmt::format("{} is missing: it belongs beside reelctl; build it first",
@@ -147,23 +159,29 @@ Result<void> Supervisor::launch(const BoxProcess& process) const {
   }
   REELFS_TRY(auto id, start_process(process.command, process.log));
   REELFS_TRY(write_pid_file(process.pid_file, id));
+  launched_.insert(process.name);
   tell_(fmt::format("started {} (pid {})", process.name, id.pid));
   return ok();
 }
 
-Result<void> Supervisor::check_alive(const Chosen& started) const {
-  for (const auto& process : started) {
+Result<void> Supervisor::keep_alive(const Chosen& wanted) {
+  for (const auto& process : wanted) {
     if (running(process)) continue;
+    // It was on its way out when it was looked at: killed a moment before, or still stopping.
+    if (launched_.count(process.name) == 0) {
+      REELFS_TRY(launch(process));
+      continue;
+    }
     return Error(Errc::io, fmt::format("{} ended; the end of {}:\n{}", process.name, process.log.string(),
                                        last_lines(process.log, 8)));
   }
   return ok();
 }
 
-Result<void> Supervisor::wait_for_index(const Chosen& started) const {
+Result<void> Supervisor::wait_for_index(const Chosen& wanted) {
   const Patience patience(kStartTime);
   for (;;) {
-    REELFS_TRY(check_alive(started));
+    REELFS_TRY(keep_alive(wanted));
     auto connection = connect(box_, kAnswerTime);
     if (connection.has_value()) return ok();
     if (!is_retryable(connection.error().code())) return std::move(connection).error();
@@ -172,23 +190,24 @@ Result<void> Supervisor::wait_for_index(const Chosen& started) const {
   }
 }
 
-Result<void> Supervisor::wait_for_workers(const Chosen& started) const {
+Result<void> Supervisor::wait_for_workers(const Chosen& wanted) {
   REELFS_TRY(auto connection, connect(box_, kStartTime));
   const Patience patience(kStartTime);
+  const Patience hope(kNewsTime);
   for (;;) {
-    REELFS_TRY(check_alive(started));
+    REELFS_TRY(keep_alive(wanted));
     REELFS_TRY(auto nodes, connection->list_nodes());
-    const auto wanting = missing(nodes, started, box_.options().devices);
-    if (wanting.empty()) return ok();
-    if (patience.over()) {
+    const auto wanting = missing(nodes, wanted, box_.options().devices);
+    if (wanting.what.empty()) return ok();
+    if (patience.over() || (wanting.needs_somebody && hope.over())) {
       return Error(Errc::timed_out,
-                   fmt::format("{}; the logs are in {}", wanting, (box_.directory() / "log").string()));
+                   fmt::format("{}; the logs are in {}", wanting.what, (box_.directory() / "log").string()));
     }
     patience.pause();
   }
 }
 
-Result<void> Supervisor::mount(const BoxProcess& process) const {
+Result<void> Supervisor::mount(const BoxProcess& process) {
   const auto& point = box_.options().mount;
   // What a killed mount leaves behind answers ENOTCONN to everyone until it is taken away.
   while (const auto old = mounted_at(point)) {
@@ -207,7 +226,7 @@ Result<void> Supervisor::mount(const BoxProcess& process) const {
   for (;;) {
     struct stat root {};
     if (mounted_at(point) && ::stat(point.c_str(), &root) == 0) return ok();
-    REELFS_TRY(check_alive({process}));
+    REELFS_TRY(keep_alive({process}));
     if (patience.over())
       return Error(Errc::timed_out,
                    fmt::format("nothing is mounted at {} yet; see {}", point.string(), process.log.string()));
@@ -218,11 +237,10 @@ Result<void> Supervisor::mount(const BoxProcess& process) const {
 Result<void> Supervisor::start(const std::vector<std::string>& names) {
   REELFS_TRY(auto lock, BoxLock::take(box_.directory()));
   REELFS_TRY(auto chosen, choose(names));
-  Chosen started;
+  launched_.clear();
   for (const auto& process : chosen) {
     if (process.role == Role::mount || running(process)) continue;
     REELFS_TRY(launch(process));
-    started.push_back(process);
   }
   const auto with_role = [](const Chosen& all, Role role) {
     Chosen some;
@@ -230,20 +248,20 @@ Result<void> Supervisor::start(const std::vector<std::string>& names) {
                  [role](auto& one) { return one.role == role; });
     return some;
   };
-  if (!with_role(chosen, Role::index).empty()) {
-    REELFS_TRY(wait_for_index(started));
+  if (const auto index = with_role(chosen, Role::index); !index.empty()) {
+    REELFS_TRY(wait_for_index(index));
   }
   // A worker started while the index server is down registers when that comes back: nothing to wait for here.
   const auto workers = with_role(chosen, Role::worker);
-  if (!workers.empty() && running(box_.processes().front())) {
-    REELFS_TRY(wait_for_workers(workers));
-  }
+  Result<void> works = ok();
+  if (!workers.empty() && running(box_.processes().front())) works = wait_for_workers(workers);
+  // Mounted all the same: with a device gone, its copies elsewhere can be played.
   for (const auto& process : with_role(chosen, Role::mount)) {
     if (!running(process) || !mounted_at(box_.options().mount)) {
       REELFS_TRY(mount(process));
     }
   }
-  return ok();
+  return works;
 }
 
 void Supervisor::stop_mount(const BoxProcess& process) const {

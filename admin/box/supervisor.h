@@ -3,6 +3,7 @@
 #include <chrono>
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -44,16 +45,18 @@ class Supervisor {
  private:
   using Chosen = std::vector<BoxProcess>;
   Result<Chosen> choose(const std::vector<std::string>& names) const;
-  Result<void> launch(const BoxProcess& process) const;
-  Result<void> wait_for_index(const Chosen& started) const;
-  Result<void> wait_for_workers(const Chosen& started) const;
-  Result<void> mount(const BoxProcess& process) const;
-  Result<void> check_alive(const Chosen& started) const;
+  Result<void> launch(const BoxProcess& process);
+  Result<void> wait_for_index(const Chosen& wanted);
+  Result<void> wait_for_workers(const Chosen& wanted);
+  Result<void> mount(const BoxProcess& process);
+  /// Starts what has ended without having been started by this call. @errors io (something else ended)
+  Result<void> keep_alive(const Chosen& wanted);
   void stop_mount(const BoxProcess& process) const;
   void stop_processes(Role role) const;
 
   const Box& box_;
   std::function<void(const std::string&)> tell_;
+  std::set<std::string> launched_;  // by the start() under way
 };
 
 }  // namespace reelfs::admin

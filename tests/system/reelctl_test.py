@@ -73,6 +73,14 @@ class BoxCommands(BoxTest):
             self.assertEqual(process["pid"] == before[name]["pid"], name not in ("index1", "node2.worker1"), name)
         (self.channel / "a").write_bytes(b"works")
 
+    def test_start_right_after_a_kill_does_not_count_what_is_still_dying(self):
+        (self.channel / "a").write_bytes(os.urandom(1 << 20))
+        for number in range(12):
+            name = ("node1.worker1", "index1", "node2.worker2")[number % 3]
+            os.kill(self.box.processes()[name]["pid"], signal.SIGKILL)
+            run(REELCTL, "box", "start", "--dir", self.box.directory)
+            self.assertNotEqual(self.box.processes()[name]["state"], "stopped", f"{name}, killed for the {number}th time")
+
     def test_start_mounts_again_after_the_mount_was_killed(self):
         (self.channel / "a").write_bytes(b"kept")
         os.kill(self.box.processes()["mount"]["pid"], signal.SIGKILL)
