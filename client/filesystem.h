@@ -71,9 +71,11 @@ class FileHandle {
   virtual Task<std::size_t> write(std::uint64_t offset, Buffer bytes) = 0;
   /// At most `length` bytes; fewer at the end of the file alone. Holes read as zeros.
   virtual Task<Buffer> read(std::uint64_t offset, std::size_t length) = 0;
-  /// Sends what is collected, commits extents and size. @errors once per handle, those of earlier writes
+  /// Sends what is collected, commits extents and size. @errors those of earlier writes that no fsync has
+  /// told
   virtual Task<void> flush() = 0;
-  /// flush, and all of it on stable storage of every copy and in the index's synced journal.
+  /// flush, and all of it on stable storage of every copy and in the index's synced journal. @errors once per
+  /// handle, those of earlier writes
   virtual Task<void> fsync() = 0;
   /// lseek's SEEK_DATA (hole = false) and SEEK_HOLE. @errors not_found stands for ENXIO
   virtual Task<std::uint64_t> seek(std::uint64_t offset, bool hole) = 0;

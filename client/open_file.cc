@@ -11,7 +11,7 @@
 namespace reelfs::client {
 OpenFile::OpenFile(Parts parts, std::shared_ptr<FileState> file)
     : parts_(std::move(parts)), file_(std::move(file)), ahead_(std::make_shared<ReadAhead>()) {
-  told_by_write_ = told_by_flush_ = file_->locked([this] { return file_->errors; });
+  told_by_write_ = told_by_fsync_ = file_->locked([this] { return file_->errors; });
 }
 
 Result<bool> OpenFile::try_write(std::uint64_t offset, std::span<const std::byte> bytes) {
@@ -39,11 +39,17 @@ Task<Buffer> OpenFile::read(std::uint64_t offset, std::size_t length) {
   co_return co_await parts_.reader.read(file_, ahead_, offset, length, deadline());
 }
 
-// The failures that neither flush nor fsync of this handle has told yet.
+// The failures that no fsync of this handle has told yet.
 Result<void> OpenFile::unreported() {
   const std::lock_guard lock(file_->mutex);
-  if (file_->errors == told_by_flush_) return ok();
-  told_by_flush_ = told_by_write_ = file_->errors;
+  if (file_->errors == told_by_fsync_) return ok();
+  return file_->last_error;
+}
+
+Result<void> OpenFile::tell_unreported() {
+  const std::lock_guard lock(file_->mutex);
+  if (file_->errors == told_by_fsync_) return ok();
+  told_by_fsync_ = told_by_write_ = file_->errors;
   return file_->last_error;
 }
 
@@ -55,7 +61,7 @@ Task<void> OpenFile::flush() {
 
 Task<void> OpenFile::fsync() {
   auto synced = co_await parts_.write_back->fsync(file_, deadline());
-  REELFS_CO_TRY(unreported());
+  REELFS_CO_TRY(tell_unreported());
   co_return std::move(synced);
 }
 

@@ -44,14 +44,18 @@ class OpenFile final : public FileHandle {
  private:
   Deadline deadline() const { return Deadline::after(parts_.clock, parts_.timeout); }
   Result<void> unreported();
+  Result<void> tell_unreported();
 
   const Parts parts_;
   const std::shared_ptr<FileState> file_;
   const std::shared_ptr<ReadAhead> ahead_;
   // Failures reported here so far, as counted by FileState::errors; guarded by file_->mutex. A write tells
-  // what is new, and so does the next flush or fsync, because programs look at either.
+  // what is new, and so does the next fsync, because programs look at either. A flush tells what no fsync has
+  // told, and leaves it to be told again: every process that closes its copy of the descriptor flushes, also
+  // one that was forked and knows nothing of the file, and the recorder's own fsync or close must not succeed
+  // after it.
   std::uint64_t told_by_write_ = 0;
-  std::uint64_t told_by_flush_ = 0;
+  std::uint64_t told_by_fsync_ = 0;
   bool given_back_ = false;
 };
 

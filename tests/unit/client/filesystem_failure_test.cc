@@ -20,7 +20,7 @@ TEST_F(FileSystemTest, AFailedWriteIsToldOncePerHandleAndLaterWritesGoOn) {
     return method == wire::Method::commit ? Result<void>(Error(Errc::no_space)) : Result<void>(ok());
   };
   write(*file, 4, "lost");
-  EXPECT_EQ(error_of(run(file->flush())), Errc::no_space);
+  EXPECT_EQ(error_of(run(file->fsync())), Errc::no_space);
   EXPECT_EQ(error_of(run(file->flush())), Errc{});
   EXPECT_EQ(error_of(run(other->fsync())), Errc::no_space);
   EXPECT_EQ(error_of(run(other->fsync())), Errc{});
@@ -30,6 +30,21 @@ TEST_F(FileSystemTest, AFailedWriteIsToldOncePerHandleAndLaterWritesGoOn) {
   write(*file, 4, " on");
   EXPECT_EQ(error_of(run(file->flush())), Errc{});
   EXPECT_EQ(read(*file), "kept on");
+}
+
+TEST_F(FileSystemTest, AFlushOfAnotherHolderDoesNotHideAFailureFromFsync) {
+  auto& fs = mount();
+  const auto file = create(fs, "a.ts");
+  cluster.before = [](wire::Method method) {
+    return method == wire::Method::commit ? Result<void>(Error(Errc::no_space)) : Result<void>(ok());
+  };
+  write(*file, 0, "lost");
+  // A child that inherited the descriptor closes it, and nobody looks; then the recorder's own calls.
+  EXPECT_EQ(error_of(run(file->flush())), Errc::no_space);
+  EXPECT_EQ(error_of(run(file->flush())), Errc::no_space);
+  EXPECT_EQ(error_of(run(file->fsync())), Errc::no_space);
+  EXPECT_EQ(error_of(run(file->fsync())), Errc{});
+  EXPECT_EQ(error_of(run(file->flush())), Errc{});
 }
 
 TEST_F(FileSystemTest, AWriteTellsWhatFailedBefore) {
