@@ -55,6 +55,13 @@ std::optional<std::uint64_t> ExtentCache::first_unknown(std::uint64_t begin, std
   return known_end;
 }
 
+std::optional<Extent> ExtentCache::next(std::uint64_t begin, std::uint64_t end) const {
+  auto next = extents_.upper_bound(begin);
+  if (next != extents_.begin() && std::prev(next)->second.end() > begin) --next;
+  if (next == extents_.end() || next->first >= end) return std::nullopt;
+  return next->second;
+}
+
 std::vector<Extent> ExtentCache::extents(std::uint64_t begin, std::uint64_t end) const {
   std::vector<Extent> found;
   auto next = extents_.upper_bound(begin);

@@ -38,6 +38,8 @@ class ExtentCache {
   std::optional<std::uint64_t> first_unknown(std::uint64_t begin, std::uint64_t end) const;
   /// The extents that overlap [begin, end), whole, ascending. @pre the range is known
   std::vector<Extent> extents(std::uint64_t begin, std::uint64_t end) const;
+  /// The first of them.
+  std::optional<Extent> next(std::uint64_t begin, std::uint64_t end) const;
 
  private:
   std::uint64_t version_ = 0;

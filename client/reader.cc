@@ -228,15 +228,16 @@ Task<std::uint64_t> Reader::seek(File file, std::uint64_t offset, bool hole, Dea
   if (offset >= size) co_return Error(Errc::not_found, "beyond the end of the file");
   auto at = offset;
   while (at < size) {
-    const auto end = std::min(size, at + kExtentsRange);
-    REELFS_CO_TRY(const auto found, co_await extents(file, at, end, deadline));
-    for (const auto& extent : found) {
-      if (!hole) co_return std::max(offset, extent.file_offset);
-      if (extent.file_offset > at) co_return at;
-      at = extent.end();
+    // Up to where the index has answered: a hole may be of any size, and one answer covers all of it.
+    const auto known_end = file->extents.first_unknown(at, size).value_or(size);
+    if (known_end == at) {
+      REELFS_CO_TRY(co_await fetch_extents(file, at, size, deadline));
+      continue;
     }
-    if (hole && at < end) co_return at;
-    at = std::max(at, end);
+    const auto next = file->extents.next(at, known_end);
+    if (hole && (!next || next->file_offset > at)) co_return at;
+    if (!hole && next) co_return std::max(at, next->file_offset);
+    at = next ? next->end() : known_end;
   }
   if (hole) co_return size;
   co_return Error(Errc::not_found, "no data up to the end of the file");

@@ -10,7 +10,7 @@ import stat
 import time
 import unittest
 
-from harness import BoxTest, run
+from harness import BoxTest, limit, run
 
 MIB = 1 << 20
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -168,6 +168,21 @@ class Posix(BoxTest):
                 self.assertEqual(os.lseek(fd, 4 * MIB, os.SEEK_HOLE), 5 * MIB)
                 self.fails_with(errno.ENXIO, os.lseek, fd, 5 * MIB, os.SEEK_DATA)
                 self.fails_with(errno.ENXIO, os.lseek, fd, 8 * MIB, os.SEEK_HOLE)
+
+    def test_seeking_over_a_hole_of_any_size(self):
+        size = 1 << 62
+        fd = self.open()
+        os.ftruncate(fd, size)
+        with limit(self, 2, "looking for data where there is none"):
+            self.fails_with(errno.ENXIO, os.lseek, fd, 0, os.SEEK_DATA)
+        self.assertEqual(os.lseek(fd, 0, os.SEEK_HOLE), 0)
+        os.pwrite(fd, b"x" * 4096, size - 4096)
+        os.pwrite(fd, b"x" * 4096, 1 << 40)
+        with limit(self, 2, "looking for data far away"):
+            self.assertEqual(os.lseek(fd, 0, os.SEEK_DATA), 1 << 40)
+            self.assertEqual(os.lseek(fd, (1 << 40) + 4096, os.SEEK_DATA), size - 4096)
+        self.assertEqual(os.lseek(fd, 1 << 40, os.SEEK_HOLE), (1 << 40) + 4096)
+        self.assertEqual(os.lseek(fd, size - 4096, os.SEEK_HOLE), size)
 
     def test_a_sparse_copy_stays_sparse(self):
         fd = self.open()
