@@ -106,7 +106,7 @@ void raise_descriptor_limit() {
   if (setrlimit(RLIMIT_NOFILE, &limit) != 0) log().warn("descriptor limit not raised errno={}", errno);
 }
 
-Result<void> run(const std::filesystem::path& config_file) {
+Result<void> run(const std::filesystem::path& config_file, LostJournal lost_journal) {
   REELFS_TRY(const auto config, IndexConfig::load(config_file));
   REELFS_TRY(init_logging(config.log, "indexd"));
   raise_descriptor_limit();
@@ -121,6 +121,7 @@ Result<void> run(const std::filesystem::path& config_file) {
   asio::io_context context(1);
   Executor::Options store;
   store.directory = config.data_dir;
+  store.lost_journal = lost_journal;
   REELFS_TRY(const auto index, Executor::open(std::move(store)));
   REELFS_TRY(const auto identity, claim(context, *index, clock, config));
 
@@ -151,10 +152,13 @@ int main(int argc, char** argv) {
   CLI::App app("Keeps a reelfs cluster's names, attributes, extents, segments and nodes.", "indexd");
   std::filesystem::path config;
   app.add_option("--config", config, "The index server's configuration file, see indexd(8)")->required();
+  bool without_journal = false;
+  app.add_flag("--without-journal", without_journal,
+               "Start though journal files are lost, and lose what only they held");
   app.set_version_flag("--version", "indexd " REELFS_VERSION);
   CLI11_PARSE(app, argc, argv);
   std::signal(SIGPIPE, SIG_IGN);
-  const auto ended = run(config);
+  const auto ended = run(config, without_journal ? LostJournal::go_on_without : LostJournal::refuse);
   if (ended) return 0;
   std::fprintf(stderr, "indexd: %s\n", ended.error().describe().c_str());
   return 1;

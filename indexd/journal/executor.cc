@@ -133,14 +133,15 @@ Result<void> Executor::State::recover() {
 
   const auto applied = store->position();
   std::uint64_t replayed = 0;
-  REELFS_TRY(const auto end, files.recover(applied, [&](const Entry& entry) -> Result<void> {
+  const auto replay = [&](const Entry& entry) -> Result<void> {
     ++replayed;
     const JournalPosition position{.epoch = Epoch{entry.header.epoch}, .index = entry.header.index};
     if (static_cast<EntryType>(entry.header.type) == EntryType::changes)
       return store->apply(entry.payload, position);
     Transaction nothing(*store);
     return store->apply(nothing, position);
-  }));
+  };
+  REELFS_TRY(const auto end, files.recover(applied, replay, options.lost_journal));
   epoch = options.epoch ? options.epoch : Epoch{end.position.epoch.value + 1};
   if (epoch < end.position.epoch) {
     return Error(Errc::stale_epoch, fmt::format("epoch {} has been before: the journal ends in {}",

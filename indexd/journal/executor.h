@@ -9,6 +9,7 @@
 
 #include "common/async/task.h"
 #include "common/base/clock.h"
+#include "indexd/journal/file.h"
 #include "indexd/schema/transaction.h"
 #include "indexd/schema/view.h"
 
@@ -32,6 +33,7 @@ class Executor {
     std::uint64_t journal_file_bytes = 64ULL << 20;
     Duration sync_interval =
         std::chrono::milliseconds(100);  // longest that an answered change is not on stable storage
+    LostJournal lost_journal = LostJournal::refuse;
     std::size_t reader_threads = 2;
     std::uint64_t cache_bytes = 256ULL << 20;
     std::uint64_t buffer_bytes = 32ULL << 20;

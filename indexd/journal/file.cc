@@ -149,7 +149,8 @@ Result<void> JournalFile::sync_directory() const {
 }
 
 Result<JournalCore::End> JournalFile::recover(const JournalPosition& applied,
-                                              const std::function<Result<void>(const Entry&)>& replay) {
+                                              const std::function<Result<void>(const Entry&)>& replay,
+                                              LostJournal lost) {
   auto& log = logger("indexd.journal");
   std::error_code failure;
   std::filesystem::create_directories(directory_, failure);
@@ -157,6 +158,18 @@ Result<JournalCore::End> JournalFile::recover(const JournalPosition& applied,
   REELFS_TRY(auto first_indexes, list());
 
   Recovery recovery;
+  std::uint64_t newest_seen = 0;  // sound or not
+  // RocksDB makes nothing permanent that the journal has not: a journal that ends before it is not the one
+  // that was written, and nobody knows what else was answered and stood in it.
+  const auto reaches = [&](std::uint64_t newest) -> Result<void> {
+    if (newest >= applied.index || lost == LostJournal::go_on_without) return ok();
+    return Error(
+        Errc::corrupt,
+        fmt::format("{}: the journal ends at entry {} and RocksDB has entry {}: journal files are missing or "
+                    "emptied, and with them what was answered later. Bring them back; if they are gone for "
+                    "good, start indexd once with --without-journal, which loses what came after entry {}",
+                    directory_.string(), newest, applied.index, applied.index));
+  };
   Result<void> replayed = ok();
   const auto visit = [&](const Entry& entry) {
     if (replayed && entry.header.index > applied.index) replayed = replay(entry);
@@ -200,6 +213,7 @@ Result<JournalCore::End> JournalFile::recover(const JournalPosition& applied,
       REELFS_TRY(const auto later_bytes, read_whole(later_fd, later_path));
       gather_evidence(later_bytes, recovery.end.salt, evidence);
     }
+    newest_seen = evidence.newest;
     const bool is_needed = bad_index > applied.index || evidence.newest > applied.index;
     // Without its header the oldest file's entries cannot be told from noise; zeros are what a lost write
     // leaves.
@@ -211,6 +225,7 @@ Result<JournalCore::End> JournalFile::recover(const JournalPosition& applied,
                                "restore the file from a copy",
                                path.string(), bad_index, sound));
     }
+    REELFS_TRY(reaches(std::max(newest_seen, recovery.end.position.index)));
     log.warn("journal torn file={} offset={} cut_bytes={} first_lost_index={}", path.string(), sound,
              bytes.size() - sound, bad_index);
     if (sound > 0 && (::ftruncate(fd, static_cast<off_t>(sound)) != 0 || ::fsync(fd) != 0)) {
@@ -226,11 +241,11 @@ Result<JournalCore::End> JournalFile::recover(const JournalPosition& applied,
   REELFS_TRY(sync_directory());
 
   auto end = recovery.end;
+  REELFS_TRY(reaches(std::max(newest_seen, end.position.index)));
   if (end.salt == 0) end.salt = static_cast<std::uint32_t>(std::hash<Uuid>{}(Uuid::random())) | 1U;
   if (end.position.index < applied.index) {
-    // RocksDB has more than the journal, which was lost. Its state is whole, so go on after it in a new file.
-    if (!first_indexes.empty())
-      log.warn("journal ends at {} before the state at {}", end.position.index, applied.index);
+    // What RocksDB has is the state after a whole number of entries, so go on after it in a new file.
+    log.warn("journal ends at {} before the state at {}", end.position.index, applied.index);
     end.position = applied;
     end.crc32c = 0;
     end.file_bytes = 0;

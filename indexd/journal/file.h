@@ -13,6 +13,10 @@
 
 namespace reelfs::indexd {
 
+/// What to do where the journal ends before the state in RocksDB, so that what came after the state may be
+/// lost.
+enum class LostJournal { refuse, go_on_without };
+
 /// A journal's files, "journal-<first index>.log" in one directory, and all that is done with them.
 /// docs/formats/journal.md, "Procedures"
 class JournalFile {
@@ -27,7 +31,8 @@ class JournalFile {
   /// @return where the journal ends; not before `applied`, whatever the files say
   /// @errors corrupt (an entry is bad that had been synced, or some are missing), io, those of replay
   Result<JournalCore::End> recover(const JournalPosition& applied,
-                                   const std::function<Result<void>(const Entry&)>& replay);
+                                   const std::function<Result<void>(const Entry&)>& replay,
+                                   LostJournal lost = LostJournal::refuse);
 
   /// Carries out writes. One thread. @errors io, no_space
   Result<void> write(std::span<const JournalCore::Write> writes);

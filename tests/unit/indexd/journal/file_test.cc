@@ -25,10 +25,11 @@ class Journal : public ::testing::Test {
 
   /// Goes on with what is there. @param synced  the entries after which a sync is done
   /// @param applied  what RocksDB has
-  void append(std::uint64_t count, const std::vector<std::uint64_t>& synced, std::uint64_t applied = 0) {
+  void append(std::uint64_t count, const std::vector<std::uint64_t>& synced, std::uint64_t applied = 0,
+              LostJournal lost = LostJournal::refuse) {
     JournalFile file(directory_.path());
-    const auto end = file.recover({.epoch = Epoch{1}, .index = applied},
-                                  [](const Entry&) -> Result<void> { return ok(); });
+    const auto end = file.recover(
+        {.epoch = Epoch{1}, .index = applied}, [](const Entry&) -> Result<void> { return ok(); }, lost);
     ASSERT_TRUE(end) << end.error().describe();
     JournalCore core({.file_bytes = sizeof(JournalFileHeader) + 5 * kEntryBytes, .sync_interval = {}},
                      end.value(), Epoch{1});
@@ -174,9 +175,29 @@ TEST_F(Journal, ADamagedHeaderOfTheOldestFileIsAnError) {
   EXPECT_FALSE(recover().end);
 }
 
-TEST_F(Journal, GoesOnAfterTheStateWhereTheJournalWasLost) {
+TEST_F(Journal, EndingBeforeTheStateIsAnErrorThatTouchesNothing) {
+  append(8, {8});
+  const auto newest = read(path(6));
+  const auto refuses = [this] {
+    const auto found = recover(8);
+    ASSERT_FALSE(found.end);
+    EXPECT_EQ(found.end.error().code(), Errc::corrupt);
+    EXPECT_NE(found.end.error().message().find("--without-journal"), std::string::npos);
+  };
+  write(path(6), "");
+  refuses();
+  EXPECT_TRUE(fs::exists(path(6)));
+  write(path(6), newest.substr(0, sizeof(JournalFileHeader) + kEntryBytes));
+  refuses();
+  fs::remove(path(6));
+  refuses();
+  fs::remove(path(1));
+  refuses();
+}
+
+TEST_F(Journal, GoesOnAfterTheStateWhereTheJournalIsGivenUp) {
   append(3, {3});
-  append(1, {}, 8);
+  append(1, {}, 8, LostJournal::go_on_without);
   expect_entries(recover(8), 9, 9);
 }
 
