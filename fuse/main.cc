@@ -37,6 +37,10 @@ Task<void> find_root(Mount& mount, std::string channel) {
     REELFS_CO_TRY(co_await mount.files.get_attributes(kRootInode));
   } else {
     auto found = co_await mount.files.lookup(kRootInode, channel);
+    if (!found && found.error().code() == Errc::not_found) {
+      co_return Error(Errc::not_found,
+                      "there is no channel " + channel + ": `reelctl channel list` has those there are");
+    }
     if (!found) co_return std::move(found.error()).within("channel " + channel);
     mount.nodes.set_root(found.value().inode);
   }

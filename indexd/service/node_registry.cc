@@ -227,6 +227,7 @@ void NodeRegistry::take_status(NodeId id, Node& node, Worker& worker, const wire
 void NodeRegistry::take_devices(NodeId id, Node& node, const wire::WorkerStatus& status) {
   const auto before = std::exchange(node.devices, {});
   node.taken = 0;
+  std::set<std::string> withheld;
   for (const auto& device : status.devices()) {
     const auto known = before.find(device.path());
     const bool is_as_before = known != before.end() && known->second.info.state() == device.state() &&
@@ -236,6 +237,13 @@ void NodeRegistry::take_devices(NodeId id, Node& node, const wire::WorkerStatus&
     kept.info.set_node(id.value);
     if (device.state() == wire::STATE_ONLINE) {
       const auto* row = row_of(device);
+      if (row == nullptr && is_in_use_unrecorded(device)) {
+        if (known != before.end() && node.withheld.contains(device.path())) kept.since = known->second.since;
+        kept.info.set_state(wire::STATE_FOREIGN);
+        kept.info.set_reason("it holds recordings that this index does not know");
+        withheld.insert(device.path());
+        continue;
+      }
       if (row == nullptr || row->node != id || row->path != device.path() || row->blocks != device.blocks()) {
         const auto uuid = Uuid::from_bytes(device.uuid());
         if (uuid && being_recorded_.insert(uuid.value()).second) group_.spawn(record_device(id, kept.info));
@@ -249,6 +257,26 @@ void NodeRegistry::take_devices(NodeId id, Node& node, const wire::WorkerStatus&
       }
     }
   }
+  for (const auto& path : withheld) {
+    if (node.withheld.contains(path)) continue;
+    log().error(
+        "device withheld node={} path={} why=\"it holds recordings that this index does not know: is this "
+        "the "
+        "right data_dir?\"",
+        node.row.name, path);
+  }
+  node.withheld = std::move(withheld);
+}
+
+bool NodeRegistry::is_in_use_unrecorded(const wire::DeviceInfo& device) const {
+  if (device.free_blocks() >= device.blocks()) return false;
+  const auto uuid = Uuid::from_bytes(device.uuid());
+  return !uuid || !being_recorded_.contains(uuid.value());
+}
+
+bool NodeRegistry::withholds(NodeId node) const {
+  const auto found = nodes_.find(node);
+  return found != nodes_.end() && !found->second.withheld.empty();
 }
 
 void NodeRegistry::mark_heard(NodeId id, Node& node, WorkerId worker_id, Worker& worker,
@@ -468,6 +496,7 @@ std::string NodeRegistry::name(NodeId node) const {
 std::vector<NodeLoad> NodeRegistry::loads() const {
   std::vector<NodeLoad> loads;
   for (const auto& [id, node] : nodes_) {
+    if (!node.withheld.empty()) continue;
     NodeLoad load{id, node.row.name, node.row.rack, 0, 0, {}, node.online() && !healthy(id)};
     for (const auto& [path, device] : node.devices) {
       if (device.info.state() != wire::STATE_ONLINE) continue;
@@ -619,6 +648,13 @@ std::vector<wire::Problem> NodeRegistry::problems() const {
           }
           break;
         case wire::STATE_FOREIGN:
+          if (node.withheld.contains(path)) {
+            add(where + " holds recordings that this index does not know",
+                "stop the index server and give it the data_dir that it had; nothing on the device is "
+                "touched meanwhile",
+                device.since);
+            break;
+          }
           add(where + " belongs elsewhere: " + reason, "take it out of the node's configuration, or wipe it",
               device.since);
           break;

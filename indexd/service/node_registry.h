@@ -88,6 +88,10 @@ class NodeRegistry {
   NetSpace net_space(std::uint32_t copies) const;
   std::vector<wire::NodeInfo> list() const;
   std::vector<wire::Problem> problems() const;
+  /// Whether a device of the node holds segments and is unknown here. Devices are recorded before they are
+  /// initialised, so then this is not the index that they were filled under: an empty data_dir, or a wrong
+  /// one. Until that is put right the node gets no segments and none of its blocks is given back.
+  bool withholds(NodeId node) const;
   /// A block was taken there since its last report of free blocks.
   void block_taken(NodeId node);
 
@@ -114,6 +118,7 @@ class NodeRegistry {
     std::map<WorkerId, Worker> workers;
     std::map<std::string, Device> devices;  // by path
     std::uint64_t taken = 0;                // blocks, since then
+    std::set<std::string> withheld;         // of the devices: see withholds()
     struct {                                // block reports: the number of the newest that was …
       std::uint64_t wanted = 0, asked_for = 0, begun = 0, ended = 0;
     } reports;
@@ -138,6 +143,7 @@ class NodeRegistry {
   Task<void> initialise(NodeId node, std::string path);
   asio::awaitable<void> record_device(NodeId node, wire::DeviceInfo device);
   const DeviceRow* row_of(const wire::DeviceInfo& device) const;
+  bool is_in_use_unrecorded(const wire::DeviceInfo& device) const;
 
   asio::io_context& context_;
   const Clock& clock_;

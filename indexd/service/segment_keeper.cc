@@ -499,6 +499,10 @@ Task<std::vector<wire::BlockReport>> SegmentKeeper::report(Report report) {
     return rows;
   };
   REELFS_CO_TRY(const auto rows, co_await index_.read(std::move(find)));
+  if (nodes_.withholds(node)) {
+    nodes_.blocks_reported(node, !report.from, !report.upto);
+    co_return std::vector<wire::BlockReport>();
+  }
   std::vector<wire::BlockReport> to_free;
   std::vector<SegmentId> to_seal;
   std::set<SegmentId> reported;

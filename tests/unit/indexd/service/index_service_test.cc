@@ -380,6 +380,27 @@ TEST_F(IndexServiceTest, AReportThatIsWantedWhileOneComesIsAskedFor) {
   EXPECT_FALSE(node.heartbeat().report_blocks());
 }
 
+TEST_F(IndexServiceTest, AnIndexThatLostItsDataFreesNothing) {
+  add_node(), add_node();
+  const auto grant = open_segment(session, channel).value().grants(0);
+  append(grant.segment(), 8192);
+  stop();
+  std::filesystem::remove_all(directory.path());
+  start();
+  for (auto& node : nodes) EXPECT_EQ(node->report(), std::set<std::uint64_t>{});
+  EXPECT_EQ(blocks_taken(), 2u);
+  const auto status =
+      call<wire::ClusterStatusReply>(Method::cluster_status, wire::ClusterStatusRequest()).value();
+  EXPECT_TRUE(std::any_of(status.problems().begin(), status.problems().end(), [](const auto& problem) {
+    return problem.what() == "device /dev/node1 of node node1 holds recordings that this index does not know";
+  }));
+  // Nor does it number segments anew there, for the numbers are taken.
+  session = open_session();
+  channel = create(session, 1, kRoot, "cam1", S_IFDIR | 0755);
+  EXPECT_FALSE(open_segment(session, channel));
+  EXPECT_EQ(blocks_taken(), 2u);
+}
+
 TEST_F(IndexServiceTest, ACopyThatMissedTheSealIsSealedWhenItsNodeReports) {
   add_node(), add_node();
   const auto grant = open_segment(session, channel).value().grants(0);
