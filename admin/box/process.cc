@@ -126,6 +126,26 @@ Result<ProcessId> start_process(const std::vector<std::string>& arguments, const
   return identify(pid);
 }
 
+std::optional<ProcessId> find_process(const std::vector<std::string>& arguments) {
+  const auto program = std::filesystem::path(arguments.front()).filename();
+  std::string rest;
+  for (auto next = arguments.begin() + 1; next != arguments.end(); ++next) rest += *next + '\0';
+  std::error_code failed;
+  std::filesystem::directory_iterator entries("/proc", failed);
+  for (; !failed && entries != std::filesystem::directory_iterator(); entries.increment(failed)) {
+    const auto name = entries->path().filename().string();
+    if (name.find_first_not_of("0123456789") != name.npos) continue;
+    std::ifstream file(entries->path() / "cmdline");
+    std::string first;
+    if (!std::getline(file, first, '\0') || std::filesystem::path(first).filename() != program) continue;
+    const std::string others(std::istreambuf_iterator<char>(file), {});
+    if (others != rest) continue;
+    auto found = identify(static_cast<pid_t>(std::stol(name)));
+    if (found && state_of(found.value()) != ProcessState::gone) return std::move(found).value();
+  }
+  return std::nullopt;
+}
+
 void signal_process(const ProcessId& process, int signal) {
   // The descriptor names the process, not the number: between the look and the signal the pid cannot be given
   // away.

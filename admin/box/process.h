@@ -37,6 +37,10 @@ Result<void> write_pid_file(const std::filesystem::path& path, const ProcessId& 
 /// @errors not_found (no such program), io
 Result<ProcessId> start_process(const std::vector<std::string>& arguments, const std::filesystem::path& log);
 
+/// The process that runs this program, by its name, with these arguments. For one that was started by
+/// somebody who did not live to record it.
+std::optional<ProcessId> find_process(const std::vector<std::string>& arguments);
+
 /// Sends the signal unless the process is gone.
 void signal_process(const ProcessId& process, int signal);
 /// @return whether it was gone within the time

@@ -65,9 +65,12 @@ class Patience {
 };
 
 std::optional<ProcessId> running(const BoxProcess& process) {
-  auto recorded = read_pid_file(process.pid_file);
-  if (recorded && state_of(*recorded) == ProcessState::gone) recorded.reset();
-  return recorded;
+  if (auto recorded = read_pid_file(process.pid_file); recorded && state_of(*recorded) != ProcessState::gone)
+    return recorded;
+  // A `box start` that was interrupted may have started it and not put it down.
+  auto found = find_process(process.command);
+  if (found) (void)write_pid_file(process.pid_file, *found);  // else it is looked for again
+  return found;
 }
 
 Result<std::unique_ptr<Connection>> connect(const Box& box, std::chrono::milliseconds timeout) {

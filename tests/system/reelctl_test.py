@@ -2,7 +2,9 @@
 import json
 import os
 import pathlib
+import random
 import signal
+import subprocess
 import time
 import unittest
 
@@ -80,6 +82,24 @@ class BoxCommands(BoxTest):
             os.kill(self.box.processes()[name]["pid"], signal.SIGKILL)
             run(REELCTL, "box", "start", "--dir", self.box.directory)
             self.assertNotEqual(self.box.processes()[name]["state"], "stopped", f"{name}, killed for the {number}th time")
+
+    def test_what_an_interrupted_start_has_not_put_down_is_found(self):
+        (self.channel / "a").write_bytes(b"kept")
+        before = self.box.processes()
+        for file in (self.box.directory / "run").iterdir():
+            file.unlink()
+        self.assertEqual(self.box.processes(), before)
+        for number in range(6):
+            self.box.kill()
+            starting = subprocess.Popen([REELCTL, "box", "start", "--dir", self.box.directory], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                starting.wait(random.uniform(0, 0.2))
+            except subprocess.TimeoutExpired:
+                starting.kill()
+                starting.wait()
+            self.box.start()
+            self.assertEqual((self.channel / "a").read_bytes(), b"kept", number)
 
     def test_start_mounts_again_after_the_mount_was_killed(self):
         (self.channel / "a").write_bytes(b"kept")
