@@ -350,6 +350,14 @@ Result<void> Supervisor::purge() {
     if (!failed) fs::remove_all(path, failed);
   }
   if (failed) return Error(Errc::io, fmt::format("removing {}: {}", directory.string(), failed.message()));
+  // docs/formats/shm.md: named after the cluster, and left behind by nodes that were killed.
+  const auto shared = fmt::format("reelfs-{}-", box_.cluster().to_string().substr(0, 8));
+  std::vector<fs::path> areas;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator("/dev/shm", ignored)) {
+    if (entry.path().filename().string().starts_with(shared)) areas.push_back(entry.path());
+  }
+  for (const auto& path : areas) fs::remove(path, ignored);
   // These two go only where they are empty: what else lies there is somebody's.
   if (!box_.options().mount.empty()) ::rmdir(box_.options().mount.c_str());
   ::rmdir(directory.c_str());
