@@ -25,6 +25,8 @@ extern char** environ;
 
 namespace reelfs::noded {
 
+extern const char* const kNodedProgram;  // the noded of this build
+
 using namespace std::chrono_literals;
 using wire::Method;
 
@@ -132,12 +134,12 @@ class ProcessesTest : public ::testing::Test {
   std::string config_path() const { return (files.directory() / "noded.toml").string(); }
   /// A noded process with these options.
   static pid_t spawn(std::vector<std::string> options) {
-    options.insert(options.begin(), NODED_PROGRAM);
+    options.insert(options.begin(), kNodedProgram);
     std::vector<char*> arguments;
     for (auto& option : options) arguments.push_back(option.data());
     arguments.push_back(nullptr);
     pid_t pid = 0;
-    EXPECT_EQ(posix_spawn(&pid, NODED_PROGRAM, nullptr, nullptr, arguments.data(), environ), 0);
+    EXPECT_EQ(posix_spawn(&pid, kNodedProgram, nullptr, nullptr, arguments.data(), environ), 0);
     return pid;
   }
   void start(std::uint32_t worker) {

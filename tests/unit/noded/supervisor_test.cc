@@ -119,7 +119,7 @@ TEST_F(SupervisorTest, BadConfigurationHasAnExitStatusOfItsOwn) {
 
 TEST_F(SupervisorTest, KillsWorkersThatDoNotEndInTime) {
   Supervisor::Options options;
-  options.program = NODED_PROGRAM;
+  options.program = kNodedProgram;
   options.config = config_path();
   options.stop_limit = 200ms;
   pids[kSupervisor] = fork();
