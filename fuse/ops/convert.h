@@ -14,7 +14,7 @@ inline constexpr double kNamesValidSeconds = 0;
 /// ms at 250 Hz): a path's walk looks each directory up and then, to check permissions, asks for the
 /// attributes that it was just told, which is half of all calls.
 inline double attributes_valid_seconds(const client::Attributes& attributes) {
-  return S_ISDIR(attributes.mode) ? 1e-9 : 0;
+  return S_ISDIR(attributes.mode) ? 1e-6 : 0;  // the kernel rounds up
 }
 
 struct stat to_stat(const client::Attributes& attributes);

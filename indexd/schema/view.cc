@@ -17,12 +17,19 @@ rocksdb::ReadOptions View::read_options() const {
   return options;
 }
 
+Result<void> View::count_row() const {
+  if (source_ == Source::memory_and_disk || ++rows_ <= kMaxRows) return ok();
+  fell_short_ = true;
+  return Error(Errc::too_big, "more rows than are read from memory");
+}
+
 Error View::failure(const rocksdb::Status& status, std::string_view what) const {
   if (status.IsIncomplete()) fell_short_ = true;
   return from_rocksdb(status, what);
 }
 
 Result<std::optional<std::string>> View::find_bytes(std::string_view key) const {
+  REELFS_TRY(count_row());
   std::string value;
   const auto status = db_.Get(read_options(), slice(key), &value);
   if (status.IsNotFound()) return std::nullopt;
@@ -40,11 +47,8 @@ Result<void> View::scan_bytes(std::string_view from, std::string_view upto, Dire
   const std::unique_ptr<rocksdb::Iterator> rows(db_.NewIterator(options));
   const bool ascending = direction == Direction::ascending;
   ascending ? rows->SeekToFirst() : rows->SeekToLast();
-  for (int count = 0; rows->Valid(); ++count) {
-    if (source_ == Source::memory && count == kMaxRows) {
-      fell_short_ = true;
-      return Error(Errc::too_big, "more rows than are read from memory");
-    }
+  while (rows->Valid()) {
+    REELFS_TRY(count_row());
     if (!visit(view_of(rows->key()), view_of(rows->value()))) return ok();
     ascending ? rows->Next() : rows->Prev();
   }

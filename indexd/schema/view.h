@@ -16,10 +16,11 @@ class Store;
 /// The rows as they were at one moment. Any thread; the store outlives it.
 class View final : public Reader {
  public:
-  static constexpr int kMaxRows = 256;  // of one scan in memory, so that it takes well below a millisecond
+  static constexpr int kMaxRows =
+      256;  // read from memory alone, so that it takes about a millisecond at most
   enum class Source { memory_and_disk, memory };
-  /// @param source  memory: what would have to be read from a file, or has more than kMaxRows rows, fails,
-  /// and fell_short() tells so
+  /// @param source  memory: what would have to be read from a file, or goes beyond kMaxRows rows in all,
+  /// fails, and fell_short() tells so
   explicit View(const Store& store, Source source = Source::memory_and_disk);
   ~View() override;
   View(const View&) = delete;
@@ -30,6 +31,7 @@ class View final : public Reader {
 
  private:
   rocksdb::ReadOptions read_options() const;
+  Result<void> count_row() const;
   Error failure(const rocksdb::Status& status, std::string_view what) const;
   Result<std::optional<std::string>> find_bytes(std::string_view key) const override;
   Result<void> scan_bytes(
@@ -38,6 +40,7 @@ class View final : public Reader {
   rocksdb::DB& db_;
   const rocksdb::Snapshot* snapshot_;
   const Source source_;
+  mutable int rows_ = 0;  // asked for so far
   mutable bool fell_short_ = false;
 };
 

@@ -16,7 +16,7 @@ from harness import BoxTest, HERE, PATIENCE, REELCTL, is_gone, run, until
 KILLS = int(os.environ.get("REELFS_KILLS", "30"))
 WRITERS = 3
 PIECE = 64 * 1024
-STALL = 1.0  # seconds; a promise: a dead node's or worker's copy is given up in at most that
+STALL = 1.0  # seconds; the promise is 0.1 and a machine at rest keeps it, but one that builds beside this does not
 SOURCES = HERE.parent.parent / "noded"
 
 

@@ -58,6 +58,16 @@ TEST(Convert, NowIsTheIndexsAndNotOurs) {
   EXPECT_FALSE(changes.atime_ns || changes.mtime_ns);
 }
 
+TEST(Convert, TheKernelBelievesNoNameAndOnlyDirectoriesAttributesForATick) {
+  client::Attributes attributes;
+  attributes.mode = S_IFREG | 0644;
+  EXPECT_EQ(to_entry({}, attributes).attr_timeout, 0);
+  attributes.mode = S_IFDIR | 0755;
+  EXPECT_GT(to_entry({}, attributes).attr_timeout, 0);
+  EXPECT_LT(to_entry({}, attributes).attr_timeout, 0.001);
+  EXPECT_EQ(to_entry({}, attributes).entry_timeout, 0);
+}
+
 TEST(Convert, TheMountedRootIsNodeOne) {
   NodeIds nodes;
   client::Attributes attributes;

@@ -130,7 +130,16 @@ TEST(Executor, PeeksAtFewRowsOnly) {
     return rows;
   };
   EXPECT_EQ(testing::run(context, executor->peek(std::move(f))).value(), count);
-  EXPECT_EQ(calls, 2);
+  EXPECT_EQ(calls, 2) << "a scan";
+  auto one_by_one = [&calls, count](const View& view) -> Result<std::uint64_t> {
+    ++calls;
+    for (std::uint64_t i = 1; i <= count; ++i) {
+      REELFS_TRY(const auto row, view.get(SymlinkKey{InodeId{i}}));
+    }
+    return count;
+  };
+  EXPECT_EQ(testing::run(context, executor->peek(std::move(one_by_one))).value(), count);
+  EXPECT_EQ(calls, 4) << "and as many single rows";
 }
 
 TEST(Executor, ChangesNothingWhereTheOperationFails) {
