@@ -38,13 +38,17 @@ constexpr Unit kByteUnits[] = {{"", 1},
                                {"TB", 1ull << 40},
                                {"Ti", 1ull << 40},
                                {"TiB", 1ull << 40}};
+constexpr Unit kTimeUnits[] = {{"", 1},         {"ms", 1},        {"s", 1000},      {"m", 60'000},
+                               {"min", 60'000}, {"h", 3'600'000}, {"d", 86'400'000}};
 
-std::optional<std::uint64_t> parse_number_of_bytes(std::string_view text, std::uint64_t max) {
+template <std::size_t N>
+std::optional<std::uint64_t> parse_with_unit(std::string_view text, const Unit (&units)[N],
+                                             std::uint64_t max) {
   std::uint64_t number = 0;
   const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (failure != std::errc{} || end == text.data()) return std::nullopt;
   const std::string_view suffix(end, static_cast<std::size_t>(text.data() + text.size() - end));
-  for (const auto& unit : kByteUnits) {
+  for (const auto& unit : units) {
     if (unit.suffix == suffix && number <= max / unit.factor) return number * unit.factor;
   }
   return std::nullopt;
@@ -110,6 +114,24 @@ struct Table::Node {
     fail(node, key,
          "must be " + std::to_string(min) + " to " + std::to_string(max) + ", not " + std::to_string(value));
     return false;
+  }
+  template <std::size_t N>
+  std::optional<std::uint64_t> find_with_unit(std::string_view key, const Unit (&units)[N], Bounds bounds,
+                                              const char* what) {
+    const auto* node = find(key);
+    if (node == nullptr) return std::nullopt;
+    std::optional<std::uint64_t> value;
+    if (const auto* number = node->as_integer(); number != nullptr && number->get() >= 0) {
+      value = static_cast<std::uint64_t>(number->get());
+    } else if (const auto* text = node->as_string()) {
+      value = parse_with_unit(text->get(), units, INT64_MAX);
+    }
+    if (!value) {
+      fail(*node, key, what);
+    } else if (!within(*node, key, *value, bounds)) {
+      value.reset();
+    }
+    return value;
   }
   std::optional<std::vector<std::string>> find_strings(std::string_view key) {
     const auto* node = find(key);
@@ -195,19 +217,15 @@ void Table::read(std::string_view key, std::vector<rpc::Endpoint>& into) {
 }
 
 void Table::read_bytes(std::string_view key, std::uint64_t& into, Bounds bounds) {
-  const auto* node = node_->find(key);
-  if (node == nullptr) return;
-  std::optional<std::uint64_t> value;
-  if (const auto* number = node->as_integer(); number != nullptr && number->get() >= 0) {
-    value = static_cast<std::uint64_t>(number->get());
-  } else if (const auto* text = node->as_string()) {
-    value = parse_number_of_bytes(text->get(), INT64_MAX);
-  }
-  if (!value) {
-    node_->fail(*node, key, "must be a number of bytes, such as 1048576 or \"64M\"");
-  } else if (node_->within(*node, key, *value, bounds)) {
-    into = *value;
-  }
+  const auto value =
+      node_->find_with_unit(key, kByteUnits, bounds, "must be a number of bytes, such as 1048576 or \"64M\"");
+  if (value) into = *value;
+}
+
+void Table::read_duration(std::string_view key, std::chrono::milliseconds& into, Bounds bounds_ms) {
+  const auto value = node_->find_with_unit(key, kTimeUnits, bounds_ms,
+                                           "must be a time, such as \"200ms\", \"30s\" or milliseconds");
+  if (value) into = std::chrono::milliseconds(*value);
 }
 
 void Table::read(std::string_view key, rpc::TlsFiles& into) {
@@ -284,7 +302,7 @@ Result<void> File::finish() {
 }
 
 Result<std::uint64_t> parse_bytes(std::string_view text) {
-  const auto value = parse_number_of_bytes(text, UINT64_MAX);
+  const auto value = parse_with_unit(text, kByteUnits, UINT64_MAX);
   if (!value) return Error(Errc::invalid, "not a number of bytes: " + in_quotes(text));
   return *value;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -39,6 +40,8 @@ class Table {
   void read(std::string_view key, std::vector<rpc::Endpoint>& into);
   /// "64M", "4G" or a number of bytes.
   void read_bytes(std::string_view key, std::uint64_t& into, Bounds bounds = {});
+  /// "200ms", "30s", "5m", "2h" or a number of milliseconds.
+  void read_duration(std::string_view key, std::chrono::milliseconds& into, Bounds bounds_ms = {});
   void read(std::string_view key, rpc::TlsFiles& into);  // a table with ca, cert, key
   void read(std::string_view key, LogConfig& into);      // a table with level, file
   /// Requires the key to be there: an error names it otherwise.

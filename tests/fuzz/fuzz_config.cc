@@ -25,6 +25,7 @@ void run(std::span<const std::byte> input) {
   bool adopt = false;
   std::uint32_t workers = 2;
   std::uint64_t bytes = 4096;
+  std::chrono::milliseconds timeout(1);
   std::filesystem::path data;
   rpc::Endpoint listen;
   std::vector<std::string> devices;
@@ -36,6 +37,7 @@ void run(std::span<const std::byte> input) {
   table.read("adopt", adopt);
   table.read("workers", workers, {.min = 1, .max = 16});
   table.read_bytes("block_size", bytes, {.min = 4096, .max = 1 << 30});
+  table.read_duration("timeout", timeout, {.min = 1, .max = 60'000});
   table.read("data", data);
   table.read("listen", listen);
   table.read("devices", devices);
@@ -44,13 +46,14 @@ void run(std::span<const std::byte> input) {
   table.read("log", log);
   REELFS_ASSERT(workers >= 1 && workers <= 16);
   REELFS_ASSERT(bytes >= 4096 && bytes <= 1 << 30);
+  REELFS_ASSERT(timeout.count() >= 1 && timeout.count() <= 60'000);
   const auto finished = file.value().finish();
   if (!finished) REELFS_ASSERT(finished.error().code() == Errc::bad_config);
 }
 
 std::vector<std::string> seeds() {
   return {
-      "name = 'a'\nadopt = true\nworkers = 4\nblock_size = '64M'\ndata = 'd'\n"
+      "name = 'a'\nadopt = true\nworkers = 4\nblock_size = '64M'\ntimeout = '30s'\ndata = 'd'\n"
       "listen = '127.0.0.1:7400'\ndevices = ['x', 'y']\nindexes = ['h:1']\n[tls]\nca = 'a'\ncert = 'b'\nkey "
       "= 'c'\n"
       "[log]\nlevel = 'info'\n",

@@ -11,11 +11,14 @@
 namespace reelfs::config {
 namespace {
 
+using namespace std::chrono_literals;
+
 struct Sample {
   std::string name = "default";
   bool adopt = false;
   std::uint32_t workers = 2;
   std::uint64_t block_bytes = 64 << 20;
+  std::chrono::milliseconds timeout = 30s;
   std::filesystem::path data;
   rpc::Endpoint listen;
   std::vector<std::string> devices;
@@ -33,6 +36,7 @@ Result<Sample> read(std::string_view text) {
   table.read("adopt", sample.adopt);
   table.read("workers", sample.workers, {.min = 1, .max = 1024});
   table.read_bytes("block_size", sample.block_bytes, {.min = 4 << 20, .max = 1 << 30});
+  table.read_duration("timeout", sample.timeout, {.min = 1});
   table.read("data", sample.data);
   table.read("listen", sample.listen);
   table.read("devices", sample.devices);
@@ -54,6 +58,7 @@ name = "node1"
 adopt = true
 workers = 8
 block_size = "16M"
+timeout = "250ms"
 data = "var/data"
 listen = "[::1]:7400"
 devices = ["a", "/dev/b"]
@@ -72,6 +77,7 @@ file = "log/node1.log"
   EXPECT_TRUE(sample.adopt);
   EXPECT_EQ(sample.workers, 8u);
   EXPECT_EQ(sample.block_bytes, 16u << 20);
+  EXPECT_EQ(sample.timeout, 250ms);
   EXPECT_EQ(sample.data, "/etc/reelfs/var/data");
   EXPECT_EQ(sample.listen, (rpc::Endpoint{"::1", 7400}));
   EXPECT_EQ(sample.devices, (std::vector<std::string>{"a", "/dev/b"}));
@@ -86,6 +92,7 @@ TEST(Config, KeepsDefaultsOfAbsentKeys) {
   const auto sample = read("name = 'x'");
   ASSERT_TRUE(sample);
   EXPECT_EQ(sample.value().workers, 2u);
+  EXPECT_EQ(sample.value().timeout, 30s);
   EXPECT_TRUE(sample.value().tls.empty());
   EXPECT_EQ(sample.value().log.level, "info");
   EXPECT_EQ(sample.value().log.file, "");
@@ -156,6 +163,16 @@ TEST(Config, ParsesBytes) {
   for (const auto* text : {"", "M", "-1", "1.5G", "64 M", "64MM", "18446744073709551616", "99999999999T"}) {
     EXPECT_FALSE(parse_bytes(text)) << text;
   }
+}
+
+TEST(Config, ReadsTimes) {
+  const auto timeout = [](const std::string& value) { return read("name = 'x'\ntimeout = " + value); };
+  EXPECT_EQ(timeout("'30s'").value().timeout, 30s);
+  EXPECT_EQ(timeout("'5m'").value().timeout, 5min);
+  EXPECT_EQ(timeout("'2h'").value().timeout, 2h);
+  EXPECT_EQ(timeout("7").value().timeout, 7ms);
+  for (const auto* text : {"''", "'s'", "'-1s'", "'1 s'", "'1y'", "0", "-1", "1.5", "true"})
+    EXPECT_FALSE(timeout(text)) << text;
 }
 
 }  // namespace
