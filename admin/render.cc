@@ -23,6 +23,8 @@ std::string state_name(wire::State state) {
       return "failed";
     case wire::STATE_SUSPECT:
       return "suspect";
+    case wire::STATE_REMOVED:
+      return "removed";
     default:
       return "unknown";
   }
@@ -61,7 +63,8 @@ json describe_device(const wire::DeviceInfo& device) {
           {"free_blocks", device.free_blocks()},
           {"open_blocks", device.open_blocks()},
           {"sealed_blocks", device.sealed_blocks()},
-          {"reason", device.reason()}};
+          {"reason", device.reason()},
+          {"since_ns", device.since_ns()}};
 }
 
 json describe_node(const wire::NodeInfo& node) {

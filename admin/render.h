@@ -8,7 +8,7 @@
 
 namespace reelfs::admin {
 
-/// "online", "offline", "blank", "foreign", "failed", "suspect", "unknown"
+/// "online", "offline", "blank", "foreign", "failed", "suspect", "removed", "unknown"
 std::string state_name(wire::State state);
 /// "open", "sealed", …
 std::string state_name(wire::SegmentState state);

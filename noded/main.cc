@@ -20,6 +20,7 @@
 #include "common/async/task_group.h"
 #include "common/observe/log.h"
 #include "common/observe/metrics_server.h"
+#include "noded/device/local_devices.h"
 #include "noded/shm/crash_point.h"
 #include "noded/supervisor/supervisor.h"
 #include "noded/worker/node_config.h"
@@ -30,21 +31,6 @@ namespace {
 using namespace reelfs;
 
 constexpr std::size_t kChecksumThreads = 2;
-constexpr std::size_t kThreadsPerDevice =
-    8;  // calls under way at once on one device; a slow one holds up no other
-
-/// A pool for each device that is opened.
-class DevicePools {
- public:
-  Result<std::unique_ptr<io::DiskFile>> open(const std::filesystem::path& path) {
-    auto& pool = pools_[path];
-    if (!pool) pool = std::make_unique<BlockingPool>(kThreadsPerDevice, "device");
-    return io::open_disk_file(path, io::DiskFileMode::read_write, *pool);
-  }
-
- private:
-  std::map<std::filesystem::path, std::unique_ptr<BlockingPool>> pools_;
-};
 
 struct Arguments {
   std::filesystem::path config;
@@ -102,7 +88,7 @@ Result<void> run_worker(const Arguments& arguments, const noded::NodeConfig& con
   if (!config.tls.empty()) {
     REELFS_TRY(tls, rpc::TlsContext::load(config.tls));
   }
-  DevicePools device_pools;
+  noded::LocalDevices devices(config.cluster, config.name);
   BlockingPool checksum_pool(kChecksumThreads, "checksum");
   const SystemClock clock;
   asio::io_context context(1);
@@ -115,11 +101,10 @@ Result<void> run_worker(const Arguments& arguments, const noded::NodeConfig& con
   options.indexes = config.indexes;
   options.host = config.host;
   options.internal_port = static_cast<std::uint16_t>(config.internal_port);
-  options.devices = config.devices;
+  options.leader.devices = config.devices;
+  options.leader.device_list = config.device_list();
+  options.device_limit = config.device_limit;
   options.tls = tls;
-  options.open_device = [&device_pools](const std::filesystem::path& path) {
-    return device_pools.open(path);
-  };
   prometheus::Registry registry;
   MetricsServer metrics(context, registry, [] { return Result<void>(ok()); });
   if (config.metrics_listen) {
@@ -129,7 +114,7 @@ Result<void> run_worker(const Arguments& arguments, const noded::NodeConfig& con
     REELFS_TRY(const auto port, metrics.listen(listen.host, static_cast<std::uint16_t>(own)));
     logger("noded").info("metrics host={} port={}", listen.host, port);
   }
-  noded::Worker worker(context, clock, checksum_pool, registry, std::move(options));
+  noded::Worker worker(context, clock, checksum_pool, devices, registry, std::move(options));
   Process process(context, worker, metrics);
   TaskGroup main_group(context.get_executor());
   main_group.spawn(process.run());

@@ -105,24 +105,35 @@ struct Missing {
   bool needs_somebody = false;  // it does not come by itself
 };
 
+/// A device that is offline may be one that is being brought up still; this one has to be put back.
+bool is_gone(const wire::DeviceInfo& device) {
+  std::error_code failed;
+  return device.state() == wire::STATE_OFFLINE && !fs::exists(device.path(), failed);
+}
+
 Missing missing(const wire::ListNodesReply& nodes, const std::vector<BoxProcess>& workers,
                 std::uint32_t devices_each) {
   for (const auto& process : workers) {
     if (!is_online(nodes, process)) return {process.name + " has not registered with the index server"};
     for (const auto& node : nodes.nodes()) {
       if (node.name() != process.node) continue;
-      std::uint32_t online = 0;
+      std::uint32_t online = 0, removed = 0;
       std::string reason;
       bool is_refused = false;
       for (const auto& device : node.devices()) {
         if (device.state() == wire::STATE_ONLINE) ++online;
+        if (device.state() == wire::STATE_REMOVED) {  // nobody waits for it
+          ++removed;
+          continue;
+        }
         // The last known place of a device that was not found tells less than what stands in its place.
-        const bool refused = device.state() == wire::STATE_FOREIGN || device.state() == wire::STATE_FAILED;
+        const bool refused =
+            device.state() == wire::STATE_FOREIGN || device.state() == wire::STATE_FAILED || is_gone(device);
         if (device.reason().empty() || (is_refused && !refused)) continue;
         is_refused = is_refused || refused;
         reason = fmt::format(" ({}: {})", device.path(), device.reason());
       }
-      if (online < devices_each) {
+      if (online + removed < devices_each) {
         return {fmt::format("{} of {} devices of {} are in use{}", online, devices_each, node.name(), reason),
                 is_refused};
       }
@@ -336,7 +347,7 @@ Result<void> Supervisor::purge() {
          {"box.json", "box.lock", "cluster.toml", "index1.toml", "index1", "log", "run", "tls"}) {
       if (name == whole) return true;
     }
-    // node1.toml, node1.dev1
+    // node1.toml, node1.dev1, node1.devices.json
     const auto dot = name.find('.');
     return name.starts_with("node") && dot != std::string::npos &&
            (name.substr(dot) == ".toml" || name.substr(dot).starts_with(".dev"));

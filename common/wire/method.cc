@@ -70,6 +70,10 @@ std::string_view to_string(Method method) noexcept {
       return "show_segment";
     case Method::cluster_status:
       return "cluster_status";
+    case Method::add_device:
+      return "add_device";
+    case Method::remove_device:
+      return "remove_device";
     case Method::register_worker:
       return "register_worker";
     case Method::heartbeat:
@@ -86,6 +90,10 @@ std::string_view to_string(Method method) noexcept {
       return "seal_segment";
     case Method::free_segment:
       return "free_segment";
+    case Method::attach_device:
+      return "attach_device";
+    case Method::detach_device:
+      return "detach_device";
     case Method::append:
       return "append";
     case Method::sync_segments:

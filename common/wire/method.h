@@ -43,6 +43,8 @@ enum class Method : std::uint16_t {
   list_segments = 63,
   show_segment = 64,
   cluster_status = 65,
+  add_device = 70,
+  remove_device = 71,
   // noded -> indexd
   register_worker = 100,
   heartbeat = 101,
@@ -53,13 +55,16 @@ enum class Method : std::uint16_t {
   fence_segment = 202,
   seal_segment = 203,
   free_segment = 204,
+  attach_device = 210,
+  detach_device = 211,
   // client -> noded
   append = 220,
   sync_segments = 221,
   read_record = 222,
   // reelctl -> noded
   describe_node = 230,
-  // noded -> the leader of its node, on the internal port; initialise_device is passed on there too
+  // noded -> the leader of its node, on the internal port; initialise_, attach_ and detach_device are passed
+  // on there too
   join_node = 300,
 };
 

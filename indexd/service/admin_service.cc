@@ -52,6 +52,8 @@ void AdminService::register_with(Dispatcher& dispatcher) {
   dispatcher.add(wire::Method::list_nodes, *this, &AdminService::list_nodes);
   dispatcher.add(wire::Method::list_segments, *this, &AdminService::list_segments);
   dispatcher.add(wire::Method::show_segment, *this, &AdminService::show_segment);
+  dispatcher.add(wire::Method::add_device, *this, &AdminService::add_device);
+  dispatcher.add(wire::Method::remove_device, *this, &AdminService::remove_device);
   dispatcher.add(wire::Method::cluster_status, *this, &AdminService::cluster_status);
 }
 
@@ -104,7 +106,101 @@ Task<wire::ListNodesReply> AdminService::list_nodes(wire::ListNodesRequest) {
 }
 
 void AdminService::note_availability(wire::SegmentInfo& segment) const {
-  for (auto& copy : *segment.mutable_copies()) copy.set_available(nodes_.online(NodeId{copy.node()}));
+  for (auto& copy : *segment.mutable_copies())
+    copy.set_available(nodes_.reachable(NodeId{copy.node()}, DeviceId{copy.device()}));
+}
+
+Task<std::map<DeviceId, AdminService::Degraded>> AdminService::degraded_by(std::set<DeviceId> devices) const {
+  using Copies = std::vector<std::vector<SegmentCopy>>;
+  auto read = [devices](const View& view) -> Result<Copies> {
+    Copies found;
+    REELFS_TRY(view.scan_table<SegmentKey>([&](const SegmentKey&, const SegmentRow& row) {
+      const bool holds = row.live_bytes > 0 || row.state == SegmentState::open;
+      const bool there = std::any_of(row.copies.begin(), row.copies.end(),
+                                     [&](const auto& copy) { return devices.contains(copy.device); });
+      if (holds && there) found.push_back(row.copies);
+      return true;
+    }));
+    return found;
+  };
+  REELFS_CO_TRY(const auto segments, co_await index_.read(std::move(read)));
+  std::map<DeviceId, Degraded> degraded;
+  for (const auto& copies : segments) {
+    const bool elsewhere = std::any_of(copies.begin(), copies.end(), [&](const auto& copy) {
+      return !devices.contains(copy.device) && nodes_.reachable(copy.node, copy.device);
+    });
+    for (const auto& copy : copies) {
+      if (!devices.contains(copy.device)) continue;
+      auto& of_device = degraded[copy.device];
+      ++of_device.segments;
+      if (!elsewhere) ++of_device.lost;
+    }
+  }
+  co_return std::move(degraded);
+}
+
+Task<wire::AddDeviceReply> AdminService::add_device(wire::AddDeviceRequest request) {
+  REELFS_CO_TRY(const auto node, nodes_.find(request.node()));
+  if (!nodes_.online(node)) {
+    co_return Error(Errc::unavailable,
+                    fmt::format("node {} is offline: start its noded processes first", nodes_.name(node)));
+  }
+  wire::AddDeviceReply reply;
+  REELFS_CO_TRY(auto device, co_await nodes_.add_device(node, request.path()));
+  *reply.mutable_device() = std::move(device);
+  co_return reply;
+}
+
+Task<wire::RemoveDeviceReply> AdminService::remove_device(wire::RemoveDeviceRequest request) {
+  REELFS_CO_TRY(const auto node, nodes_.find(request.node()));
+  REELFS_CO_TRY(const auto device, nodes_.find_device(node, request.device()));
+  if (!nodes_.online(node)) {
+    co_return Error(Errc::unavailable,
+                    fmt::format("node {} is offline: start its noded processes first", nodes_.name(node)));
+  }
+  wire::RemoveDeviceReply reply;
+  const DeviceId id{device.device()};
+  if (id && device.state() != wire::STATE_REMOVED) {
+    std::set<DeviceId> devices{id};
+    REELFS_CO_TRY(const auto degraded, co_await degraded_by(std::move(devices)));
+    if (const auto found = degraded.find(id); found != degraded.end()) {
+      reply.set_segments(found->second.segments);
+      reply.set_lost(found->second.lost);
+    }
+    if (reply.lost() > 0 && !request.force()) {
+      co_return Error(
+          Errc::not_permitted,
+          fmt::format("{} segments on {} have no other copy within reach: bring their other nodes and "
+                      "devices back first, or give --force and do without them",
+                      reply.lost(), device.path()));
+    }
+  }
+  REELFS_CO_TRY(auto removed, co_await nodes_.remove_device(node, device.path()));
+  removed.set_node(node.value);
+  *reply.mutable_device() = std::move(removed);
+  co_return reply;
+}
+
+Task<void> AdminService::note_degraded(wire::ClusterStatusReply& reply) const {
+  const auto devices = nodes_.out_of_service();
+  if (devices.empty()) co_return ok();
+  std::set<DeviceId> ids;
+  for (const auto& device : devices) ids.insert(DeviceId{device.device()});
+  REELFS_CO_TRY(const auto degraded, co_await degraded_by(std::move(ids)));
+  for (const auto& device : devices) {
+    const auto found = degraded.find(DeviceId{device.device()});
+    if (found == degraded.end()) continue;
+    const auto& [segments, lost] = found->second;
+    auto& problem = *reply.add_problems();
+    problem.set_what(fmt::format(
+        "{} segments are degraded, {} of them without any copy within reach: device {} ({}) of node {} is "
+        "out of "
+        "service: {}",
+        segments, lost, device.device(), device.path(), nodes_.name(NodeId{device.node()}), device.reason()));
+    problem.set_advice("reelctl segment list names them; bring the device back to have all their copies");
+    problem.set_since_ns(device.since_ns());
+  }
+  co_return ok();
 }
 
 Task<wire::ListSegmentsReply> AdminService::list_segments(wire::ListSegmentsRequest request) {
@@ -204,6 +300,7 @@ Task<wire::ClusterStatusReply> AdminService::cluster_status(wire::ClusterStatusR
   reply.set_segments(segments_.segments());
   for (auto& session : sessions_.list()) *reply.add_sessions() = std::move(session);
   for (auto& problem : nodes_.problems()) *reply.add_problems() = std::move(problem);
+  REELFS_CO_TRY(co_await note_degraded(reply));
   const auto copies = std::max<std::uint64_t>(counted.most_copies, options_.copies);
   const auto add_problem = [&reply](std::string what, std::string advice, WallTime since) {
     auto& problem = *reply.add_problems();

@@ -1,6 +1,11 @@
 #pragma once
 
+#include <cstdint>
+#include <map>
+#include <set>
+
 #include "common/async/task.h"
+#include "common/base/ids.h"
 #include "common/rpc/server.h"
 #include "common/wire/index.pb.h"
 #include "indexd/service/changes.h"
@@ -30,9 +35,18 @@ class AdminService {
   Task<wire::ListNodesReply> list_nodes(wire::ListNodesRequest request);
   Task<wire::ListSegmentsReply> list_segments(wire::ListSegmentsRequest request);
   Task<wire::ShowSegmentReply> show_segment(wire::ShowSegmentRequest request);
+  Task<wire::AddDeviceReply> add_device(wire::AddDeviceRequest request);
+  Task<wire::RemoveDeviceReply> remove_device(wire::RemoveDeviceRequest request);
   Task<wire::ClusterStatusReply> cluster_status(wire::ClusterStatusRequest request);
 
  private:
+  struct Degraded {
+    std::uint64_t segments = 0;  // with a copy on the device
+    std::uint64_t lost = 0;      // of them, those with no other copy within reach
+  };
+  /// What is without its copies on these devices.
+  Task<std::map<DeviceId, Degraded>> degraded_by(std::set<DeviceId> devices) const;
+  Task<void> note_degraded(wire::ClusterStatusReply& reply) const;
   void note_availability(wire::SegmentInfo& segment) const;
 
   Executor& index_;

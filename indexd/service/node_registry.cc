@@ -17,6 +17,8 @@ namespace {
 
 constexpr std::uint32_t kMaxWorkers = 1024;
 constexpr std::size_t kMaxNodeName = 255;
+constexpr auto kKnownLimit = std::chrono::seconds(3);  // several heartbeats
+constexpr auto kKnownPause = std::chrono::milliseconds(20);
 constexpr auto kWatchInterval = std::chrono::milliseconds(250);
 
 spdlog::logger& log() {
@@ -39,6 +41,25 @@ Result<void> check_status(const wire::WorkerStatus& status) {
 
 bool is_full(const wire::DeviceInfo& device) {
   return device.state() == wire::STATE_ONLINE && device.free_blocks() == 0;
+}
+
+const char* word_for(wire::State state) {
+  switch (state) {
+    case wire::STATE_ONLINE:
+      return "online";
+    case wire::STATE_OFFLINE:
+      return "offline";
+    case wire::STATE_BLANK:
+      return "blank";
+    case wire::STATE_FOREIGN:
+      return "foreign";
+    case wire::STATE_FAILED:
+      return "failed";
+    case wire::STATE_REMOVED:
+      return "removed";
+    default:
+      return "unknown";
+  }
 }
 
 }  // namespace
@@ -226,28 +247,43 @@ void NodeRegistry::take_status(NodeId id, Node& node, Worker& worker, const wire
 
 void NodeRegistry::take_devices(NodeId id, Node& node, const wire::WorkerStatus& status) {
   const auto before = std::exchange(node.devices, {});
+  bool came_back = false;
   node.taken = 0;
   std::set<std::string> withheld;
-  for (const auto& device : status.devices()) {
-    const auto known = before.find(device.path());
-    const bool is_as_before = known != before.end() && known->second.info.state() == device.state() &&
-                              is_full(known->second.info) == is_full(device);
-    auto& kept = node.devices[device.path()];
-    kept = {device, is_as_before ? known->second.since : clock_.wall()};
-    kept.info.set_node(id.value);
-    if (device.state() == wire::STATE_ONLINE) {
-      const auto* row = row_of(device);
-      if (row == nullptr && is_in_use_unrecorded(device)) {
-        if (known != before.end() && node.withheld.contains(device.path())) kept.since = known->second.since;
-        kept.info.set_state(wire::STATE_FOREIGN);
-        kept.info.set_reason("it holds recordings that this index does not know");
-        withheld.insert(device.path());
-        continue;
-      }
-      if (row == nullptr || row->node != id || row->path != device.path() || row->blocks != device.blocks()) {
-        const auto uuid = Uuid::from_bytes(device.uuid());
-        if (uuid && being_recorded_.insert(uuid.value()).second) group_.spawn(record_device(id, kept.info));
-      }
+  for (const auto& told : status.devices()) {
+    auto device = told;
+    device.set_node(id.value);
+    const bool serves = told.state() == wire::STATE_ONLINE;
+    const auto* row = serves ? row_of(told) : nullptr;
+    if (serves && row == nullptr && is_in_use_unrecorded(told)) {
+      device.set_state(wire::STATE_FOREIGN);
+      device.set_reason("it holds recordings that this index does not know");
+      device.set_since_ns(0);
+      withheld.insert(device.path());
+    }
+    const auto at = before.find(device.path());
+    const auto* known = at == before.end() ? nullptr : &at->second;
+    const bool news = known != nullptr && known->info.state() != device.state();
+    const bool is_as_before = known != nullptr && !news && is_full(known->info) == is_full(device);
+    const auto since = is_as_before ? known->since : clock_.wall();
+    // The node knows better, where it says so.
+    if (device.since_ns() == 0) {
+      const bool is_older = known != nullptr && !news;
+      device.set_since_ns(is_older ? known->info.since_ns() : since.time_since_epoch().count());
+    }
+    node.devices[device.path()] = {device, since};
+    if (news) {
+      log().info("device node={} path={} device={} state={} why=\"{}\"", node.row.name, device.path(),
+                 device.device(), word_for(device.state()), device.reason());
+    }
+    const bool is_new = known == nullptr && !before.empty();
+    const bool online = device.state() == wire::STATE_ONLINE;
+    came_back = came_back || ((news || is_new) && online);
+    const bool is_recorded =
+        row != nullptr && row->node == id && row->path == device.path() && row->blocks == device.blocks();
+    if (online && !is_recorded) {
+      const auto uuid = Uuid::from_bytes(device.uuid());
+      if (uuid && being_recorded_.insert(uuid.value()).second) group_.spawn(record_device(id, device));
     }
     if (device.state() == wire::STATE_BLANK && options_.adopt_blank_devices) {
       auto& adoption = adoptions_[{id, device.path()}];
@@ -261,11 +297,13 @@ void NodeRegistry::take_devices(NodeId id, Node& node, const wire::WorkerStatus&
     if (node.withheld.contains(path)) continue;
     log().error(
         "device withheld node={} path={} why=\"it holds recordings that this index does not know: is this "
-        "the "
-        "right data_dir?\"",
+        "the right data_dir?\"",
         node.row.name, path);
   }
   node.withheld = std::move(withheld);
+  if (!came_back) return;
+  ++node.reports.wanted;
+  if (node_returned_) node_returned_(id);
 }
 
 bool NodeRegistry::is_in_use_unrecorded(const wire::DeviceInfo& device) const {
@@ -421,24 +459,90 @@ Task<void> NodeRegistry::initialise(NodeId node, std::string path) {
   request->set_device(id.value);
   request->set_cluster(options_.cluster.raw());
   request->set_block_bytes(row.block_bytes);
-  // To every external port of the node: whichever of its workers is leader by then carries it out, once.
+  const auto reply = co_await command(node, wire::Method::initialise_device, request);
+  if (!reply) co_return reply.error();
+  log().info("device initialised device={} node={} path={}", id.value, name(node), path);
+  co_return ok();
+}
+
+/// To every external port of the node: whichever of its workers is leader by then carries it out, once.
+Task<rpc::Reply> NodeRegistry::command(NodeId node, wire::Method method,
+                                       std::shared_ptr<const google::protobuf::MessageLite> request) {
   std::vector<std::shared_ptr<rpc::Client>> clients;
   for (const auto& [worker_id, worker] : nodes_[node].workers) {
     if (worker.online && worker.client) clients.push_back(worker.client);
   }
-  Result<void> outcome = Error(Errc::unavailable, "no worker is online");
+  const auto limit =
+      Deadline::after(clock_, std::chrono::seconds(30));  // a large device's table takes its time
+  Result<rpc::Reply> outcome = Error(Errc::unavailable, fmt::format("node {} is offline", name(node)));
+  bool carried_out = false, refused = false;
   for (const auto& client : clients) {
-    const auto limit =
-        Deadline::after(clock_, std::chrono::seconds(30));  // a large device's table takes its time
-    const auto reply = co_await client->call(wire::Method::initialise_device, *request, limit);
-    if (reply) {
-      outcome = ok();
-    } else if (!outcome) {
-      outcome = reply.error();
-    }
+    auto reply = co_await client->call(method, *request, limit);
+    if (carried_out) continue;
+    carried_out = reply.has_value();
+    if (carried_out || !refused) outcome = std::move(reply);
+    refused = !carried_out;
   }
-  if (outcome) log().info("device initialised device={} node={} path={}", id.value, name(node), path);
-  co_return outcome;
+  co_return std::move(outcome);
+}
+
+Task<wire::DeviceInfo> NodeRegistry::attach_device(NodeId node, std::string path) {
+  auto request = std::make_shared<wire::AttachDeviceRequest>();
+  request->set_path(path);
+  request->set_cluster(options_.cluster.raw());
+  request->set_block_bytes(options_.block_bytes);
+  REELFS_CO_TRY(const auto reply, co_await command(node, wire::Method::attach_device, request));
+  wire::AttachDeviceReply message;
+  if (!message.ParseFromString(reply.message)) co_return Error(Errc::protocol, "reply does not parse");
+  co_return message.device();
+}
+
+/// Until the node's leader has said so in a heartbeat, or for a moment: it is only for lists to show it.
+Task<void> NodeRegistry::wait_until_known(NodeId node, std::string path, wire::State state) {
+  const auto patience = Deadline::after(clock_, kKnownLimit);
+  while (patience.left(clock_) > Duration::zero()) {
+    const auto& devices = nodes_[node].devices;
+    const auto known = devices.find(path);
+    if (known != devices.end() && known->second.info.state() == state) co_return ok();
+    co_await sleep_for(kKnownPause);
+  }
+  co_return ok();
+}
+
+Task<wire::DeviceInfo> NodeRegistry::add_device(NodeId node, std::string path) {
+  REELFS_CO_TRY(auto device, co_await attach_device(node, path));
+  path = device.path();
+  if (device.state() == wire::STATE_BLANK) {
+    auto& adoption = adoptions_[{node, path}];
+    while (adoption.under_way) co_await sleep_for(kKnownPause);
+    adoption.under_way = true;
+    // It may have been adopted meanwhile.
+    auto again = co_await attach_device(node, path);
+    Result<void> outcome = ok();
+    if (!again) {
+      outcome = again.error();
+    } else if (again.value().state() == wire::STATE_BLANK) {
+      outcome = co_await initialise(node, path);
+    }
+    adoptions_[{node, path}].under_way = false;
+    if (!outcome) co_return outcome.error();
+    REELFS_CO_TRY(device, co_await attach_device(node, path));
+  }
+  REELFS_CO_TRY(co_await wait_until_known(node, path, device.state()));
+  const auto known = nodes_[node].devices.find(path);
+  if (known != nodes_[node].devices.end()) device = known->second.info;
+  co_return device;
+}
+
+Task<wire::DeviceInfo> NodeRegistry::remove_device(NodeId node, std::string path) {
+  auto request = std::make_shared<wire::DetachDeviceRequest>();
+  request->set_path(path);
+  request->set_cluster(options_.cluster.raw());
+  REELFS_CO_TRY(const auto reply, co_await command(node, wire::Method::detach_device, request));
+  wire::DetachDeviceReply message;
+  if (!message.ParseFromString(reply.message)) co_return Error(Errc::protocol, "reply does not parse");
+  REELFS_CO_TRY(co_await wait_until_known(node, path, wire::STATE_REMOVED));
+  co_return message.device();
 }
 
 // ---- what is known
@@ -486,6 +590,49 @@ WallTime NodeRegistry::full_since() const {
     }
   }
   return newest;
+}
+
+bool NodeRegistry::reachable(NodeId node, DeviceId device) const {
+  const auto found = nodes_.find(node);
+  if (found == nodes_.end() || !found->second.online()) return false;
+  const auto& devices = found->second.devices;
+  if (!device || devices.empty()) return true;  // nothing was said of it yet
+  return std::any_of(devices.begin(), devices.end(), [&](const auto& entry) {
+    return entry.second.info.device() == device.value && entry.second.info.state() == wire::STATE_ONLINE;
+  });
+}
+
+std::vector<wire::DeviceInfo> NodeRegistry::out_of_service() const {
+  std::vector<wire::DeviceInfo> devices;
+  for (const auto& node : list()) {
+    if (!online(NodeId{node.node()})) continue;
+    for (const auto& device : node.devices()) {
+      if (device.device() != 0 && device.state() != wire::STATE_ONLINE) devices.push_back(device);
+    }
+  }
+  return devices;
+}
+
+Result<NodeId> NodeRegistry::find(std::string_view node) const {
+  for (const auto& [id, known] : nodes_) {
+    if (known.row.name == node) return id;
+  }
+  for (const auto& [id, known] : nodes_) {
+    if (std::to_string(id.value) == node) return id;
+  }
+  return Error(Errc::not_found, fmt::format("there is no node {}; reelctl node list names them", node));
+}
+
+Result<wire::DeviceInfo> NodeRegistry::find_device(NodeId node, std::string_view device) const {
+  for (const auto& each : list()) {
+    if (each.node() != node.value) continue;
+    for (const auto& candidate : each.devices()) {
+      const bool numbered = candidate.device() != 0 && std::to_string(candidate.device()) == device;
+      if (numbered || candidate.path() == device) return candidate;
+    }
+  }
+  return Error(Errc::not_found,
+               fmt::format("node {} has no device {}; reelctl device list names them", name(node), device));
 }
 
 std::string NodeRegistry::name(NodeId node) const {
@@ -560,6 +707,18 @@ void NodeRegistry::block_taken(NodeId node) {
   if (found != nodes_.end()) ++found->second.taken;
 }
 
+/// A node knows only the path of a device that was never there in its life.
+void NodeRegistry::fill_from_row(NodeId node, wire::DeviceInfo& device) const {
+  if (device.state() == wire::STATE_BLANK || device.state() == wire::STATE_FOREIGN) return;
+  for (const auto& [id, row] : devices_) {
+    if (row.node != node || row.path != device.path() || row.blocks == 0) continue;
+    device.set_device(id.value);
+    device.set_uuid(row.uuid.raw());
+    device.set_block_bytes(row.block_bytes);
+    device.set_blocks(row.blocks);
+  }
+}
+
 std::vector<wire::NodeInfo> NodeRegistry::list() const {
   std::vector<wire::NodeInfo> nodes;
   for (const auto& [id, node] : nodes_) {
@@ -585,8 +744,13 @@ std::vector<wire::NodeInfo> NodeRegistry::list() const {
     std::set<std::uint32_t> told;
     for (const auto& [path, device] : node.devices) {
       auto& described = *info.add_devices() = device.info;
-      if (!is_online) described.set_state(wire::STATE_OFFLINE);
-      told.insert(device.info.device());
+      if (!is_online && device.info.state() != wire::STATE_REMOVED) {
+        described.set_state(wire::STATE_OFFLINE);
+        described.set_reason("the node is offline");
+        described.set_since_ns(node.changed.time_since_epoch().count());
+      }
+      if (device.info.device() == 0) fill_from_row(id, described);
+      told.insert(described.device());
     }
     for (const auto& [device_id, row] : devices_) {
       if (row.node != id || row.blocks == 0 || told.contains(device_id.value)) continue;
@@ -599,6 +763,7 @@ std::vector<wire::NodeInfo> NodeRegistry::list() const {
       described.set_block_bytes(row.block_bytes);
       described.set_blocks(row.blocks);
       described.set_reason(is_online ? "the node does not have it" : "the node is offline");
+      described.set_since_ns(node.changed.time_since_epoch().count());
     }
     nodes.push_back(std::move(info));
   }
@@ -634,6 +799,7 @@ std::vector<wire::Problem> NodeRegistry::problems() const {
       const auto where = fmt::format("device {} of node {}", path, node.row.name);
       const auto reason =
           device.info.reason().empty() ? std::string("no reason given") : device.info.reason();
+      const WallTime since(std::chrono::nanoseconds(device.info.since_ns()));
       switch (device.info.state()) {
         case wire::STATE_ONLINE:
           if (is_full(device.info))
@@ -641,10 +807,7 @@ std::vector<wire::Problem> NodeRegistry::problems() const {
           break;
         case wire::STATE_BLANK:
           if (!options_.adopt_blank_devices) {
-            add(where + " is blank",
-                "to give it to the cluster, set adopt_blank_devices in the index server's configuration and "
-                "start that again",
-                device.since);
+            add(where + " is blank", "give it to the cluster: reelctl device add", since);
           }
           break;
         case wire::STATE_FOREIGN:
@@ -652,14 +815,21 @@ std::vector<wire::Problem> NodeRegistry::problems() const {
             add(where + " holds recordings that this index does not know",
                 "stop the index server and give it the data_dir that it had; nothing on the device is "
                 "touched meanwhile",
-                device.since);
+                since);
             break;
           }
-          add(where + " belongs elsewhere: " + reason, "take it out of the node's configuration, or wipe it",
-              device.since);
+          add(where + " is refused: " + reason,
+              "let go of it there, or take it out of this node: reelctl device remove", since);
+          break;
+        case wire::STATE_REMOVED:
+          break;
+        case wire::STATE_OFFLINE:
+          add(where + " is offline: " + reason,
+              "bring it back, or take it out of the node: reelctl device remove", since);
           break;
         default:
-          add(where + " is not usable: " + reason, "look at the disk and at the node's log", device.since);
+          add(where + " has failed: " + reason,
+              "look at the disk and at the node's log, then reelctl device add or remove", since);
       }
     }
   }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -76,6 +77,15 @@ class NodeRegistry {
   WallTime fewer_online_since(std::uint64_t nodes) const;
   /// When the last of the full devices became full.
   WallTime full_since() const;
+  /// Whether a copy there can be read: the node is online, and has not said that the device is out of
+  /// service.
+  bool reachable(NodeId node, DeviceId device) const;
+  /// Devices of online nodes that are out of service, blank ones apart.
+  std::vector<wire::DeviceInfo> out_of_service() const;
+  /// By its name, or its number. @errors not_found
+  Result<NodeId> find(std::string_view node) const;
+  /// By its path, or its number. @errors not_found
+  Result<wire::DeviceInfo> find_device(NodeId node, std::string_view device) const;
   /// "node2", or "node 7" where there is none.
   std::string name(NodeId node) const;
   std::vector<NodeLoad> loads() const;
@@ -94,6 +104,12 @@ class NodeRegistry {
   bool withholds(NodeId node) const;
   /// A block was taken there since its last report of free blocks.
   void block_taken(NodeId node);
+
+  // ---- commands of administrators, sent to every worker of the node and carried out by its leader
+  /// Makes the path a device of the node, with a number and a superblock where it is blank.
+  /// @errors unavailable, and what the node answered
+  Task<wire::DeviceInfo> add_device(NodeId node, std::string path);
+  Task<wire::DeviceInfo> remove_device(NodeId node, std::string path);
 
   /// Calls a worker of the node: `preferred` where it is online, else any.
   /// @errors unavailable (no worker is online), and those of the call
@@ -141,7 +157,12 @@ class NodeRegistry {
   asio::awaitable<void> retire(std::shared_ptr<rpc::Client> client);
   asio::awaitable<void> adopt(NodeId node, std::string path);
   Task<void> initialise(NodeId node, std::string path);
+  Task<rpc::Reply> command(NodeId node, wire::Method method,
+                           std::shared_ptr<const google::protobuf::MessageLite> request);
+  Task<wire::DeviceInfo> attach_device(NodeId node, std::string path);
+  Task<void> wait_until_known(NodeId node, std::string path, wire::State state);
   asio::awaitable<void> record_device(NodeId node, wire::DeviceInfo device);
+  void fill_from_row(NodeId node, wire::DeviceInfo& device) const;
   const DeviceRow* row_of(const wire::DeviceInfo& device) const;
   bool is_in_use_unrecorded(const wire::DeviceInfo& device) const;
 

@@ -289,12 +289,13 @@ std::vector<SegmentId> SegmentKeeper::claim_unfilled(const OpenParams& params) {
   std::vector<std::set<NodeId>> node_sets;
   for (auto at = channel->second.begin(); at != channel->second.end() && claimed.size() < params.count;) {
     const auto& copies = at->second;
-    const bool fits = copies.size() == params.copies && !lives_.contains(at->first) &&
-                      std::all_of(copies.begin(), copies.end(), [&](const auto& copy) {
-                        const bool avoided = std::find(params.avoid.begin(), params.avoid.end(), copy.node) !=
-                                             params.avoid.end();
-                        return nodes_.healthy(copy.node) && !avoided;
-                      });
+    const bool fits =
+        copies.size() == params.copies && !lives_.contains(at->first) &&
+        std::all_of(copies.begin(), copies.end(), [&](const auto& copy) {
+          const bool avoided =
+              std::find(params.avoid.begin(), params.avoid.end(), copy.node) != params.avoid.end();
+          return nodes_.healthy(copy.node) && nodes_.reachable(copy.node, copy.device) && !avoided;
+        });
     // A spare is to be on other nodes, where there are any.
     const bool repeats = std::any_of(node_sets.begin(), node_sets.end(),
                                      [&](const auto& nodes) { return same_nodes(copies, nodes); });
@@ -516,10 +517,15 @@ Task<std::vector<wire::BlockReport>> SegmentKeeper::report(Report report) {
       row = &life->second->life.row();
     else if (stored != rows.end())
       row = &stored->second;
-    const bool ours = row != nullptr && std::any_of(row->copies.begin(), row->copies.end(),
-                                                    [&](const auto& copy) { return copy.node == node; });
+    // Another block than the one that is known was taken while the device of that was out of service.
+    const auto is_block = [&](const SegmentCopy& copy) {
+      const bool elsewhere = copy.device && DeviceId{block.device()} != copy.device;
+      return copy.node == node && !elsewhere;
+    };
+    const bool ours = row != nullptr && std::any_of(row->copies.begin(), row->copies.end(), is_block);
     if (!ours || row->state == SegmentState::freeing) {
-      to_free.push_back(std::move(block));
+      // A device whose coming was not told of yet may be one of those that are to be withheld.
+      if (nodes_.reachable(node, DeviceId{block.device()})) to_free.push_back(std::move(block));
     } else if (row->state == SegmentState::sealed && (!block.sealed() || block.length() < row->length)) {
       to_seal.push_back(segment);
     }
@@ -598,7 +604,7 @@ void SegmentKeeper::retry_waiting() {
     const auto& life = lives_.at(segment)->life;
     const auto& copies = life.row().copies;
     const bool answers = std::any_of(copies.begin(), copies.end(), [&](const auto& copy) {
-      return nodes_.online(copy.node) && life.waits_for(copy.node);
+      return nodes_.reachable(copy.node, copy.device) && life.waits_for(copy.node);
     });
     if (answers) can_go_on.push_back(segment);
   }

@@ -1,8 +1,10 @@
 #include "noded/leader/device_bring_up.h"
 
+#include <chrono>
 #include <unordered_set>
 #include <vector>
 
+#include "common/async/timeout.h"
 #include "common/observe/log.h"
 #include "noded/device/device_file.h"
 
@@ -13,6 +15,11 @@ spdlog::logger& log() {
   static auto& instance = logger("noded.device");
   return instance;
 }
+
+using namespace std::chrono_literals;
+
+constexpr int kOpenTries = 10;
+constexpr Duration kOpenPause = 100ms;  // other workers let go of a device within 250 ms
 
 using Blocks = std::vector<DeviceTable::Found>;
 
@@ -50,11 +57,32 @@ Task<Blocks> find_blocks(io::DiskFile& file, Superblock superblock, std::string 
   co_return std::move(blocks);
 }
 
-Task<void> bring_up(const NodeIdentity& identity, Uuid incarnation, const OpenDevice& open,
-                    BroughtUp& device) {
+/// Waits for processes of this node, where there are any, to close the device: until then a call of an
+/// earlier life may still write to it.
+Task<std::unique_ptr<io::DiskFile>> open_first(DeviceAccess& access, std::filesystem::path path) {
+  auto tries = kOpenTries;
+  for (;;) {
+    auto file = co_await access.open(path, DeviceAccess::Use::first);
+    if (file || file.error().code() != Errc::busy || --tries == 0) co_return std::move(file);
+    co_await sleep_for(kOpenPause);
+  }
+}
+
+Task<void> bring_up(const NodeIdentity& identity, Uuid incarnation, DeviceAccess& access,
+                    const AdmitDevice& admit, BroughtUp& device) {
   auto& status = device.status;
   const auto path = status.path.string();
-  REELFS_CO_TRY(auto file, open(status.path));
+  status.state = DeviceStatus::State::failed;
+  auto opened = co_await open_first(access, status.path);
+  const bool in_use =
+      !opened && (opened.error().code() == Errc::busy || opened.error().code() == Errc::not_permitted);
+  if (in_use) {
+    status.state = DeviceStatus::State::foreign;
+    status.reason = opened.error().message();
+    co_return ok();
+  }
+  REELFS_CO_TRY(auto file, std::move(opened));
+  status.bytes = file->size();
   REELFS_CO_TRY(const auto probe, co_await probe_device(*file));
   if (probe.kind == DeviceProbe::Kind::blank) {
     status.state = DeviceStatus::State::blank;
@@ -73,6 +101,12 @@ Task<void> bring_up(const NodeIdentity& identity, Uuid incarnation, const OpenDe
     status.reason = "it belongs to node " + superblock.node_name;
     co_return ok();
   }
+  if (const auto admitted = admit(superblock); !admitted) {
+    status.reason = admitted.error().message();
+    co_return ok();
+  }
+  status.device = superblock.device;
+  status.uuid = superblock.uuid;
   status.state = DeviceStatus::State::failed;
   if (probe.primary_damaged || probe.copy_damaged) {
     log().warn("superblock damaged, written anew device={} which={}", path,
@@ -89,8 +123,6 @@ Task<void> bring_up(const NodeIdentity& identity, Uuid incarnation, const OpenDe
   REELFS_CO_TRY(device.table, DeviceTable::create(names.device(superblock.device), table_identity, blocks));
   device.file = std::move(file);
   status.state = DeviceStatus::State::online;
-  status.device = superblock.device;
-  status.uuid = superblock.uuid;
   status.reason.clear();
   co_return ok();
 }
@@ -98,15 +130,16 @@ Task<void> bring_up(const NodeIdentity& identity, Uuid incarnation, const OpenDe
 }  // namespace
 
 asio::awaitable<BroughtUp> bring_up_device(NodeIdentity identity, Uuid incarnation,
-                                           std::filesystem::path path, OpenDevice open) {
+                                           std::filesystem::path path, DeviceAccess& access,
+                                           AdmitDevice admit) {
   BroughtUp device;
   device.status.path = path;
-  const auto done = co_await bring_up(identity, incarnation, open, device);
+  const auto done = co_await bring_up(identity, incarnation, access, admit, device);
   const auto& status = device.status;
   if (!done) {
     device.status.state = DeviceStatus::State::failed;
     device.status.reason = done.error().describe();
-    log().error("device failed device={} why=\"{}\"", path.string(), status.reason);
+    log().error("device not usable device={} why=\"{}\"", path.string(), status.reason);
   } else if (status.state == DeviceStatus::State::foreign) {
     log().error("device refused device={} why=\"{}\"", path.string(), status.reason);
   } else if (status.state == DeviceStatus::State::blank) {
@@ -120,8 +153,8 @@ asio::awaitable<BroughtUp> bring_up_device(NodeIdentity identity, Uuid incarnati
 }
 
 Task<void> initialise_blank_device(NodeIdentity identity, NewDevice device, std::int64_t now_ns,
-                                   OpenDevice open) {
-  REELFS_CO_TRY(const auto file, open(device.path));
+                                   DeviceAccess& access) {
+  REELFS_CO_TRY(const auto file, co_await open_first(access, device.path));
   REELFS_CO_TRY(const auto probe, co_await probe_device(*file));
   if (probe.kind != DeviceProbe::Kind::blank) {
     const auto reason = probe.kind == DeviceProbe::Kind::reelfs ? "it has a reelfs superblock" : probe.reason;

@@ -4,8 +4,6 @@
 #include <chrono>
 #include <utility>
 
-#include <boost/asio/this_coro.hpp>
-
 #include "common/async/timeout.h"
 #include "common/observe/log.h"
 #include "noded/shm/crash_point.h"
@@ -45,10 +43,22 @@ class Marked {
 
 }  // namespace
 
-Leader::Leader(NodeState& state, const Clock& clock, std::vector<std::filesystem::path> devices)
-    : state_(state), clock_(clock), paths_(std::move(devices)) {}
+Leader::Leader(asio::any_io_executor executor, NodeState& state, const Clock& clock, Options options)
+    : state_(state), clock_(clock), options_(std::move(options)), group_(std::move(executor)) {}
 
 Task<void> Leader::start() {
+  auto load = [configured = options_.devices, file = options_.device_list] {
+    return DeviceList::load(configured, file);
+  };
+  REELFS_CO_TRY(list_, co_await files_.run(std::move(load)));
+  for (const auto& removed : list_.removed()) {
+    auto& status = places_[removed.path].status;
+    status.path = removed.path;
+    status.device = removed.device;
+    status.state = DeviceStatus::State::removed;
+    status.reason = kRemoved;
+    status.since_ns = removed.since_ns;
+  }
   if (!state_.attached()) {
     if (const auto incarnation = state_.node_is_alive()) {
       REELFS_CO_TRY(co_await take_over(*incarnation));
@@ -61,17 +71,25 @@ Task<void> Leader::start() {
     NodeAreas areas;
     areas.incarnation = state_.incarnation;
     areas.devices = device_areas(state_.incarnation);
-    REELFS_CO_TRY(attach_areas(state_, areas));
+    REELFS_CO_TRY(state_.attach(areas));
+    co_await state_.settle(clock_, kBringUpLimit);
   }
-  for (auto* device : state_.store.devices()) {
+  const auto devices = state_.store.devices();
+  for (const auto& device : devices) {
+    const std::filesystem::path path = device->table().path();
+    // The last leader may have died between writing the list and doing what it says.
+    if (!list_.contains(path)) {
+      take_away(*device, DeviceHealth::removed, kRemoved);
+      continue;
+    }
+    auto& place = places_[path];
+    if (place.status.state == DeviceStatus::State::online) continue;
     DeviceStatus status;
-    status.path = device->table().path();
+    status.path = path;
     status.state = DeviceStatus::State::online;
     status.device = device->id();
     status.uuid = device->table().uuid();
-    const bool known = std::any_of(statuses_.begin(), statuses_.end(),
-                                   [&](const DeviceStatus& other) { return other.path == status.path; });
-    if (!known) statuses_.push_back(std::move(status));
+    set_status(place, std::move(status));
   }
   co_await release_dead();
   co_await bring_up_missing();
@@ -80,6 +98,8 @@ Task<void> Leader::start() {
   co_return ok();
 }
 
+asio::awaitable<void> Leader::stop() { co_await group_.stop(); }
+
 Task<void> Leader::make_anew() {
   for (const auto& name : state_.own_areas(state_.names.prefix())) {
     log().info("shared memory of a dead node removed name={}", name);
@@ -87,13 +107,9 @@ Task<void> Leader::make_anew() {
   }
   crash_point("leader.removed");
   state_.incarnation = Uuid::random();
+  co_await bring_up_missing();
   std::uint32_t blocks = 0;
-  std::vector<BroughtUp> brought_up;
-  for (const auto& path : paths_) {
-    auto device = co_await bring_up_device(state_.identity, state_.incarnation, path, state_.open_device);
-    if (device.table) blocks += device.table->geometry().block_count;
-    brought_up.push_back(std::move(device));
-  }
+  for (const auto& device : state_.store.devices()) blocks += device->table().geometry().block_count;
   crash_point("leader.devices");
   const auto& identity = state_.identity;
   REELFS_CO_TRY(auto unfilled,
@@ -106,22 +122,15 @@ Task<void> Leader::make_anew() {
   state_.process = std::move(process);
   crash_point("leader.process");
   state_.store.attach(*state_.process, *state_.unfilled);
-  for (auto& device : brought_up) {
-    statuses_.push_back(device.status);
-    if (!device.table) continue;
-    auto& added = state_.store.add_device(std::move(device.file), std::move(device.table));
-    if (auto written = co_await added.persist_all(); !written) {
-      log().error("block table not repaired device={} why=\"{}\"", added.table().path(),
-                  written.error().describe());
-    }
-  }
-  note_unfilled();
+  for (const auto& device : state_.store.devices()) note_unfilled(device->id());
   co_return ok();
 }
 
-void Leader::note_unfilled() {
+void Leader::note_unfilled(DeviceId device) {
   for (const auto& found : state_.store.list()) {
+    if (found.address.device != device) continue;
     if (found.slot.descriptor.state != BlockState::open || found.slot.descriptor.fenced == 1) continue;
+    if (found.slot.owner != 0) continue;
     UnfilledTable::Entry entry;
     entry.segment = found.segment.value;
     entry.length = found.slot.end;
@@ -145,7 +154,8 @@ Task<void> Leader::take_over(Uuid incarnation) {
     REELFS_CO_TRY(const auto created, ProcessTable::create(areas.process_shm, identity.cluster, incarnation,
                                                            identity.worker, identity.process));
   }
-  REELFS_CO_TRY(attach_areas(state_, areas));
+  REELFS_CO_TRY(state_.attach(areas));
+  co_await state_.settle(clock_, kBringUpLimit);
   co_return co_await release_predecessor(identity.worker, identity.process);
 }
 
@@ -158,10 +168,16 @@ std::vector<NodeAreas::DeviceArea> Leader::device_areas(Uuid incarnation) {
       log().warn("shared memory left alone name={} why=\"{}\"", name, table.error().describe());
       continue;
     }
+    const auto health = table.value()->verdict().health;
+    if (health == DeviceHealth::offline || health == DeviceHealth::removed) {
+      remove_shm(name);  // the last leader was about to
+      continue;
+    }
     NodeAreas::DeviceArea area;
     area.device = table.value()->device();
     area.shm_name = name;
     area.path = table.value()->path();
+    area.life = table.value()->life();
     areas.push_back(std::move(area));
   }
   return areas;
@@ -222,72 +238,29 @@ asio::awaitable<void> Leader::release_dead() {
   }
 }
 
-asio::awaitable<void> Leader::bring_up_missing() {
-  for (const auto& path : paths_) {
-    const bool known = std::any_of(statuses_.begin(), statuses_.end(),
-                                   [&](const DeviceStatus& status) { return status.path == path; });
-    if (known) continue;
-    auto device = co_await bring_up_device(state_.identity, state_.incarnation, path, state_.open_device);
-    statuses_.push_back(device.status);
-    if (device.table) state_.store.add_device(std::move(device.file), std::move(device.table));
-  }
-}
-
 Task<NodeAreas> Leader::join(Joining joining) {
   if (joining.first) {
     REELFS_CO_TRY(co_await release_predecessor(joining.worker, joining.process));
     log().info("worker joined worker={} pid={}", joining.worker.value, joining.process.pid);
   }
+  if (joining.sees_device) look_now_.set();
   NodeAreas areas;
   areas.incarnation = state_.incarnation;
   areas.leader_pid = state_.identity.process.pid;
   areas.process_shm = state_.names.process(joining.worker);
   areas.unfilled_shm = state_.names.unfilled();
-  for (auto* device : state_.store.devices()) {
+  for (const auto& device : state_.store.devices()) {
     NodeAreas::DeviceArea area;
     area.device = device->id();
     area.shm_name = device->table().name();
     area.path = device->table().path();
+    area.life = device->table().life();
     areas.devices.push_back(std::move(area));
   }
+  for (const auto& [path, place] : places_) {
+    if (place.status.state == DeviceStatus::State::offline && !place.busy) areas.awaited.push_back(path);
+  }
   co_return areas;
-}
-
-Task<void> Leader::initialise_device(NewDevice device) {
-  const auto status_of = [&] {
-    return std::find_if(statuses_.begin(), statuses_.end(),
-                        [&](const DeviceStatus& status) { return status.path == device.path; });
-  };
-  if (status_of() == statuses_.end()) {
-    co_return Error(Errc::not_found,
-                    device.path.string() + " is not a device of node " + state_.identity.node_name);
-  }
-  while (initialising_.contains(device.path)) co_await sleep_for(kLookAgain);
-  if (status_of()->state == DeviceStatus::State::online) {
-    if (status_of()->uuid == device.uuid && status_of()->device == device.device) co_return ok();
-    co_return Error(Errc::exists, device.path.string() + " is initialised as device " +
-                                      std::to_string(status_of()->device.value));
-  }
-  const Marked<std::filesystem::path> initialising(initialising_, device.path);
-  // A device that is half written is neither blank nor ours: whoever gives up waiting does not cut it short.
-  const bool throws = co_await asio::this_coro::throw_if_cancelled();
-  co_await asio::this_coro::throw_if_cancelled(false);
-  auto done = co_await initialise_and_bring_up(std::move(device));
-  co_await asio::this_coro::throw_if_cancelled(throws);
-  co_return std::move(done);
-}
-
-Task<void> Leader::initialise_and_bring_up(NewDevice device) {
-  const auto now_ns = clock_.wall().time_since_epoch().count();
-  REELFS_CO_TRY(co_await initialise_blank_device(state_.identity, device, now_ns, state_.open_device));
-  auto brought_up =
-      co_await bring_up_device(state_.identity, state_.incarnation, device.path, state_.open_device);
-  const auto status = std::find_if(statuses_.begin(), statuses_.end(),
-                                   [&](const DeviceStatus& each) { return each.path == device.path; });
-  *status = brought_up.status;
-  if (!brought_up.table) co_return Error(Errc::io, brought_up.status.reason);
-  state_.store.add_device(std::move(brought_up.file), std::move(brought_up.table));
-  co_return ok();
 }
 
 }  // namespace reelfs::noded

@@ -4,12 +4,17 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "common/async/blocking_pool.h"
+#include "common/async/event.h"
 #include "common/async/task.h"
+#include "common/async/task_group.h"
 #include "common/base/clock.h"
+#include "noded/leader/device_list.h"
 #include "noded/leader/node_state.h"
 
 namespace reelfs::noded {
@@ -17,13 +22,22 @@ namespace reelfs::noded {
 /// How long a worker waits for the process that had its number before: one that was killed lives on until the
 /// last of its system calls returns.
 constexpr Duration kPredecessorLimit = std::chrono::seconds(10);
+/// How long a start waits for devices. One that takes longer comes online when it is ready.
+constexpr Duration kBringUpLimit = std::chrono::seconds(3);
+
+/// The reason of a device that was removed.
+inline constexpr const char* kRemoved = "taken out of service by an administrator";
 
 /// What the one worker that holds the node's internal port does for the others: makes the shared memory or
-/// adopts what is there, lets followers in, releases what dead workers had, initialises devices.
+/// adopts what is there, lets followers in, releases what dead workers had, initialises devices, and takes
+/// them in and out of service as they come and go. `stop()` before destroying.
 class Leader {
  public:
-  /// @param devices  configured paths
-  Leader(NodeState& state, const Clock& clock, std::vector<std::filesystem::path> devices);
+  struct Options {
+    std::vector<std::filesystem::path> devices;  // configured paths
+    std::filesystem::path device_list;           // the file of what was added and removed; empty: none
+  };
+  Leader(asio::any_io_executor executor, NodeState& state, const Clock& clock, Options options);
   Leader(const Leader&) = delete;
   Leader& operator=(const Leader&) = delete;
 
@@ -31,13 +45,15 @@ class Leader {
   /// one followed before, the shared memory is that of the running node and is adopted; otherwise what is
   /// there is a dead node's and is made anew. Waits up to `kPredecessorLimit` for a process that had our
   /// number and was killed to end.
-  /// @errors no_space, io, exists (this worker runs already), unsupported
+  /// @errors no_space, io, exists (this worker runs already), unsupported, bad_config (the device list)
   Task<void> start();
+  asio::awaitable<void> stop();
 
   struct Joining {
     WorkerId worker;
     ProcessIdentity process;
-    bool first = false;  // it has attached nothing yet
+    bool first = false;        // it has attached nothing yet
+    bool sees_device = false;  // one of those awaited is there
   };
   /// Lets a follower in, and tells a known one what there is.
   /// @errors exists (that worker runs already), no_space, io
@@ -46,31 +62,71 @@ class Leader {
   /// Releases what dead workers had. To be called now and then, and when a connection broke.
   asio::awaitable<void> release_dead();
 
-  /// Carries out the index's command. Repeating it is safe.
-  /// @errors not_found (not a configured device), exists (initialised with another identity), not_permitted
-  /// (not blank), no_space, io
-  Task<void> initialise_device(NewDevice device);
+  /// Looks at the devices once a second, and at once when a follower saw one. Runs until it is cancelled.
+  asio::awaitable<void> watch_devices();
+  /// Begins to look at each device: whether it is there, whether one that was not has come back.
+  void look_at_devices();
+  /// Called when a device came or went.
+  void on_change(std::function<void()> callback) { changed_ = std::move(callback); }
 
-  /// Configured devices, as they are now.
-  const std::vector<DeviceStatus>& devices() const { return statuses_; }
+  /// Carries out the index's command. Repeating it is safe.
+  /// @errors not_found (not a device of the node), exists (initialised with another identity), not_permitted
+  /// (not blank), no_space, busy (in use), io
+  Task<void> initialise_device(NewDevice device);
+  /// Makes a path one of the node's devices from now on, and brings it up where it bears our superblock. One
+  /// that is a device already is tried again where it does not serve. Repeating it is safe.
+  /// @errors not_found, not_permitted (what is there is not ours, in use, or too small), io
+  Task<DeviceStatus> add_device(std::filesystem::path path, std::uint64_t block_bytes);
+  /// Takes a device out of service until it is added again. Repeating it is safe.
+  /// @errors not_found (no device of the node), io, no_space
+  Task<DeviceStatus> remove_device(std::filesystem::path path);
+
+  /// The node's devices, as they are now, with those removed.
+  std::vector<DeviceStatus> devices() const;
 
  private:
+  /// A path, and what is known of what is there.
+  struct Place {
+    DeviceStatus status;
+    DeviceSight sight;  // when it was brought up
+    bool busy = false;  // being looked at
+    TimePoint retry_at;
+    Duration retry_pause{};
+  };
+  class Attending;
+
   Task<void> make_anew();
   Task<void> take_over(Uuid incarnation);
   std::vector<NodeAreas::DeviceArea> device_areas(Uuid incarnation);
   asio::awaitable<void> bring_up_missing();
+  void begin_to_attend(const std::filesystem::path& path);
+  asio::awaitable<void> attend(std::filesystem::path path, Attending attending);
+  asio::awaitable<void> bring_up(std::filesystem::path path);
+  void take_away(Device& device, DeviceHealth health, const std::string& reason);
+  Task<void> wait_until_attended(std::filesystem::path path);
+  DevicePtr device_at(const Place& place) const;
   Task<void> initialise_and_bring_up(NewDevice device);
+  Task<DeviceStatus> try_to_add(std::filesystem::path path, std::uint64_t block_bytes);
+  Result<void> admit(const std::filesystem::path& path, const Superblock& superblock);
+  void put_in_service(BroughtUp device);
+  asio::awaitable<void> write_table(DevicePtr device);
+  void note_unfilled(DeviceId device);
+  void set_status(Place& place, DeviceStatus status);
+  Task<void> save_list(DeviceList list);
   Task<void> adopt(std::string process_shm);
   Task<void> release_predecessor(WorkerId worker, ProcessIdentity successor);
   Task<void> outlive(std::string process_shm);
-  void note_unfilled();
 
   NodeState& state_;
   const Clock& clock_;
-  const std::vector<std::filesystem::path> paths_;
-  std::vector<DeviceStatus> statuses_;
-  std::set<std::filesystem::path> initialising_;
+  const Options options_;
+  DeviceList list_;
+  std::map<std::filesystem::path, Place> places_;
   std::set<std::string> adopting_;
+  std::function<void()> changed_ = [] {};
+  Event look_now_;
+  BlockingPool files_{1, "devicelist"};
+  TaskGroup group_;
 };
 
 }  // namespace reelfs::noded

@@ -26,9 +26,11 @@ struct SegmentStore::Queue {
     Generation generation;
   };
 
-  Queue(SegmentBlock block, std::size_t window) : found(block), order(block.slot.end, window) {}
+  Queue(const Located& located, std::size_t window)
+      : found(located.found), device(located.device), order(found.slot.end, window) {}
 
   const SegmentBlock found;
+  const DevicePtr device;
   AppendQueue order;
   std::unordered_map<AppendQueue::Ticket, Waiting> waiting;
   std::optional<Error> failure;  // of the write that broke the order
@@ -54,7 +56,7 @@ class SegmentStore::UnderWay {
   void end(Result<void> outcome) { outcome_ = std::move(outcome); }
   const DeviceTable::Append& append() const { return append_; }
   std::uint64_t offset() const { return offset_; }
-  Device& device() const { return store_->device_of(queue_->found); }
+  DevicePtr device() const { return queue_->device; }
 
  private:
   SegmentStore* store_;
@@ -74,10 +76,10 @@ Task<std::uint64_t> SegmentStore::append(SegmentId segment, Generation generatio
   if (const auto at = queues_.find(segment); at != queues_.end()) {
     queue = at->second;
   } else {
-    REELFS_CO_TRY(const auto found, find(segment));
-    queue = std::make_shared<Queue>(found, options_.window);
+    REELFS_CO_TRY(const auto located, locate(segment));
+    queue = std::make_shared<Queue>(located, options_.window);
   }
-  REELFS_CO_TRY(may_append(queue->found, generation, offset, size));
+  REELFS_CO_TRY(may_append(*queue, generation, offset, size));
   const auto ticket = ++last_ticket_;
   const auto arrival = queue->order.arrive(ticket, offset, size);
   if (arrival == AppendQueue::Arrival::waiting) {
@@ -99,21 +101,21 @@ Task<std::uint64_t> SegmentStore::append(SegmentId segment, Generation generatio
 }
 
 // Before it takes a place in the order: one that is refused there takes those behind it along.
-Result<void> SegmentStore::may_append(const SegmentBlock& found, Generation generation, std::uint64_t offset,
+Result<void> SegmentStore::may_append(const Queue& queue, Generation generation, std::uint64_t offset,
                                       std::uint64_t bytes) {
-  auto& device = device_of(found);
-  const auto block_bytes = device.table().geometry().block_bytes;
-  if (offset > block_bytes || bytes > block_bytes - offset)
-    return explain(Error(Errc::no_space), found.segment);
-  const auto slot = device.table().slot(found.address.block);
-  if (slot.descriptor.segment != found.segment.value || generation.value < slot.descriptor.generation)
-    return explain(Error(Errc::stale_generation), found.segment);
-  if (device.doubtful(found.segment)) return doubt(found.segment);
+  REELFS_TRY(queue.device->usable());
+  auto& table = queue.device->table();
+  const auto segment = queue.found.segment;
+  const auto block_bytes = table.geometry().block_bytes;
+  if (offset > block_bytes || bytes > block_bytes - offset) return explain(Error(Errc::no_space), segment);
+  const auto slot = table.slot(queue.found.address.block);
+  if (slot.descriptor.segment != segment.value || generation.value < slot.descriptor.generation)
+    return explain(Error(Errc::stale_generation), segment);
   return ok();
 }
 
 void SegmentStore::pump(const QueuePtr& queue) {
-  auto& device = device_of(queue->found);
+  auto& device = *queue->device;
   const auto address = queue->found.address;
   while (const auto next = queue->order.start()) {
     const auto& waiting = queue->waiting.at(next->ticket);
@@ -126,7 +128,12 @@ void SegmentStore::pump(const QueuePtr& queue) {
     append.segment = queue->found.segment;
     append.generation = waiting.generation;
     append.worker = options_.worker;
-    auto begun = device.table().begin_append(append, next->offset, next->bytes, next->follows);
+    Result<DeviceTable::AppendStart> begun = Error(Errc::io);
+    if (auto usable = device.usable(); !usable) {
+      begun = std::move(usable).error();
+    } else {
+      begun = device.table().begin_append(append, next->offset, next->bytes, next->follows);
+    }
     if (begun && begun.value() == DeviceTable::AppendStart::begun) {
       ++appends_under_way_;
       group_.spawn(write(UnderWay(*this, queue, append, next->offset), waiting.unit));
@@ -176,9 +183,9 @@ asio::awaitable<void> SegmentStore::write(UnderWay under_way, std::shared_ptr<Bu
     done = wire::verify_append_unit(unit->span(), append.segment, append.generation, offset);
   }
   if (done) {
-    auto& device = under_way.device();
-    const auto at = device.table().geometry().block_offset(append.block) + offset;
-    done = co_await device.file().write(at, unit->span());
+    const auto device = under_way.device();
+    const auto at = device->table().geometry().block_offset(append.block) + offset;
+    done = co_await device->write(at, unit);
     crash_point("append.on_disk");
   }
   under_way.end(std::move(done));
@@ -190,7 +197,7 @@ void SegmentStore::finish_write(const QueuePtr& queue, const DeviceTable::Append
   const bool written = outcome.has_value();
   if (!written && !queue->failure) queue->failure = std::move(outcome).error();
   const auto decisions = queue->order.finish(offset, written);
-  const auto counted = device_of(queue->found).table().end_append(append, queue->order.end());
+  const auto counted = queue->device->table().end_append(append, queue->order.end());
   crash_point("append.counted");
   std::optional<Error> refused;
   if (written && !counted) refused = explain(counted.error(), queue->found.segment);

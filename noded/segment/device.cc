@@ -1,11 +1,15 @@
 #include "noded/segment/device.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include <fmt/format.h>
 
 #include "common/async/timeout.h"
-#include "common/base/buffer.h"
+#include "common/observe/log.h"
 #include "noded/shm/crash_point.h"
 
 namespace reelfs::noded {
@@ -15,7 +19,43 @@ using namespace std::chrono_literals;
 
 constexpr Duration kBusyPagePause = 1ms;  // another worker's page write takes about as long
 
+spdlog::logger& log() {
+  static auto& instance = logger("noded.device");
+  return instance;
+}
+
+double seconds(Duration duration) { return std::chrono::duration<double>(duration).count(); }
+
 }  // namespace
+
+/// One call of the file. Its work is a coroutine that has not begun.
+struct Device::Call {
+  Task<void> work;
+  std::shared_ptr<const void> memory;  // that the work uses
+  const char* name = "";
+  bool bounded = true;     // in time
+  bool is_advice = false;  // its failure says nothing about the device
+  TimePoint began;         // once it runs
+  std::shared_ptr<Pending<void>> pending = std::make_shared<Pending<void>>();
+};
+
+/// A call that counts as running for as long as this lives; who never ran it answers `cancelled`.
+class Device::Running {
+ public:
+  Running(DevicePtr device, CallPtr call) : device_(std::move(device)), call_(std::move(call)) {}
+  Running(Running&&) noexcept = default;
+  Running& operator=(Running&&) = delete;
+  ~Running() {
+    if (device_) device_->finish(call_, std::move(outcome_));
+  }
+  Call& call() { return *call_; }
+  void end(Result<void> outcome) { outcome_ = std::move(outcome); }
+
+ private:
+  DevicePtr device_;
+  CallPtr call_;
+  Result<void> outcome_ = Error(Errc::cancelled, "the worker is stopping");
+};
 
 /// Gives a claimed page back, however the coroutine ends.
 class Device::PageGuard {
@@ -35,9 +75,147 @@ class Device::PageGuard {
   bool written_ = false;
 };
 
-Device::Device(std::unique_ptr<io::DiskFile> file, std::unique_ptr<DeviceTable> table, WorkerId worker,
-               TaskGroup& group)
-    : file_(std::move(file)), table_(std::move(table)), worker_(worker), group_(group) {}
+/// Reads through memory of its own, so that its caller may go while a call hangs.
+class Device::AsFile final : public io::DiskFile {
+ public:
+  explicit AsFile(DevicePtr device) : device_(std::move(device)) {}
+  Task<void> read(std::uint64_t offset, std::span<std::byte> into) override {
+    auto bytes = std::make_shared<Buffer>(into.size());
+    REELFS_CO_TRY(co_await device_->read(offset, bytes));
+    std::memcpy(into.data(), bytes->data(), into.size());
+    co_return ok();
+  }
+  Task<void> write(std::uint64_t offset, std::span<const std::byte> from) override {
+    auto bytes = std::make_shared<Buffer>(from.size());
+    std::memcpy(bytes->data(), from.data(), from.size());
+    co_return co_await device_->write(offset, std::move(bytes));
+  }
+  Task<void> sync() override { return device_->sync(); }
+  Task<void> discard(std::uint64_t offset, std::uint64_t bytes) override {
+    return device_->discard(offset, bytes);
+  }
+  std::uint64_t size() const override { return device_->file_->size(); }
+
+ private:
+  const DevicePtr device_;
+};
+
+Device::Device(std::unique_ptr<io::DiskFile> file, std::unique_ptr<DeviceTable> table, const Clock& clock,
+               Options options, TaskGroup& group)
+    : file_(std::move(file)), table_(std::move(table)), clock_(clock), options_(options), group_(group) {}
+
+std::unique_ptr<io::DiskFile> Device::as_file() { return std::make_unique<AsFile>(shared_from_this()); }
+
+// ---- health
+
+Result<void> Device::usable() const {
+  if (table_->serving()) return ok();
+  const auto verdict = table_->verdict();
+  return Error(Errc::io, fmt::format("device {} ({}) is {}: {}", id().value, table_->path(),
+                                     to_string(verdict.health), verdict.reason));
+}
+
+void Device::retire(DeviceHealth health, const std::string& reason) {
+  const bool news = table_->retire(health, reason, clock_.wall().time_since_epoch().count());
+  if (news) {
+    log().error("device out of service device={} id={} state={} why=\"{}\"", table_->path(), id().value,
+                to_string(health), reason);
+  }
+  if (const auto refused = usable(); !refused) give_up(refused.error());
+}
+
+void Device::give_up(const Error& why) {
+  if (std::exchange(given_up_, true)) return;
+  const auto waiting = std::exchange(waiting_, {});
+  const std::vector<CallPtr> running(running_.begin(), running_.end());
+  for (const auto& call : running) call->pending->answer(why);
+  for (const auto& call : waiting) call->pending->answer(why);
+  auto syncs = std::exchange(sync_waiters_, {});
+  for (auto& waiter : syncs) waiter.give(why);
+}
+
+void Device::look_after(bool slept) {
+  if (given_up_) return;
+  if (const auto refused = usable(); !refused) {
+    log().warn("device given up, as another process found device={} why=\"{}\"", table_->path(),
+               refused.error().message());
+    return give_up(refused.error());
+  }
+  const auto now = clock_.now();
+  for (const auto& call : running_) {
+    if (slept) call->began = now;
+    if (!call->bounded || now - call->began <= options_.call_limit) continue;
+    return retire(DeviceHealth::stuck,
+                  fmt::format("{} has not ended in {:.1f} s", call->name, seconds(options_.call_limit)));
+  }
+}
+
+// ---- calls
+
+Task<void> Device::submit(CallPtr call) {
+  auto pending = call->pending;
+  if (auto refused = usable(); !refused) {
+    pending->answer(std::move(refused));
+  } else {
+    waiting_.push_back(std::move(call));
+    start_calls();
+  }
+  return Pending<void>::wait(std::move(pending));
+}
+
+void Device::start_calls() {
+  while (running_.size() < options_.calls_at_once && !waiting_.empty()) {
+    auto call = std::move(waiting_.front());
+    waiting_.pop_front();
+    call->began = clock_.now();
+    running_.insert(call);
+    group_.spawn(carry_out(Running(shared_from_this(), std::move(call))));
+  }
+}
+
+asio::awaitable<void> Device::carry_out(Running running) {
+  auto work = std::move(running.call().work);
+  auto outcome = co_await std::move(work);
+  running.end(std::move(outcome));
+}
+
+void Device::finish(const CallPtr& call, Result<void> result) {
+  running_.erase(call);
+  // Space was set aside for every block: a device that has none left does not keep its word.
+  const bool broken =
+      !result && (result.error().code() == Errc::io || result.error().code() == Errc::no_space);
+  const bool device_failed = broken && !call->is_advice;
+  if (device_failed) retire(DeviceHealth::failed, result.error().message());
+  call->pending->answer(std::move(result));
+  start_calls();
+}
+
+Task<void> Device::read(std::uint64_t offset, std::shared_ptr<Buffer> into, std::size_t begin) {
+  auto call = std::make_shared<Call>();
+  call->work = file_->read(offset, into->span().subspan(begin));
+  call->memory = std::move(into);
+  call->name = "a read";
+  return submit(std::move(call));
+}
+
+Task<void> Device::write(std::uint64_t offset, std::shared_ptr<const Buffer> from) {
+  auto call = std::make_shared<Call>();
+  call->work = file_->write(offset, from->span());
+  call->memory = std::move(from);
+  call->name = "a write";
+  return submit(std::move(call));
+}
+
+Task<void> Device::discard(std::uint64_t offset, std::uint64_t bytes) {
+  auto call = std::make_shared<Call>();
+  call->work = file_->discard(offset, bytes);
+  call->name = "a discard";
+  call->bounded = false;  // a large one takes its time on many devices
+  call->is_advice = true;
+  return submit(std::move(call));
+}
+
+// ---- the table on disk
 
 Task<void> Device::persist(std::uint32_t block) { return write_page(DeviceTable::page_of(block)); }
 
@@ -51,15 +229,21 @@ Task<void> Device::persist_all() {
 
 Task<void> Device::write_page(std::uint32_t page) {
   auto pending = std::make_shared<Pending<void>>();
-  group_.spawn(run_write_page(page, Answer<void>(pending)));
+  group_.spawn(run_write_page(shared_from_this(), page, Answer<void>(pending)));
   return Pending<void>::wait(std::move(pending));
 }
 
-asio::awaitable<void> Device::run_write_page(std::uint32_t page, Answer<void> answer) {
+asio::awaitable<void> Device::run_write_page(std::shared_ptr<Device> self, std::uint32_t page,
+                                             Answer<void> answer) {
   const auto wanted = table_->page_changes(page);
-  Buffer copy(kPageBytes);
+  auto copy = std::make_shared<Buffer>(kPageBytes);
   for (;;) {
-    const auto claimed = table_->claim_page(page, worker_, wanted, copy.span());
+    // A process that hangs in a write of a failed device keeps its claim.
+    if (auto refused = self->usable(); !refused) {
+      answer.give(std::move(refused));
+      co_return;
+    }
+    const auto claimed = table_->claim_page(page, options_.worker, wanted, copy->span());
     if (claimed.claim == DeviceTable::PageClaim::written) {
       answer.give(ok());
       co_return;
@@ -68,8 +252,8 @@ asio::awaitable<void> Device::run_write_page(std::uint32_t page, Answer<void> an
       co_await sleep_for(kBusyPagePause);
       continue;
     }
-    PageGuard guard(*table_, page, worker_, claimed.changes);
-    auto written = co_await file_->write(table_->geometry().table_offset + page * kPageBytes, copy.span());
+    PageGuard guard(*table_, page, options_.worker, claimed.changes);
+    auto written = co_await write(table_->geometry().table_offset + page * kPageBytes, copy);
     if (written) guard.written();
     crash_point("page.on_disk");
     answer.give(std::move(written));
@@ -79,34 +263,28 @@ asio::awaitable<void> Device::run_write_page(std::uint32_t page, Answer<void> an
 
 Task<void> Device::sync() {
   auto pending = std::make_shared<Pending<void>>();
+  if (auto refused = usable(); !refused) {
+    pending->answer(std::move(refused));
+    return Pending<void>::wait(std::move(pending));
+  }
   sync_waiters_.emplace_back(pending);
   if (!syncing_) {
     syncing_ = true;
-    group_.spawn(run_syncs());
+    group_.spawn(run_syncs(shared_from_this()));
   }
   return Pending<void>::wait(std::move(pending));
 }
 
-asio::awaitable<void> Device::run_syncs() {
+asio::awaitable<void> Device::run_syncs(std::shared_ptr<Device> self) {
   while (!sync_waiters_.empty()) {
     auto served = std::exchange(sync_waiters_, {});
-    const auto synced = co_await file_->sync();
-    if (!synced) doubt_open_segments();
+    auto call = std::make_shared<Call>();
+    call->work = file_->sync();
+    call->name = "a sync";
+    const auto synced = co_await submit(std::move(call));
     for (auto& waiter : served) waiter.give(synced);
   }
-  syncing_ = false;
-}
-
-void Device::doubt_open_segments() {
-  std::array<BlockSlot, 256> step;
-  std::uint32_t first = 0;
-  while (const auto count = table_->copy_slots(first, step)) {
-    for (std::uint32_t i = 0; i < count; ++i) {
-      const auto& descriptor = step[i].descriptor;
-      if (descriptor.state == BlockState::open) doubtful_.insert(SegmentId(descriptor.segment));
-    }
-    first += static_cast<std::uint32_t>(count);
-  }
+  self->syncing_ = false;
 }
 
 }  // namespace reelfs::noded

@@ -24,9 +24,4 @@ Error explain(Error refused, SegmentId segment) {
   }
 }
 
-Error doubt(SegmentId segment) {
-  return Error(Errc::io, "a flush failed while segment " + std::to_string(segment.value) +
-                             " was open: what it holds may never come to stable storage");
-}
-
 }  // namespace reelfs::noded

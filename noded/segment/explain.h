@@ -8,7 +8,4 @@ namespace reelfs::noded {
 /// Puts a sentence to what a device table refused with a bare code; leaves an error that has one.
 Error explain(Error refused, SegmentId segment);
 
-/// For a segment whose device failed to flush it once.
-Error doubt(SegmentId segment);
-
 }  // namespace reelfs::noded

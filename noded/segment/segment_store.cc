@@ -19,6 +19,8 @@ using namespace std::chrono_literals;
 constexpr std::size_t kListStep = 256;
 constexpr Duration kDrainPause = 1ms;  // a write under way takes about as long
 constexpr Duration kDrainPauseLimit = 20ms;
+constexpr Duration kLookPause = 250ms;  // between looks at calls that may hang
+constexpr double kBusyCalls = 8;        // calls waiting on a device that make it half as welcome
 constexpr std::uint64_t kMaxFirstReadBytes = wire::kMaxRecordPayload + 4 * kPageBytes;
 
 }  // namespace
@@ -30,54 +32,81 @@ SegmentStore::SegmentStore(asio::any_io_executor executor, const Clock& clock, B
 SegmentStore::~SegmentStore() = default;
 
 void SegmentStore::attach(ProcessTable& process, UnfilledTable& unfilled) {
+  const bool first = process_ == nullptr;
   process_ = &process;
   unfilled_ = &unfilled;
+  if (first) group_.spawn(look_after_devices());
 }
 
 Device& SegmentStore::add_device(std::unique_ptr<io::DiskFile> file, std::unique_ptr<DeviceTable> table) {
-  devices_.push_back(std::make_unique<Device>(std::move(file), std::move(table), options_.worker, group_));
+  Device::Options device_options;
+  device_options.worker = options_.worker;
+  device_options.call_limit = options_.device_call_limit;
+  dropped_.erase(table->device());
+  devices_.push_back(
+      std::make_shared<Device>(std::move(file), std::move(table), clock_, device_options, group_));
   return *devices_.back();
 }
 
-Device* SegmentStore::find_device(DeviceId device) {
+DevicePtr SegmentStore::find_device(DeviceId device) {
   for (const auto& candidate : devices_) {
-    if (candidate->id() == device) return candidate.get();
+    if (candidate->id() == device) return candidate;
   }
   return nullptr;
 }
 
-std::vector<Device*> SegmentStore::devices() const {
-  std::vector<Device*> devices;
-  for (const auto& device : devices_) devices.push_back(device.get());
-  return devices;
+void SegmentStore::drop_device(DeviceId device) {
+  const auto dropped = find_device(device);
+  if (!dropped) return;
+  dropped->look_after(false);  // who waits for it is answered
+  if (const auto refused = dropped->usable(); !refused) dropped_[device] = refused.error().message();
+  std::erase(devices_, dropped);
 }
 
-Device& SegmentStore::device_of(const SegmentBlock& found) {
-  auto* device = find_device(found.address.device);
-  REELFS_ASSERT(device != nullptr);
-  return *device;
+asio::awaitable<void> SegmentStore::look_after_devices() {
+  auto before = clock_.now();
+  for (;;) {
+    co_await sleep_for(kLookPause);
+    const auto now = clock_.now();
+    // Where this process itself was stopped for a while, calls had no chance to end.
+    const bool slept = now - before > 2 * kLookPause;
+    before = now;
+    const auto devices = devices_;
+    for (const auto& device : devices) device->look_after(slept);
+  }
 }
 
 // To be called just before the block becomes this process's.
 void SegmentStore::note_work(BlockAddress address) {
   process_->add(address, [this](BlockAddress noted) {
-    auto* device = find_device(noted.device);
-    return device != nullptr && noted.block < device->table().geometry().block_count &&
+    const auto device = find_device(noted.device);
+    return device && noted.block < device->table().geometry().block_count &&
            device->table().slot(noted.block).owner == options_.worker.value;
   });
 }
 
-Result<SegmentBlock> SegmentStore::find(SegmentId segment) {
+Result<SegmentStore::Located> SegmentStore::locate(SegmentId segment) {
   for (const auto& device : devices_) {
     const auto block = device->table().find(segment);
     if (!block) continue;
-    SegmentBlock found;
-    found.segment = segment;
-    found.address = {device->id(), *block};
-    found.slot = device->table().slot(*block);
-    if (found.slot.descriptor.segment == segment.value) return found;
+    REELFS_TRY(device->usable());
+    Located located;
+    located.device = device;
+    located.found.segment = segment;
+    located.found.address = {device->id(), *block};
+    located.found.slot = device->table().slot(*block);
+    if (located.found.slot.descriptor.segment == segment.value) return located;
   }
-  return explain(Error(Errc::not_found), segment);
+  auto error = explain(Error(Errc::not_found), segment);
+  if (dropped_.empty()) return error;
+  auto text = error.message();
+  for (const auto& [device, why] : dropped_) text += "; " + why;
+  return Error(Errc::not_found, std::move(text));
+}
+
+Result<SegmentBlock> SegmentStore::find(SegmentId segment) {
+  REELFS_TRY(const auto located, locate(segment));
+  return located.found;
 }
 
 std::vector<SegmentBlock> SegmentStore::list(SegmentId from, std::size_t most) {
@@ -89,6 +118,7 @@ std::vector<SegmentBlock> SegmentStore::list(SegmentId from, std::size_t most) {
   };
   std::array<BlockSlot, kListStep> step;
   for (const auto& device : devices_) {
+    if (!device->usable()) continue;
     std::uint32_t first = 0;
     while (const auto count = device->table().copy_slots(first, step)) {
       for (std::uint32_t i = 0; i < count; ++i) {
@@ -107,33 +137,54 @@ std::vector<SegmentBlock> SegmentStore::list(SegmentId from, std::size_t most) {
   return blocks;
 }
 
+Error SegmentStore::no_free_block() const {
+  std::string text = "no free block on this node";
+  if (devices_.empty() && dropped_.empty()) text += ": it has no device in service";
+  for (const auto& device : devices_) {
+    const auto usable = device->usable();
+    text += usable ? "; device " + std::to_string(device->id().value) + " is full"
+                   : "; " + usable.error().message();
+  }
+  for (const auto& [device, why] : dropped_) text += "; " + why;
+  return Error(Errc::no_space, std::move(text));
+}
+
+/// Free blocks weigh less where calls wait.
+DevicePtr SegmentStore::choose_device() const {
+  DevicePtr best;
+  double most = 0;
+  for (const auto& device : devices_) {
+    if (!device->usable()) continue;
+    const auto free = static_cast<double>(device->table().counts().free);
+    const auto welcome = free / (1 + static_cast<double>(device->queue_depth()) / kBusyCalls);
+    if (welcome <= most) continue;
+    most = welcome;
+    best = device;
+  }
+  return best;
+}
+
 Task<BlockAddress> SegmentStore::allocate(SegmentId segment, Generation generation, InodeId channel) {
   if (!segment || !generation)
     co_return Error(Errc::invalid, "a segment and its generation are numbered from 1");
-  Device* device = nullptr;
+  DevicePtr device;
   Result<std::uint32_t> block = Error(Errc::no_space);
   const auto now_ns = clock_.wall().time_since_epoch().count();
   {
     const UnfilledTable::AllocationLock lock(*unfilled_);
     for (const auto& candidate : devices_) {
       if (const auto present = candidate->table().find(segment)) {
-        device = candidate.get();
+        device = candidate;
         block = *present;
       }
     }
-    std::uint32_t most_free = 0;
-    for (const auto& candidate : devices_) {
-      if (block) break;
-      const auto free = candidate->table().counts().free;
-      if (free <= most_free) continue;
-      most_free = free;
-      device = candidate.get();
-    }
-    if (!block && device != nullptr) {
-      block = device->table().allocate(segment, generation, channel, options_.worker, now_ns);
+    if (!device) {
+      device = choose_device();
+      if (device) block = device->table().allocate(segment, generation, channel, options_.worker, now_ns);
     }
   }
-  if (!block) co_return Error(block.error().code(), "no free block on this node");
+  if (!block) co_return no_free_block();
+  REELFS_CO_TRY(device->usable());
   const auto known = device->table().slot(block.value()).descriptor.generation;
   if (generation.value < known) co_return explain(Error(Errc::stale_generation), segment);
   if (generation.value > known) {
@@ -146,12 +197,14 @@ Task<BlockAddress> SegmentStore::allocate(SegmentId segment, Generation generati
   co_return BlockAddress{device->id(), block.value()};
 }
 
-Task<void> SegmentStore::drain(SegmentBlock found, Deadline deadline) {
-  auto& table = device_of(found).table();
+Task<void> SegmentStore::drain(Located located, Deadline deadline) {
+  const auto& found = located.found;
+  auto& table = located.device->table();
   auto pause = kDrainPause;
   for (;;) {
     const auto slot = table.slot(found.address.block);
     if (slot.in_flight == 0 || slot.descriptor.segment != found.segment.value) co_return ok();
+    REELFS_CO_TRY(located.device->usable());
     if (deadline.left(clock_) <= Duration::zero()) {
       co_return Error(Errc::timed_out,
                       "writes of segment " + std::to_string(found.segment.value) + " do not end");
@@ -163,13 +216,14 @@ Task<void> SegmentStore::drain(SegmentBlock found, Deadline deadline) {
 
 // docs/design/node.md, "Fencing": refuse, drain, sync the data, then write down how much of it counts.
 Task<SegmentStore::Fenced> SegmentStore::fence(SegmentId segment, Generation generation, Deadline deadline) {
-  REELFS_CO_TRY(const auto found, find(segment));
-  auto& device = device_of(found);
+  REELFS_CO_TRY(const auto located, locate(segment));
+  const auto& [found, device_ptr] = located;
+  auto& device = *device_ptr;
   const auto block = found.address.block;
   if (auto fenced = device.table().fence(block, segment, generation); !fenced) {
     co_return explain(std::move(fenced).error(), segment);
   }
-  REELFS_CO_TRY(co_await drain(found, deadline));
+  REELFS_CO_TRY(co_await drain(located, deadline));
   REELFS_CO_TRY(co_await device.sync());
   auto length = device.table().settle_fence(block, segment, generation);
   if (!length) co_return explain(std::move(length).error(), segment);
@@ -186,8 +240,9 @@ Task<void> SegmentStore::cut(SegmentId segment, Generation generation, std::uint
                              Deadline deadline) {
   if (length % kPageBytes != 0)
     co_return Error(Errc::invalid, "a segment's length is a whole number of pages");
-  REELFS_CO_TRY(const auto found, find(segment));
-  auto& device = device_of(found);
+  REELFS_CO_TRY(const auto located, locate(segment));
+  const auto& [found, device_ptr] = located;
+  auto& device = *device_ptr;
   const auto block = found.address.block;
   // A descriptor that calls bytes valid is written only behind those bytes.
   if (after == After::sealed) {
@@ -201,7 +256,7 @@ Task<void> SegmentStore::cut(SegmentId segment, Generation generation, std::uint
     if (auto fenced = device.table().fence(block, segment, generation); !fenced) {
       co_return explain(std::move(fenced).error(), segment);
     }
-    REELFS_CO_TRY(co_await drain(found, deadline));
+    REELFS_CO_TRY(co_await drain(located, deadline));
     REELFS_CO_TRY(co_await device.sync());
   }
   unfilled_->remove(found.address);
@@ -211,10 +266,14 @@ Task<void> SegmentStore::cut(SegmentId segment, Generation generation, std::uint
 }
 
 Task<void> SegmentStore::free(SegmentId segment, Deadline deadline) {
-  const auto present = find(segment);
-  if (!present) co_return ok();
-  const auto found = present.value();
-  auto& device = device_of(found);
+  const auto present = locate(segment);
+  if (!present) {
+    if (present.error().code() == Errc::not_found) co_return ok();
+    co_return present.error();
+  }
+  const auto located = present.value();
+  const auto& [found, device_ptr] = located;
+  auto& device = *device_ptr;
   const auto block = found.address.block;
   for (;;) {
     note_work(found.address);
@@ -223,39 +282,39 @@ Task<void> SegmentStore::free(SegmentId segment, Deadline deadline) {
     if (freed.error().code() != Errc::busy) co_return ok();  // another worker freed it meanwhile
     const auto known = Generation(device.table().slot(block).descriptor.generation);
     if (!device.table().fence(block, segment, known)) continue;  // a newer generation came: look again
-    REELFS_CO_TRY(co_await drain(found, deadline));
+    REELFS_CO_TRY(co_await drain(located, deadline));
   }
   unfilled_->remove(found.address);
-  group_.spawn(discard(device, block));
+  group_.spawn(discard(device_ptr, block));
   REELFS_CO_TRY(co_await device.persist(block));
   co_return ok();
 }
 
-asio::awaitable<void> SegmentStore::discard(Device& device, std::uint32_t block) {
-  const auto geometry = device.table().geometry();
+asio::awaitable<void> SegmentStore::discard(DevicePtr device, std::uint32_t block) {
+  const auto geometry = device->table().geometry();
   // Advice: a device that cannot do it keeps the old bytes, which name another segment and so never count.
-  (void)co_await device.file().discard(geometry.block_offset(block), geometry.block_bytes);
-  device.table().finish_free(block);
-  process_->remove({device.id(), block});
+  (void)co_await device->discard(geometry.block_offset(block), geometry.block_bytes);
+  device->table().finish_free(block);
+  process_->remove({device->id(), block});
 }
 
 Task<void> SegmentStore::sync(std::vector<SegmentId> segments) {
-  std::vector<Device*> touched;
+  std::vector<DevicePtr> touched;
   for (const auto segment : segments) {
-    REELFS_CO_TRY(const auto found, find(segment));
-    auto& device = device_of(found);
-    if (device.doubtful(segment)) co_return doubt(segment);
-    if (std::find(touched.begin(), touched.end(), &device) == touched.end()) touched.push_back(&device);
+    REELFS_CO_TRY(const auto located, locate(segment));
+    if (std::find(touched.begin(), touched.end(), located.device) == touched.end())
+      touched.push_back(located.device);
   }
-  for (auto* device : touched) {
+  for (const auto& device : touched) {
     REELFS_CO_TRY(co_await device->sync());
   }
   co_return ok();
 }
 
 Task<SegmentStore::RecordPiece> SegmentStore::read(RecordRange range) {
-  REELFS_CO_TRY(const auto found, find(range.segment));
-  auto& device = device_of(found);
+  REELFS_CO_TRY(const auto located, locate(range.segment));
+  const auto& [found, device_ptr] = located;
+  auto& device = *device_ptr;
   const auto end = found.slot.end;
   const auto base = device.table().geometry().block_offset(found.address.block);
   const auto header_at = round_down(range.record_offset, kPageBytes);
@@ -270,7 +329,7 @@ Task<SegmentStore::RecordPiece> SegmentStore::read(RecordRange range) {
   const auto want_end = range.record_offset + wire::kMaxHeaderBytes + (near ? wanted : 0);
   const auto first_end = std::min(end, round_up(want_end, kPageBytes));
   auto bytes = std::make_shared<Buffer>(std::min<std::uint64_t>(first_end - header_at, kMaxFirstReadBytes));
-  REELFS_CO_TRY(co_await device.file().read(base + header_at, bytes->span()));
+  REELFS_CO_TRY(co_await device.read(base + header_at, bytes));
   const auto in_buffer = range.record_offset - header_at;
   REELFS_CO_TRY(const auto record, wire::decode_record_header(bytes->span().subspan(in_buffer)));
   const auto& header = record.header;
@@ -303,7 +362,7 @@ Task<SegmentStore::RecordPiece> SegmentStore::read(RecordRange range) {
   const auto read_at = round_down(chunk_at, kPageBytes);
   const auto read_end = round_up(payload_at + chunks_end, kPageBytes);
   auto whole = std::make_shared<Buffer>(kPageBytes + (read_end - read_at));
-  REELFS_CO_TRY(co_await device.file().read(base + read_at, whole->span().subspan(kPageBytes)));
+  REELFS_CO_TRY(co_await device.read(base + read_at, whole, kPageBytes));
   piece.begin = kPageBytes + (chunk_at - read_at) - header.header_bytes;
   const auto header_bytes = bytes->span().subspan(in_buffer, header.header_bytes);
   std::copy(header_bytes.begin(), header_bytes.end(), whole->span().subspan(piece.begin).begin());
@@ -312,18 +371,20 @@ Task<SegmentStore::RecordPiece> SegmentStore::read(RecordRange range) {
 }
 
 Task<void> SegmentStore::adopt_block(BlockAddress address, WorkerId dead, std::size_t& released) {
-  auto* device = find_device(address.device);
-  if (device == nullptr || address.block >= device->table().geometry().block_count) co_return ok();
+  const auto device = find_device(address.device);
+  if (!device || address.block >= device->table().geometry().block_count) co_return ok();
   const auto slot = device->table().disown(address.block, dead);
   if (!slot) co_return ok();
   ++released;
   if (slot->descriptor.state != BlockState::open || slot->descriptor.fenced == 1) co_return ok();
   // The dead worker may have written more than it came to count. What is whole is kept: nobody was told of
   // it, and nobody is hurt.
+  if (!device->usable()) co_return ok();  // it is looked through when it comes back
   auto known = slot->descriptor;
   known.length = slot->end;
+  const auto file = device->as_file();
   REELFS_CO_TRY(const auto walked,
-                co_await find_block_end(device->file(), device->table().geometry(), address.block, known));
+                co_await find_block_end(*file, device->table().geometry(), address.block, known));
   const SegmentId segment(slot->descriptor.segment);
   if (!device->table().extend_end(address.block, segment, slot->end, walked.end)) co_return ok();
   UnfilledTable::Entry entry;
@@ -344,12 +405,18 @@ Task<std::size_t> SegmentStore::adopt(ProcessTable& dead) {
       for (const auto block : device->table().owned_by(worker)) blocks.push_back({device->id(), block});
     }
   }
+  // A device that fails meanwhile has nothing left to release: it is looked through when it comes back.
+  const auto fails = [](const DevicePtr& device) { return device && !device->usable(); };
   for (const auto address : blocks) {
-    REELFS_CO_TRY(co_await adopt_block(address, worker, released));
+    const auto adopted = co_await adopt_block(address, worker, released);
+    if (!adopted && !fails(find_device(address.device))) co_return adopted.error();
   }
-  for (const auto& device : devices_) {
+  const auto devices = devices_;
+  for (const auto& device : devices) {
+    if (fails(device)) continue;
     device->table().release_pages(worker);
-    REELFS_CO_TRY(co_await device->persist_all());
+    const auto written = co_await device->persist_all();
+    if (!written && !fails(device)) co_return written.error();
   }
   co_return released;
 }

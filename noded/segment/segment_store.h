@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -38,7 +39,8 @@ class SegmentStore {
  public:
   struct Options {
     WorkerId worker;
-    std::size_t window = 8;  // writes under way at once on one segment
+    std::size_t window = 8;                                // writes under way at once on one segment
+    Duration device_call_limit = std::chrono::seconds(3);  // then the device is taken out of service
   };
 
   /// @param pool  computes checksums of large appends
@@ -50,16 +52,21 @@ class SegmentStore {
   /// The node's shared tables, before anything else is asked. They outlive the store.
   void attach(ProcessTable& process, UnfilledTable& unfilled);
   Device& add_device(std::unique_ptr<io::DiskFile> file, std::unique_ptr<DeviceTable> table);
-  Device* find_device(DeviceId device);
-  std::vector<Device*> devices() const;
+  /// Empty where there is none.
+  DevicePtr find_device(DeviceId device);
+  const std::vector<DevicePtr>& devices() const { return devices_; }
+  /// Lets go of a device that is out of service: its file and its shared memory are released when the last
+  /// call has ended.
+  void drop_device(DeviceId device);
 
-  /// The copy of a segment here. @errors not_found
+  /// The copy of a segment here. @errors not_found; io: it is on a device that does not serve
   Result<SegmentBlock> find(SegmentId segment);
-  /// Blocks that are not free, of segments from this one on and in their order; the first so many.
+  /// Blocks that are not free, of the devices that serve: of segments from this one on and in their order,
+  /// the first so many.
   std::vector<SegmentBlock> list(SegmentId from = SegmentId(), std::size_t most = SIZE_MAX);
 
-  /// Takes a block for a new segment from the device with most free blocks, and writes its descriptor. Asked
-  /// again for a segment that has one, it answers with that.
+  /// Takes a block for a new segment, from the device that has most free blocks for the calls waiting on it,
+  /// and writes its descriptor. Asked again for a segment that has one, it answers with that.
   /// @errors no_space, stale_generation, io
   Task<BlockAddress> allocate(SegmentId segment, Generation generation, InodeId channel);
 
@@ -91,8 +98,8 @@ class SegmentStore {
   /// @errors not_found, stale_generation, no_space, busy, corrupt, io; invalid (a gap, an overlap, not whole
   /// pages)
   Task<std::uint64_t> append(SegmentId segment, Generation generation, std::uint64_t offset, Buffer unit);
-  /// What was acknowledged of these segments is on stable storage. A segment of which that once failed is
-  /// never said to be, and takes no more appends. @errors not_found, io
+  /// What was acknowledged of these segments is on stable storage. A device of which that once failed is out
+  /// of service: a later flush that succeeds would say nothing of the bytes before it. @errors not_found, io
   Task<void> sync(std::vector<SegmentId> segments);
 
   struct RecordRange {
@@ -125,10 +132,17 @@ class SegmentStore {
   struct Queue;
   class UnderWay;
   using QueuePtr = std::shared_ptr<Queue>;
+  struct Located {
+    SegmentBlock found;
+    DevicePtr device;
+  };
 
-  Device& device_of(const SegmentBlock& found);
+  Result<Located> locate(SegmentId segment);
   void note_work(BlockAddress address);
-  Result<void> may_append(const SegmentBlock& found, Generation generation, std::uint64_t offset,
+  DevicePtr choose_device() const;
+  Error no_free_block() const;
+  asio::awaitable<void> look_after_devices();
+  Result<void> may_append(const Queue& queue, Generation generation, std::uint64_t offset,
                           std::uint64_t bytes);
   void pump(const QueuePtr& queue);
   void decide(const QueuePtr& queue, const std::vector<AppendQueue::Decision>& decisions,
@@ -136,8 +150,8 @@ class SegmentStore {
   void finish_write(const QueuePtr& queue, const DeviceTable::Append& append, std::uint64_t offset,
                     Result<void> outcome);
   asio::awaitable<void> write(UnderWay under_way, std::shared_ptr<Buffer> unit);
-  asio::awaitable<void> discard(Device& device, std::uint32_t block);
-  Task<void> drain(SegmentBlock found, Deadline deadline);
+  asio::awaitable<void> discard(DevicePtr device, std::uint32_t block);
+  Task<void> drain(Located located, Deadline deadline);
   Task<void> adopt_block(BlockAddress address, WorkerId dead, std::size_t& released);
 
   const Clock& clock_;
@@ -145,7 +159,8 @@ class SegmentStore {
   const Options options_;
   ProcessTable* process_ = nullptr;
   UnfilledTable* unfilled_ = nullptr;
-  std::vector<std::unique_ptr<Device>> devices_;
+  std::vector<DevicePtr> devices_;
+  std::map<DeviceId, std::string> dropped_;         // why it is not among them
   std::unordered_map<SegmentId, QueuePtr> queues_;  // of segments with appends under way
   AppendQueue::Ticket last_ticket_ = 0;
   std::size_t appends_under_way_ = 0;

@@ -6,6 +6,7 @@
 #include "common/async/timeout.h"
 #include "common/observe/log.h"
 #include "common/wire/node.pb.h"
+#include "noded/service/device_status.h"
 
 namespace reelfs::noded {
 namespace {
@@ -25,30 +26,12 @@ spdlog::logger& log() {
   return instance;
 }
 
-wire::State to_wire(DeviceStatus::State state) {
-  switch (state) {
-    case DeviceStatus::State::online:
-      return wire::STATE_ONLINE;
-    case DeviceStatus::State::blank:
-      return wire::STATE_BLANK;
-    case DeviceStatus::State::foreign:
-      return wire::STATE_FOREIGN;
-    case DeviceStatus::State::failed:
-      return wire::STATE_FAILED;
-  }
-  return wire::STATE_UNKNOWN;
-}
-
 void fill_device(const DeviceStatus& status, std::uint32_t node, SegmentStore& store,
                  wire::DeviceInfo& info) {
-  info.set_device(status.device.value);
-  if (!status.uuid.is_nil()) info.set_uuid(status.uuid.raw());
+  to_wire(status, info);
   info.set_node(node);
-  info.set_path(status.path.string());
-  info.set_state(to_wire(status.state));
-  info.set_reason(status.reason);
-  auto* device = status.state == DeviceStatus::State::online ? store.find_device(status.device) : nullptr;
-  if (device == nullptr) return;
+  const auto device = store.find_device(status.device);
+  if (!device || device->table().path() != status.path.string()) return;
   const auto counts = device->table().counts();
   info.set_block_bytes(device->table().geometry().block_bytes);
   info.set_blocks(counts.blocks);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <utility>
 
+#include "noded/service/device_status.h"
 #include "noded/shm/device_table.h"
 #include "noded/shm/process_table.h"
 #include "noded/shm/unfilled_table.h"
@@ -52,7 +53,9 @@ wire::DeviceDescription describe_device(DeviceTable& table, Processes& processes
   told.set_device(table.device().value);
   told.set_uuid(table.uuid().raw());
   told.set_path(table.path());
-  told.set_state(wire::STATE_ONLINE);
+  const auto verdict = table.verdict();
+  told.set_state(to_wire(verdict.health));
+  told.set_reason(verdict.reason);
   told.set_block_bytes(table.geometry().block_bytes);
   told.set_repairs(table.repair_count());
   std::array<BlockSlot, 256> slots;

@@ -24,7 +24,7 @@ spdlog::logger& log() {
 
 /// Commands of the active index server, which an earlier one must not give any more.
 bool is_index_command(wire::Method method) {
-  return method >= wire::Method::initialise_device && method <= wire::Method::free_segment;
+  return method >= wire::Method::initialise_device && method <= wire::Method::detach_device;
 }
 
 }  // namespace
@@ -42,6 +42,8 @@ NodeService::NodeService(NodeIdentity identity, const Clock& clock, BlockingPool
 NodeService::Operation NodeService::operation_of(wire::Method method) {
   static const std::unordered_map<wire::Method, Operation> operations = {
       {wire::Method::initialise_device, &NodeService::initialise_device},
+      {wire::Method::attach_device, &NodeService::attach_device},
+      {wire::Method::detach_device, &NodeService::detach_device},
       {wire::Method::allocate_block, &NodeService::allocate_block},
       {wire::Method::fence_segment, &NodeService::fence_segment},
       {wire::Method::seal_segment, &NodeService::seal_segment},
@@ -86,12 +88,31 @@ Task<rpc::Response> NodeService::handle(rpc::Request request) {
   co_return std::move(response);
 }
 
+Result<void> NodeService::check_cluster(const std::string& raw) const {
+  REELFS_TRY(const auto cluster, Uuid::from_bytes(raw));
+  if (cluster == identity_.cluster) return ok();
+  return Error(Errc::not_permitted, "this node belongs to cluster " + identity_.cluster.to_string());
+}
+
+Task<rpc::Response> NodeService::attach_device(rpc::Request request) {
+  REELFS_CO_TRY(auto command, request.parse<wire::AttachDeviceRequest>());
+  REELFS_CO_TRY(check_cluster(command.cluster()));
+  wire::AttachDeviceReply reply;
+  REELFS_CO_TRY(*reply.mutable_device(), co_await hooks_.attach_device(std::move(command), bounded(request)));
+  co_return rpc::Response(reply);
+}
+
+Task<rpc::Response> NodeService::detach_device(rpc::Request request) {
+  REELFS_CO_TRY(auto command, request.parse<wire::DetachDeviceRequest>());
+  REELFS_CO_TRY(check_cluster(command.cluster()));
+  wire::DetachDeviceReply reply;
+  REELFS_CO_TRY(*reply.mutable_device(), co_await hooks_.detach_device(std::move(command), bounded(request)));
+  co_return rpc::Response(reply);
+}
+
 Task<rpc::Response> NodeService::initialise_device(rpc::Request request) {
   REELFS_CO_TRY(const auto command, request.parse<wire::InitialiseDeviceRequest>());
-  REELFS_CO_TRY(const auto cluster, Uuid::from_bytes(command.cluster()));
-  if (cluster != identity_.cluster) {
-    co_return Error(Errc::not_permitted, "this node belongs to cluster " + identity_.cluster.to_string());
-  }
+  REELFS_CO_TRY(check_cluster(command.cluster()));
   NewDevice device;
   device.path = command.path();
   REELFS_CO_TRY(device.uuid, Uuid::from_bytes(command.uuid()));
@@ -105,9 +126,15 @@ Task<rpc::Response> NodeService::initialise_device(rpc::Request request) {
 
 Task<rpc::Response> NodeService::allocate_block(rpc::Request request) {
   REELFS_CO_TRY(const auto command, request.parse<wire::AllocateBlockRequest>());
-  REELFS_CO_TRY(const auto address,
-                co_await store_.allocate(SegmentId(command.segment()), Generation(command.generation()),
-                                         InodeId(command.channel())));
+  const SegmentId segment(command.segment());
+  const Generation generation(command.generation());
+  const InodeId channel(command.channel());
+  auto allocated = co_await store_.allocate(segment, generation, channel);
+  if (!allocated && allocated.error().code() == Errc::no_space) {
+    co_await hooks_.look_for_devices();
+    allocated = co_await store_.allocate(segment, generation, channel);
+  }
+  REELFS_CO_TRY(const auto address, std::move(allocated));
   wire::AllocateBlockReply reply;
   reply.set_device(address.device.value);
   reply.set_block(address.block);

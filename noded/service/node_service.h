@@ -1,11 +1,13 @@
 #pragma once
 
 #include <functional>
+#include <string>
 
 #include "common/async/blocking_pool.h"
 #include "common/async/task.h"
 #include "common/base/clock.h"
 #include "common/rpc/server.h"
+#include "common/wire/node.pb.h"
 #include "noded/leader/device_bring_up.h"
 #include "noded/leader/node_identity.h"
 #include "noded/segment/segment_store.h"
@@ -20,6 +22,10 @@ class NodeService {
   struct Hooks {
     /// Carries out or passes on the index's command.
     std::function<Task<void>(NewDevice device, Deadline deadline)> initialise_device;
+    std::function<Task<wire::DeviceInfo>(wire::AttachDeviceRequest, Deadline)> attach_device;
+    std::function<Task<wire::DeviceInfo>(wire::DetachDeviceRequest, Deadline)> detach_device;
+    /// Attaches what the node's leader has and this process has not.
+    std::function<asio::awaitable<void>()> look_for_devices;
     /// What there is to describe now.
     std::function<DescriptionOrder()> to_be_described;
   };
@@ -40,6 +46,9 @@ class NodeService {
   Deadline bounded(const rpc::Request& request) const;
 
   Task<rpc::Response> initialise_device(rpc::Request request);
+  Task<rpc::Response> attach_device(rpc::Request request);
+  Task<rpc::Response> detach_device(rpc::Request request);
+  Result<void> check_cluster(const std::string& raw) const;
   Task<rpc::Response> allocate_block(rpc::Request request);
   Task<rpc::Response> fence_segment(rpc::Request request);
   Task<rpc::Response> seal_segment(rpc::Request request);

@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <functional>
 
 #include "common/base/assert.h"
 #include "noded/shm/crash_point.h"
@@ -12,6 +13,7 @@ namespace reelfs::noded {
 namespace {
 
 constexpr std::size_t kMaxPathBytes = 1024;
+constexpr std::size_t kMaxReasonBytes = 256;
 
 std::uint64_t hash_of(std::uint64_t segment) {  // splitmix64: segments are numbered in sequence
   segment += 0x9e3779b97f4a7c15;
@@ -24,6 +26,21 @@ std::uint64_t bucket_count(std::uint64_t blocks) { return std::bit_ceil(blocks);
 
 }  // namespace
 
+std::string_view to_string(DeviceHealth health) {
+  switch (health) {
+    case DeviceHealth::serving:
+      return "online";
+    case DeviceHealth::stuck:
+    case DeviceHealth::failed:
+      return "failed";
+    case DeviceHealth::offline:
+      return "offline";
+    case DeviceHealth::removed:
+      return "removed";
+  }
+  return "unknown";
+}
+
 struct DeviceTable::Head {
   ShmHeader header;
   ShmMutex mutex;
@@ -32,8 +49,11 @@ struct DeviceTable::Head {
   BlockSlot redo;
   // derived
   BlockCounts counts;
-  std::uint32_t free_head;  // index + 1; 0: none
-  std::uint32_t reserved;
+  std::uint32_t free_head;            // index + 1; 0: none
+  std::atomic<std::uint32_t> health;  // DeviceHealth, stored after its reason
+  std::int64_t health_since_ns;
+  std::array<char, kMaxReasonBytes> health_reason;
+  std::uint64_t life;
   // fixed
   SuperblockPage superblock;
   std::array<char, kMaxPathBytes> path;
@@ -79,6 +99,8 @@ Result<std::unique_ptr<DeviceTable>> DeviceTable::create(const std::string& name
   const auto page = encode_superblock(identity.superblock);
   std::memcpy(&head.superblock, page.data(), sizeof head.superblock);
   std::copy(identity.path.begin(), identity.path.end(), head.path.begin());
+  const auto life = Uuid::random();
+  std::memcpy(&head.life, life.bytes.data(), sizeof head.life);
   table->geometry_ = geometry;
   table->bucket_mask_ = static_cast<std::uint32_t>(bucket_count(blocks.size()) - 1);
   table->slots_ = reinterpret_cast<BlockSlot*>(table->area_->data() + layout.slots);
@@ -129,6 +151,47 @@ std::string DeviceTable::path() const {
 }
 
 Geometry DeviceTable::geometry() const { return geometry_; }
+
+std::uint64_t DeviceTable::life() const { return const_cast<DeviceTable*>(this)->head().life; }
+
+// ---- health
+
+bool DeviceTable::serving() const {
+  const auto health = const_cast<DeviceTable*>(this)->head().health.load(std::memory_order_acquire);
+  return health == static_cast<std::uint32_t>(DeviceHealth::serving);
+}
+
+DeviceVerdict DeviceTable::verdict() const {
+  DeviceVerdict verdict;
+  std::array<char, kMaxReasonBytes> reason{};
+  {
+    auto& table = const_cast<DeviceTable&>(*this);
+    auto& head = table.head();
+    const ShmLock lock(head.mutex, table);
+    verdict.health = static_cast<DeviceHealth>(head.health.load());
+    if (verdict.health == DeviceHealth::serving) return verdict;  // who died half-way may have left a reason
+    verdict.since_ns = head.health_since_ns;
+    reason = head.health_reason;
+  }
+  verdict.reason.assign(reason.data(), strnlen(reason.data(), reason.size()));
+  // It goes into messages that must be UTF-8, and may have been cut within a character.
+  const auto plain = [](char c) { return c >= ' ' && c <= '~'; };
+  std::replace_if(verdict.reason.begin(), verdict.reason.end(), std::not_fn(plain), '?');
+  return verdict;
+}
+
+bool DeviceTable::retire(DeviceHealth health, std::string_view reason, std::int64_t now_ns) {
+  const ShmLock lock(head().mutex, *this);
+  const auto value = static_cast<std::uint32_t>(health);
+  if (head().health.load() >= value) return false;
+  auto& kept = head().health_reason;
+  kept.fill(0);
+  std::copy_n(reason.begin(), std::min(reason.size(), kept.size() - 1), kept.begin());
+  head().health_since_ns = now_ns;
+  crash_point("table.retire.filled");
+  head().health.store(value, std::memory_order_release);
+  return true;
+}
 
 // ---- repair: under the lock, whose last owner died
 

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/base/ids.h"
@@ -46,6 +47,24 @@ struct BlockCounts {
   friend bool operator==(const BlockCounts&, const BlockCounts&) = default;
 };
 
+/// Whether a device serves. What stopped serving never does again under the same area: it comes back as
+/// another life.
+enum class DeviceHealth : std::uint32_t {
+  serving = 0,
+  stuck = 1,    // a call did not end in time: it may come back by itself
+  failed = 2,   // an I/O error
+  offline = 3,  // it is not there any more
+  removed = 4,  // taken out of service by an administrator
+};
+std::string_view to_string(DeviceHealth health);
+
+/// Why a device does not serve.
+struct DeviceVerdict {
+  DeviceHealth health = DeviceHealth::serving;
+  std::string reason;
+  std::int64_t since_ns = 0;  // wall time
+};
+
 /// A device's block descriptors in shared memory: the authority while the node lives, written through to the
 /// device page by page.
 ///
@@ -81,6 +100,16 @@ class DeviceTable {
   std::string path() const;
   Geometry geometry() const;
   std::uint64_t repair_count() const { return area_->header().repair_count.load(); }
+  /// Tells this area from others that the device had, or will have when it comes back.
+  std::uint64_t life() const;
+
+  // ---- health, which all processes of the node see at once
+
+  bool serving() const;
+  DeviceVerdict verdict() const;
+  /// Takes the device out of service. A verdict is only replaced by one that stands below it in DeviceHealth.
+  /// @return whether this call changed it
+  bool retire(DeviceHealth health, std::string_view reason, std::int64_t now_ns);
 
   // ---- looking
 

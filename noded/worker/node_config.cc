@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
 #include <thread>
 #include <utility>
 
@@ -44,6 +45,8 @@ Result<NodeConfig> load_node_config(const std::filesystem::path& path) {
   config.workers = default_workers();
   root.read("workers", config.workers, {.min = 1, .max = kMaxWorkers});
   root.read("devices", devices);
+  root.read("state_dir", config.state_dir);
+  root.read_duration("device_limit", config.device_limit, {.min = 100, .max = 600'000});
   rpc::Endpoint metrics;
   root.read("metrics_listen", metrics);
   if (!metrics.host.empty()) config.metrics_listen = metrics;
@@ -59,6 +62,10 @@ Result<NodeConfig> load_node_config(const std::filesystem::path& path) {
   }
   if (config.indexes.empty()) return Error(Errc::bad_config, where + "indexes names no index server");
   const auto directory = std::filesystem::absolute(path).parent_path();
+  if (config.state_dir.empty()) {
+    const char* given = std::getenv("STATE_DIRECTORY");  // systemd.exec(5), "StateDirectory="
+    config.state_dir = given != nullptr && *given != '\0' ? std::filesystem::path(given) : directory;
+  }
   for (const auto& device : devices) {
     auto absolute = (directory / device).lexically_normal();
     if (std::find(config.devices.begin(), config.devices.end(), absolute) != config.devices.end()) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -24,9 +25,14 @@ struct NodeConfig {
   std::uint32_t internal_port = 0;  // on the loopback address
   std::uint32_t workers = 0;        // one per core where it is left out, and at least two
   std::vector<std::filesystem::path> devices;
-  std::optional<rpc::Endpoint> metrics_listen;  // of worker 1, the others on the ports above; absent: none
+  std::filesystem::path state_dir;               // where what was added and removed since is kept
+  std::chrono::milliseconds device_limit{3000};  // of one call of a device: then it is out of service
+  std::optional<rpc::Endpoint> metrics_listen;   // of worker 1, the others on the ports above; absent: none
   rpc::TlsFiles tls;
   LogConfig log;
+
+  /// The file of devices added and removed while the node ran.
+  std::filesystem::path device_list() const { return state_dir / (name + ".devices.json"); }
 };
 
 /// @errors not_found, bad_config naming file and line

@@ -1,12 +1,15 @@
 #include "noded/worker/worker.h"
 
+#include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <utility>
 
 #include <boost/asio/io_context.hpp>
 
 #include "common/async/timeout.h"
 #include "common/observe/log.h"
+#include "noded/service/device_status.h"
 #include "noded/service/leader_service.h"
 
 namespace reelfs::noded {
@@ -19,23 +22,38 @@ constexpr Duration kJoinLimit = 2s;
 constexpr Duration kJoinPause = 50ms;    // while the leader is not ready
 constexpr Duration kWatchPause = 200ms;  // between looks at what the leader has
 constexpr Duration kReleasePause = 250ms;
+constexpr Duration kLookLimit = 500ms;  // the index waits for its answer
 
 spdlog::logger& log() {
   static auto& instance = logger("noded.worker");
   return instance;
 }
 
+SegmentStore::Options store_options(const Worker::Options& options) {
+  SegmentStore::Options store;
+  store.worker = options.identity.worker;
+  store.device_call_limit = options.device_limit;
+  return store;
+}
+
+/// Whether one of them has appeared. Not a look at the device: its leader takes that.
+bool sees_any(const std::vector<std::filesystem::path>& paths) {
+  std::error_code error;
+  return std::any_of(paths.begin(), paths.end(),
+                     [&](const auto& path) { return std::filesystem::exists(path, error); });
+}
+
 }  // namespace
 
-Worker::Worker(asio::io_context& context, const Clock& clock, BlockingPool& pool,
+Worker::Worker(asio::io_context& context, const Clock& clock, BlockingPool& pool, DeviceAccess& devices,
                prometheus::Registry& registry, Options options)
     : context_(context),
       clock_(clock),
       pool_(pool),
       options_(std::move(options)),
       metrics_(registry),
-      store_(context.get_executor(), clock, pool, {.worker = options_.identity.worker}),
-      state_(options_.identity, options_.open_device, store_),
+      store_(context.get_executor(), clock, pool, store_options(options_)),
+      state_(context.get_executor(), options_.identity, devices, store_),
       group_(context.get_executor()) {}
 
 Worker::~Worker() = default;
@@ -91,16 +109,18 @@ Result<void> Worker::refuse_other_versions() const {
 
 Task<void> Worker::lead() {
   REELFS_CO_TRY(refuse_other_versions());
-  leader_ = std::make_unique<Leader>(state_, clock_, options_.devices);
+  leader_ = std::make_unique<Leader>(context_.get_executor(), state_, clock_, options_.leader);
   REELFS_CO_TRY(co_await leader_->start());
   ready_to_be_joined_ = true;
   leader_pid_ = state_.identity.process.pid;
   REELFS_CO_TRY(co_await serve());
+  leader_->on_change([this] { index_link_->changed(); });
   index_link_->changed();
+  group_.spawn(leader_->watch_devices());
   for (;;) {
     (void)co_await with_timeout(clock_, Deadline::after(clock_, kReleasePause), wait_for(connection_lost_));
     co_await leader_->release_dead();
-    for (auto* device : store_.devices()) metrics_.blocks(device->id(), device->table().counts());
+    for (const auto& device : store_.devices()) metrics_.blocks(device->id(), device->table().counts());
   }
 }
 
@@ -114,8 +134,11 @@ Task<void> Worker::follow() {
   bool waiting = false;
   const auto predecessor_ends = Deadline::after(clock_, kPredecessorLimit);
   for (;;) {
-    const auto areas = co_await join_node(*leader_client_, state_.identity, !state_.attached(),
-                                          Deadline::after(clock_, kJoinLimit));
+    Joins joins;
+    joins.first = !state_.attached();
+    joins.sees_device = sees_any(awaited_);
+    const auto areas =
+        co_await join_node(*leader_client_, state_.identity, joins, Deadline::after(clock_, kJoinLimit));
     if (!areas) {
       const auto code = areas.error().code();
       leader_pid_ = 0;
@@ -127,8 +150,10 @@ Task<void> Worker::follow() {
       co_await sleep_for(kJoinPause);
       continue;
     }
-    REELFS_CO_TRY(attach_areas(state_, areas.value()));
+    REELFS_CO_TRY(state_.attach(areas.value()));
     leader_pid_ = areas.value().leader_pid;
+    awaited_ = areas.value().awaited;
+    if (joins.first) co_await state_.settle(clock_, kBringUpLimit);
     REELFS_CO_TRY(co_await serve());
     co_await sleep_for(kWatchPause);
   }
@@ -137,13 +162,8 @@ Task<void> Worker::follow() {
 /// Opens the external port and begins to talk to the index, once.
 Task<void> Worker::serve() {
   if (server_) co_return ok();
-  NodeService::Hooks hooks;
-  hooks.initialise_device = [this](NewDevice device, Deadline deadline) {
-    return initialise_device(std::move(device), deadline);
-  };
-  hooks.to_be_described = [this] { return to_be_described(); };
   service_ = std::make_unique<NodeService>(state_.identity, clock_, pool_, store_, *state_.unfilled, metrics_,
-                                           std::move(hooks));
+                                           hooks());
   rpc::ServerOptions server_options;
   server_options.tls = options_.tls;
   server_ = std::make_unique<rpc::Server>(context_, clock_, server_options, [this](rpc::Request request) {
@@ -163,13 +183,59 @@ Task<void> Worker::serve() {
   co_return ok();
 }
 
+NodeService::Hooks Worker::hooks() {
+  NodeService::Hooks hooks;
+  hooks.initialise_device = [this](NewDevice device, Deadline deadline) {
+    return initialise_device(std::move(device), deadline);
+  };
+  hooks.attach_device = [this](wire::AttachDeviceRequest request, Deadline deadline) {
+    return attach_device(std::move(request), deadline);
+  };
+  hooks.detach_device = [this](wire::DetachDeviceRequest request, Deadline deadline) {
+    return detach_device(std::move(request), deadline);
+  };
+  hooks.look_for_devices = [this] { return look_for_devices(); };
+  hooks.to_be_described = [this] { return to_be_described(); };
+  return hooks;
+}
+
+/// @errors busy: neither this process nor one that it knows
+Result<bool> Worker::leads() const {
+  if (leader_ != nullptr && ready_to_be_joined_) return true;
+  if (leader_client_) return false;
+  return Error(Errc::busy, "no leader yet");
+}
+
+Task<wire::DeviceInfo> Worker::attach_device(wire::AttachDeviceRequest request, Deadline deadline) {
+  REELFS_CO_TRY(const bool leads_here, leads());
+  if (!leads_here) co_return co_await forward_attach_device(*leader_client_, std::move(request), deadline);
+  REELFS_CO_TRY(const auto status, co_await leader_->add_device(request.path(), request.block_bytes()));
+  wire::DeviceInfo info;
+  to_wire(status, info);
+  co_return std::move(info);
+}
+
+Task<wire::DeviceInfo> Worker::detach_device(wire::DetachDeviceRequest request, Deadline deadline) {
+  REELFS_CO_TRY(const bool leads_here, leads());
+  if (!leads_here) co_return co_await forward_detach_device(*leader_client_, std::move(request), deadline);
+  REELFS_CO_TRY(const auto status, co_await leader_->remove_device(request.path()));
+  wire::DeviceInfo info;
+  to_wire(status, info);
+  co_return std::move(info);
+}
+
+/// For a request that found nothing: the leader may have brought something up a moment ago.
+asio::awaitable<void> Worker::look_for_devices() {
+  if (leading() || !leader_client_) co_return;
+  const auto areas =
+      co_await join_node(*leader_client_, state_.identity, Joins(), Deadline::after(clock_, kLookLimit));
+  if (!areas || !state_.attach(areas.value())) co_return;
+  co_await state_.settle(clock_, kLookLimit);
+}
+
 Task<void> Worker::initialise_device(NewDevice device, Deadline deadline) {
-  if (leader_ != nullptr && ready_to_be_joined_) {
-    REELFS_CO_TRY(co_await leader_->initialise_device(std::move(device)));
-    index_link_->changed();
-    co_return ok();
-  }
-  if (!leader_client_) co_return Error(Errc::busy, "no leader yet");
+  REELFS_CO_TRY(const bool leads_here, leads());
+  if (leads_here) co_return co_await leader_->initialise_device(std::move(device));
   co_return co_await forward_initialise_device(*leader_client_, state_.identity.cluster, std::move(device),
                                                deadline);
 }
@@ -194,11 +260,15 @@ DescriptionOrder Worker::to_be_described() const {
 
 asio::awaitable<void> Worker::stop() {
   co_await group_.stop();
+  if (leader_) co_await leader_->stop();
+  co_await state_.stop();
   if (server_) co_await server_->stop();
   if (index_link_) co_await index_link_->stop();
   if (leader_client_) co_await leader_client_->stop();
   if (state_.attached()) {
-    for (auto* device : store_.devices()) {
+    const auto devices = store_.devices();
+    for (const auto& device : devices) {
+      if (!device->usable()) continue;
       auto synced = co_await device->persist_all();
       if (synced) synced = co_await device->sync();
       if (!synced) {
@@ -214,7 +284,7 @@ asio::awaitable<void> Worker::stop() {
 
 void Worker::give_back() {
   const auto worker = state_.identity.worker;
-  for (auto* device : store_.devices()) {
+  for (const auto& device : store_.devices()) {
     for (const auto block : device->table().owned_by(worker)) device->table().disown(block, worker);
     device->table().release_pages(worker);
   }

@@ -36,14 +36,14 @@ class Worker {
     std::vector<rpc::Endpoint> indexes;
     std::string host;
     std::uint16_t internal_port = 0;
-    std::vector<std::filesystem::path> devices;
-    std::shared_ptr<const rpc::TlsContext> tls;  // of the external port and towards the index
-    OpenDevice open_device;
+    Leader::Options leader;
+    std::shared_ptr<const rpc::TlsContext> tls;       // of the external port and towards the index
+    Duration device_limit = std::chrono::seconds(3);  // of one call of a device: then it is out of service
   };
 
   /// @param pool  for checksums
-  Worker(asio::io_context& context, const Clock& clock, BlockingPool& pool, prometheus::Registry& registry,
-         Options options);
+  Worker(asio::io_context& context, const Clock& clock, BlockingPool& pool, DeviceAccess& devices,
+         prometheus::Registry& registry, Options options);
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -66,7 +66,12 @@ class Worker {
   Result<void> refuse_other_versions() const;
   Task<void> serve();
   Task<rpc::Response> answer_follower(rpc::Request request);
+  NodeService::Hooks hooks();
   Task<void> initialise_device(NewDevice device, Deadline deadline);
+  Task<wire::DeviceInfo> attach_device(wire::AttachDeviceRequest request, Deadline deadline);
+  Task<wire::DeviceInfo> detach_device(wire::DetachDeviceRequest request, Deadline deadline);
+  asio::awaitable<void> look_for_devices();
+  Result<bool> leads() const;
   IndexLink::Situation situation() const;
   DescriptionOrder to_be_described() const;
   void give_back();
@@ -82,6 +87,7 @@ class Worker {
   rpc::Endpoint endpoint_;
   std::unique_ptr<rpc::Server> internal_server_;
   std::unique_ptr<rpc::Client> leader_client_;
+  std::vector<std::filesystem::path> awaited_;  // devices that the leader waits for
   std::unique_ptr<Leader> leader_;
   bool ready_to_be_joined_ = false;
   std::uint32_t leader_pid_ = 0;  // as far as it knows

@@ -64,8 +64,11 @@ class LostParts(unittest.TestCase):
         run(REELCTL, "box", "down", "--dir", self.box.directory)
         device = self.box.directory / "node1.dev1"
         device.rename(self.box.local / device.name)
-        self.fails_to_start("No such file or directory")
+        self.fails_to_start("there is nothing at this path")
         self.assertTrue(is_mounted(self.box.mount))
+        self.assert_everything_is_there()
+        (self.box.local / device.name).rename(device)
+        until(lambda: all(device["state"] == "online" for device in self.box.devices()), "it is back by itself", 10)
         self.assert_everything_is_there()
 
 

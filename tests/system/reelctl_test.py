@@ -358,7 +358,8 @@ class Cluster(BoxTest):
     def test_every_command_has_help_and_answers_in_json(self):
         groups = ("", "box", "channel", "node", "device", "segment")
         commands = ("box up", "box status", "box start", "box down", "status", "channel list", "channel create",
-                    "channel set", "channel show", "node list", "node show", "device list", "segment list", "segment show")
+                    "channel set", "channel show", "node list", "node show", "device list", "device add", "device remove",
+                    "segment list", "segment show")
         for command in groups + commands:
             with self.subTest(command=command):
                 told = run(REELCTL, *command.split(), "--help").stdout

@@ -201,5 +201,31 @@ INSTANTIATE_TEST_SUITE_P(EachPoint, ShmCrash,
                            return name;
                          });
 
+class RetireCrash : public ShmCrash {};
+
+TEST_P(RetireCrash, ADeviceServesUntilItsReasonIsThere) {
+  const pid_t child = fork();
+  if (child == 0) {
+    setenv("REELFS_CRASH_POINT", GetParam().c_str(), 1);
+    arm_crash_point();
+    table->retire(DeviceHealth::failed, "the child's reason, which nobody is to see", 1);
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFSIGNALED(status)) << "the point was never reached";
+  EXPECT_TRUE(table->serving());
+  EXPECT_EQ(table->verdict().reason, "");
+  EXPECT_TRUE(table->retire(DeviceHealth::stuck, "the survivor's", 2));
+  const auto verdict = table->verdict();
+  EXPECT_EQ(verdict.health, DeviceHealth::stuck);
+  EXPECT_EQ(verdict.reason, "the survivor's");
+  EXPECT_EQ(verdict.since_ns, 2);
+  EXPECT_EQ(table->repair_count(), 1u);
+  expect_invariants();
+}
+
+INSTANTIATE_TEST_SUITE_P(EachPoint, RetireCrash, ::testing::Values("table.retire.filled"));
+
 }  // namespace
 }  // namespace reelfs::noded

@@ -1,43 +1,81 @@
 #pragma once
 
+#include <chrono>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <utility>
 
+#include "common/async/timeout.h"
 #include "common/io/disk_file.h"
+#include "noded/device/device_access.h"
 
 namespace reelfs::noded {
 
-/// What a test makes of the device files that are opened from now on.
+/// What a test makes of device files, from now on and until it changes its mind.
 struct FileHooks {
+  std::filesystem::path only;  // of this device; empty: of all
   std::function<void()> before_write;
   bool fail_syncs = false;
+  bool fail_writes = false;
+  bool fail_reads = false;
+  bool hang = false;  // no call ends while it is set
 };
 
 /// A device file that does as its hooks say.
 class HookedFile final : public io::DiskFile {
  public:
-  HookedFile(std::unique_ptr<io::DiskFile> file, const FileHooks& hooks)
-      : file_(std::move(file)), hooks_(hooks) {}
+  HookedFile(std::unique_ptr<io::DiskFile> file, std::filesystem::path path, const FileHooks& hooks)
+      : file_(std::move(file)), path_(std::move(path)), hooks_(hooks) {}
 
   Task<void> read(std::uint64_t offset, std::span<std::byte> into) override {
-    return file_->read(offset, into);
+    co_await wait_while_it_hangs();
+    if (concerned() && hooks_.fail_reads) co_return Error(Errc::io, "the read was made to fail");
+    co_return co_await file_->read(offset, into);
   }
   Task<void> write(std::uint64_t offset, std::span<const std::byte> from) override {
     if (hooks_.before_write) hooks_.before_write();
-    return file_->write(offset, from);
+    co_await wait_while_it_hangs();
+    if (concerned() && hooks_.fail_writes) co_return Error(Errc::io, "the write was made to fail");
+    co_return co_await file_->write(offset, from);
   }
   Task<void> sync() override {
-    if (hooks_.fail_syncs) co_return Error(Errc::io, "the flush was made to fail");
+    co_await wait_while_it_hangs();
+    if (concerned() && hooks_.fail_syncs) co_return Error(Errc::io, "the flush was made to fail");
     co_return co_await file_->sync();
   }
   Task<void> discard(std::uint64_t offset, std::uint64_t bytes) override {
-    return file_->discard(offset, bytes);
+    co_await wait_while_it_hangs();
+    co_return co_await file_->discard(offset, bytes);
   }
   std::uint64_t size() const override { return file_->size(); }
 
  private:
+  bool concerned() const { return hooks_.only.empty() || hooks_.only == path_; }
+  asio::awaitable<void> wait_while_it_hangs() {
+    while (concerned() && hooks_.hang) co_await sleep_for(std::chrono::milliseconds(1));
+  }
+
   const std::unique_ptr<io::DiskFile> file_;
+  const std::filesystem::path path_;
+  const FileHooks& hooks_;
+};
+
+/// Real files behind hooks.
+class HookedDevices final : public DeviceAccess {
+ public:
+  HookedDevices(std::unique_ptr<DeviceAccess> devices, const FileHooks& hooks)
+      : devices_(std::move(devices)), hooks_(hooks) {}
+
+  Task<DeviceSight> look(std::filesystem::path path) override { return devices_->look(std::move(path)); }
+  Task<std::unique_ptr<io::DiskFile>> open(std::filesystem::path path, Use use) override {
+    REELFS_CO_TRY(auto file, co_await devices_->open(path, use));
+    std::unique_ptr<io::DiskFile> hooked = std::make_unique<HookedFile>(std::move(file), path, hooks_);
+    co_return std::move(hooked);
+  }
+
+ private:
+  const std::unique_ptr<DeviceAccess> devices_;
   const FileHooks& hooks_;
 };
 

@@ -20,7 +20,8 @@ void follow(TestNode& follower, TestNode& leader) {
   joining.first = !follower.state.attached();
   const auto areas = leader.run(leader.leader.join(joining));
   ASSERT_TRUE(areas);
-  ASSERT_TRUE(attach_areas(follower.state, areas.value()));
+  ASSERT_TRUE(follower.state.attach(areas.value()));
+  follower.run(follower.state.settle(follower.clock, kBringUpLimit));
 }
 
 asio::awaitable<void> initialise(Leader& leader, NewDevice device) {

@@ -12,6 +12,7 @@
 
 #include "common/async/blocking_pool.h"
 #include "common/base/clock.h"
+#include "noded/device/local_devices.h"
 #include "noded/leader/leader.h"
 #include "noded/leader/node_state.h"
 #include "noded/segment/segment_store.h"
@@ -47,6 +48,7 @@ class NodeFiles {
   const Uuid cluster = Uuid::random();
   std::vector<std::filesystem::path> devices;
   FileHooks hooks;
+  Duration device_limit = std::chrono::seconds(3);
 
  private:
   std::filesystem::path directory_;
@@ -59,10 +61,17 @@ class TestNode {
  public:
   explicit TestNode(NodeFiles& node_files, std::uint32_t worker = 1, std::string name = "node1")
       : files(node_files),
-        store(context.get_executor(), clock, pool, {.worker = WorkerId(worker)}),
-        state(identity_of(node_files, worker, std::move(name)), opener(), store),
-        leader(state, clock, node_files.devices) {}
-  ~TestNode() { run(store.stop()); }
+        store(context.get_executor(), clock, pool,
+              {.worker = WorkerId(worker), .device_call_limit = node_files.device_limit}),
+        access(std::make_unique<LocalDevices>(node_files.cluster, name), node_files.hooks),
+        state(context.get_executor(), identity_of(node_files, worker, name), access, store),
+        leader(context.get_executor(), state, clock,
+               {.devices = node_files.devices, .device_list = node_files.directory() / "devices.json"}) {}
+  ~TestNode() {
+    run(leader.stop());
+    run(state.stop());
+    run(store.stop());
+  }
 
   template <class T>
   T run(asio::awaitable<T> coroutine) {
@@ -81,6 +90,26 @@ class TestNode {
     return run(leader.initialise_device(device));
   }
   Deadline soon() const { return Deadline::after(clock, std::chrono::seconds(10)); }
+  /// Looks at the devices again and again until it is so.
+  template <class Condition>
+  bool look_until(Condition condition) {
+    const auto patience = soon();
+    while (!condition()) {
+      if (patience.left(clock) <= Duration::zero()) return false;
+      leader.look_at_devices();
+      run(sleep_for(std::chrono::milliseconds(5)));
+    }
+    return true;
+  }
+  DeviceStatus status(std::size_t index = 0) const {
+    for (const auto& status : leader.devices()) {
+      if (status.path == files.devices[index]) return status;
+    }
+    return {};
+  }
+  bool is(DeviceStatus::State state_wanted, std::size_t index = 0) const {
+    return status(index).state == state_wanted;
+  }
   DeviceTable& table() { return store.devices().front()->table(); }
   Result<std::uint64_t> append(const UnitOptions& options) {
     return run(store.append(options.segment, options.generation, options.offset, make_unit(options)));
@@ -91,6 +120,7 @@ class TestNode {
   asio::io_context context{1};
   BlockingPool pool{4, "test"};
   SegmentStore store;
+  HookedDevices access;
   NodeState state;
   Leader leader;
 
@@ -102,12 +132,6 @@ class TestNode {
     identity.worker = WorkerId(worker);
     identity.process = ProcessIdentity::self();
     return identity;
-  }
-  OpenDevice opener() {
-    return [this](const std::filesystem::path& path) -> Result<std::unique_ptr<io::DiskFile>> {
-      REELFS_TRY(auto file, io::open_disk_file(path, io::DiskFileMode::read_write, pool));
-      return std::make_unique<HookedFile>(std::move(file), files.hooks);
-    };
   }
 };
 

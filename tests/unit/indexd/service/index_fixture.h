@@ -113,8 +113,10 @@ class FakeNode {
 
   std::map<std::uint64_t, Block> blocks;  // by segment
   bool refuse_allocation = false;
-  bool hold_allocation = false;  // takes the block and does not answer
-  bool blank = false;            // its device has no superblock
+  bool hold_allocation = false;            // takes the block and does not answer
+  bool blank = false;                      // its device has no superblock
+  wire::State state = wire::STATE_ONLINE;  // of its device, where that is not blank
+  std::int64_t since_ns = 0;               // that it is in this state; 0: it does not say
   int allocations_refused = 0;
   int initialised = 0;
   std::uint32_t appends_in_flight = 0;
@@ -129,7 +131,8 @@ class FakeNode {
     if (worker_ != 1) return;
     auto& device = *status.add_devices();
     device.set_path("/dev/" + name_);
-    device.set_state(blank ? wire::STATE_BLANK : wire::STATE_ONLINE);
+    device.set_state(blank ? wire::STATE_BLANK : state);
+    device.set_since_ns(since_ns);
     if (blank) return;
     if (device_ == 0) device_ = next_device();
     device.set_device(device_);

@@ -426,6 +426,53 @@ TEST_F(IndexServiceTest, ABlankDeviceIsInitialisedOnlyWhereThatIsWanted) {
   EXPECT_TRUE(eventually([&] { return nodes[0]->initialised == 1; }));
 }
 
+TEST_F(IndexServiceTest, ADeviceOutOfServiceIsNotWithinReachAndListsItsBlocksWhenItIsBack) {
+  add_node(), add_node();
+  const auto grant = open_segment(session, channel).value().grants(0);
+  auto& node = *nodes[1];
+  node.report();
+  EXPECT_FALSE(node.heartbeat().report_blocks());
+  const auto within_reach = [&] {
+    wire::ShowSegmentRequest asked;
+    asked.set_segment(grant.segment());
+    const auto shown = call<wire::ShowSegmentReply>(Method::show_segment, asked).value();
+    return std::count_if(shown.segment().copies().begin(), shown.segment().copies().end(),
+                         [](const auto& copy) { return copy.available(); });
+  };
+  EXPECT_EQ(within_reach(), 2);
+  node.state = wire::STATE_FAILED;
+  node.since_ns = 12345;
+  node.heartbeat();
+  EXPECT_EQ(within_reach(), 1);
+  const auto status =
+      call<wire::ClusterStatusReply>(Method::cluster_status, wire::ClusterStatusRequest()).value();
+  EXPECT_TRUE(std::any_of(status.problems().begin(), status.problems().end(), [](const auto& problem) {
+    return problem.what() == "device /dev/node2 of node node2 has failed: no reason given" &&
+           problem.since_ns() == 12345;
+  }));
+  EXPECT_TRUE(std::any_of(status.problems().begin(), status.problems().end(), [](const auto& problem) {
+    return problem.what().starts_with("1 segments are degraded, 0 of them without any copy within reach");
+  }));
+  node.state = wire::STATE_ONLINE;
+  EXPECT_TRUE(node.heartbeat().report_blocks());
+  EXPECT_EQ(within_reach(), 2);
+  node.report();
+  EXPECT_TRUE(node.blocks.contains(grant.segment()));
+  EXPECT_FALSE(node.heartbeat().report_blocks());
+}
+
+TEST_F(IndexServiceTest, BlocksOfADeviceThatWasNotToldOfYetAreLeftAlone) {
+  add_node(), add_node();
+  auto& node = *nodes[0];
+  node.state = wire::STATE_OFFLINE;
+  node.heartbeat();
+  node.blocks[777777] = {1, 4096, false};  // listed before a heartbeat says that the device is back
+  EXPECT_EQ(node.report(), std::set<std::uint64_t>{});
+  node.state = wire::STATE_ONLINE;
+  EXPECT_TRUE(node.heartbeat().report_blocks());
+  EXPECT_EQ(node.report(), std::set<std::uint64_t>{777777});
+}
+
 TEST_F(IndexServiceTest, AProblemTellsSinceWhenItIsThere) {
   const auto since = [&](const std::string& what) -> std::int64_t {
     const auto status = call<wire::ClusterStatusReply>(Method::cluster_status, wire::ClusterStatusRequest());

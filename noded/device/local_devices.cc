@@ -1,0 +1,212 @@
+#include "noded/device/local_devices.h"
+
+#include <cerrno>
+#include <fstream>
+#include <span>
+#include <string>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "common/base/crc32c.h"
+#include "common/observe/log.h"
+
+namespace reelfs::noded {
+namespace {
+
+constexpr std::size_t kThreadsPerDevice = 8;  // calls under way at once on one device
+constexpr const char* kSysBlock = "/sys/dev/block";
+
+spdlog::logger& log() {
+  static auto& instance = logger("noded.device");
+  return instance;
+}
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) close(fd_);
+  }
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor& operator=(Descriptor&&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+/// An open device with its threads, and the lock that keeps others away.
+class LocalDevice final : public io::DiskFile {
+ public:
+  LocalDevice(std::unique_ptr<BlockingPool> pool, Descriptor lock, std::unique_ptr<io::DiskFile> file)
+      : pool_(std::move(pool)), lock_(std::move(lock)), file_(std::move(file)) {}
+  Task<void> read(std::uint64_t offset, std::span<std::byte> into) override {
+    return file_->read(offset, into);
+  }
+  Task<void> write(std::uint64_t offset, std::span<const std::byte> from) override {
+    return file_->write(offset, from);
+  }
+  Task<void> sync() override { return file_->sync(); }
+  Task<void> discard(std::uint64_t offset, std::uint64_t bytes) override {
+    return file_->discard(offset, bytes);
+  }
+  std::uint64_t size() const override { return file_->size(); }
+
+ private:
+  const std::unique_ptr<BlockingPool> pool_;
+  const Descriptor lock_;
+  const std::unique_ptr<io::DiskFile> file_;
+};
+
+/// Two hashes beside each other: nodes that share a device by mistake must not share a mark.
+std::int64_t mark_of(const Uuid& cluster, std::string_view node_name) {
+  const auto text = cluster.to_string() + "/" + std::string(node_name);
+  const auto bytes = std::as_bytes(std::span(text));
+  const auto backwards = std::string(text.rbegin(), text.rend());
+  const auto high = static_cast<std::int64_t>(crc32c(bytes) >> 2);
+  const auto low = static_cast<std::int64_t>(crc32c(std::as_bytes(std::span(backwards))));
+  return high << 32 | low;
+}
+
+struct flock range(short type, std::int64_t start, std::int64_t bytes) {
+  struct flock lock {};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = start;
+  lock.l_len = bytes;
+  return lock;
+}
+
+/// Whether somebody else holds a lock in the range. @param bytes  0: up to the end
+Result<bool> is_locked(int fd, std::int64_t start, std::int64_t bytes) {
+  auto lock = range(F_WRLCK, start, bytes);
+  if (fcntl(fd, F_OFD_GETLK, &lock) != 0) return from_errno(errno, "asking for locks");
+  return lock.l_type != F_UNLCK;
+}
+
+/// Every process of a node locks the same byte, shared; a lock on any other byte is another node's. The lock
+/// is that of the open file, so it goes when the last call on the device has ended and the file is closed.
+Result<void> lock_for_node(int fd, std::int64_t mark, DeviceAccess::Use use, const std::string& path) {
+  if (flock(fd, LOCK_SH | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK) {
+      return Error(Errc::not_permitted,
+                   path + " is in use: another process holds a lock on it (lslocks names it)");
+    }
+    log().warn("device cannot be locked, other nodes are not kept from it device={}", path);
+    return ok();
+  }
+  auto own = range(F_RDLCK, mark, 1);
+  if (fcntl(fd, F_OFD_SETLK, &own) != 0) {
+    if (errno == EAGAIN || errno == EACCES)
+      return Error(Errc::not_permitted, path + " is in use by another process");
+    log().warn("device cannot be locked, other nodes are not kept from it device={}", path);
+    return ok();
+  }
+  REELFS_TRY(const bool below, is_locked(fd, 0, mark));
+  REELFS_TRY(const bool above, is_locked(fd, mark + 1, 0));
+  if (below || above) {
+    return Error(Errc::not_permitted,
+                 path + " is in use by another node on this machine: name it in one of the two");
+  }
+  if (use == DeviceAccess::Use::shared) return ok();
+  REELFS_TRY(const bool held, is_locked(fd, mark, 1));
+  if (held) return Error(Errc::busy, path + " is still in use by a process of this node");
+  return ok();
+}
+
+bool reads_as(const std::filesystem::path& file, std::string_view word) {
+  std::ifstream stream(file);
+  std::string text;
+  return static_cast<bool>(stream >> text) && text == word;
+}
+
+/// A block device's node stays after the device is gone; the kernel's view of it does not.
+Result<void> check_block_device(std::uint64_t number) {
+  std::error_code error;
+  if (!std::filesystem::exists(kSysBlock, error)) return ok();
+  const auto entry = std::filesystem::path(kSysBlock) /
+                     (std::to_string(major(number)) + ":" + std::to_string(minor(number)));
+  if (!std::filesystem::exists(entry, error)) return Error(Errc::not_found, "the device was unplugged");
+  if (reads_as(entry / "size", "0")) return Error(Errc::not_found, "there is no medium in the device");
+  // A loop device that is in use is detached when the last of its users has closed it.
+  if (reads_as(entry / "loop/autoclear", "1")) return Error(Errc::not_found, "the loop device was detached");
+  return ok();
+}
+
+/// Refuses a block device that is mounted, or part of a volume or an array; anything else passes.
+Result<void> check_not_in_use(const std::filesystem::path& path) {
+  struct stat status {};
+  if (stat(path.c_str(), &status) != 0 || !S_ISBLK(status.st_mode)) return ok();
+  // open(2): O_EXCL without O_CREAT fails where the device is in use.
+  const Descriptor fd(open(path.c_str(), O_RDONLY | O_EXCL | O_CLOEXEC));
+  if (fd.get() < 0 && errno == EBUSY) {
+    return Error(Errc::not_permitted, path.string() + " is mounted, or part of a volume or an array");
+  }
+  return ok();
+}
+
+Result<DeviceSight> look_now(const std::filesystem::path& path) {
+  DeviceSight sight;
+  struct stat status {};
+  if (stat(path.c_str(), &status) != 0) {
+    const int number = errno;
+    sight.reason = number == ENOENT || number == ENOTDIR ? std::string("there is nothing at this path")
+                                                         : from_errno(number, "looking for it").describe();
+    return sight;
+  }
+  sight.file_system = status.st_dev;
+  sight.inode = status.st_ino;
+  if (S_ISBLK(status.st_mode)) {
+    sight.number = status.st_rdev;
+    if (auto there = check_block_device(status.st_rdev); !there) {
+      sight.reason = there.error().message();
+      return sight;
+    }
+  }
+  sight.present = true;
+  return sight;
+}
+
+}  // namespace
+
+LocalDevices::LocalDevices(const Uuid& cluster, std::string_view node_name)
+    : node_mark_(mark_of(cluster, node_name)) {}
+
+Task<DeviceSight> LocalDevices::look(std::filesystem::path path) {
+  auto& lookout = lookouts_[path];
+  if (!lookout) lookout = std::make_unique<BlockingPool>(1, "lookout");
+  auto& pool = *lookout;
+  auto work = [path] { return look_now(path); };
+  co_return co_await pool.run(std::move(work));
+}
+
+Task<std::unique_ptr<io::DiskFile>> LocalDevices::open(std::filesystem::path path, Use use) {
+  struct Opened {
+    Descriptor lock{-1};
+    std::unique_ptr<io::DiskFile> file;
+  };
+  auto pool = std::make_unique<BlockingPool>(kThreadsPerDevice, "device");
+  auto& threads = *pool;
+  const auto mark = node_mark_;
+  auto work = [path, use, mark, &threads]() -> Result<Opened> {
+    Opened opened{Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC)), nullptr};
+    if (opened.lock.get() < 0) return from_errno(errno, "opening " + path.string());
+    if (use == Use::first) {
+      REELFS_TRY(check_not_in_use(path));
+    }
+    REELFS_TRY(lock_for_node(opened.lock.get(), mark, use, path.string()));
+    REELFS_TRY(opened.file, io::open_disk_file(path, io::DiskFileMode::read_write, threads));
+    return opened;
+  };
+  REELFS_CO_TRY(auto opened, co_await pool->run(std::move(work)));
+  std::unique_ptr<io::DiskFile> device =
+      std::make_unique<LocalDevice>(std::move(pool), std::move(opened.lock), std::move(opened.file));
+  co_return std::move(device);
+}
+
+}  // namespace reelfs::noded

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string_view>
+
+#include "common/async/blocking_pool.h"
+#include "common/base/ids.h"
+#include "noded/device/device_access.h"
+
+namespace reelfs::noded {
+
+/// Block devices and files of this machine. Each that is opened has threads of its own, which go when it is
+/// closed.
+class LocalDevices final : public DeviceAccess {
+ public:
+  LocalDevices(const Uuid& cluster, std::string_view node_name);
+  Task<DeviceSight> look(std::filesystem::path path) override;
+  Task<std::unique_ptr<io::DiskFile>> open(std::filesystem::path path, Use use) override;
+
+ private:
+  const std::int64_t node_mark_;  // the byte that processes of this node lock
+  std::map<std::filesystem::path, std::unique_ptr<BlockingPool>> lookouts_;
+};
+
+}  // namespace reelfs::noded
