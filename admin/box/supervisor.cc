@@ -95,6 +95,11 @@ bool is_online(const wire::ListNodesReply& nodes, const BoxProcess& process) {
          worker->pid() == static_cast<std::uint32_t>(pid->pid);
 }
 
+bool is_at_work(const BoxProcess& process) {
+  const auto id = running(process);
+  return id && state_of(*id) != ProcessState::paused;
+}
+
 std::string endpoint_of(const wire::WorkerInfo& worker) {
   return fmt::format("{}:{}", worker.endpoint().host(), worker.endpoint().port());
 }
@@ -204,7 +209,7 @@ Result<void> Supervisor::wait_for_index(const Chosen& wanted) {
   }
 }
 
-Result<void> Supervisor::wait_for_workers(const Chosen& wanted) {
+Result<void> Supervisor::wait_for_workers(const Chosen& wanted, const Chosen& others) {
   REELFS_TRY(auto connection, connect(box_, kStartTime));
   const Patience patience(kStartTime);
   const Patience hope(kNewsTime);
@@ -212,7 +217,10 @@ Result<void> Supervisor::wait_for_workers(const Chosen& wanted) {
     REELFS_TRY(keep_alive(wanted));
     REELFS_TRY(auto nodes, connection->list_nodes());
     const auto wanting = missing(nodes, wanted, box_.options().devices);
-    if (wanting.what.empty()) return ok();
+    const bool all_back = std::all_of(others.begin(), others.end(), [&nodes](const auto& process) {
+      return !is_at_work(process) || is_online(nodes, process);
+    });
+    if (wanting.what.empty() && (all_back || patience.over())) return ok();
     if (patience.over() || (wanting.needs_somebody && hope.over())) {
       return Error(Errc::timed_out,
                    fmt::format("{}; the logs are in {}", wanting.what, (box_.directory() / "log").string()));
@@ -266,9 +274,13 @@ Result<void> Supervisor::start(const std::vector<std::string>& names) {
     REELFS_TRY(wait_for_index(index));
   }
   // A worker started while the index server is down registers when that comes back: nothing to wait for here.
+  // Those that run already find an index server that has just been started within a moment.
   const auto workers = with_role(chosen, Role::worker);
+  const auto all = box_.processes();
+  Chosen others;
+  if (launched_.count(all.front().name) != 0) others = with_role(all, Role::worker);
   Result<void> works = ok();
-  if (!workers.empty() && running(box_.processes().front())) works = wait_for_workers(workers);
+  if (running(all.front()) && !(workers.empty() && others.empty())) works = wait_for_workers(workers, others);
   // Mounted all the same: with a device gone, its copies elsewhere can be played.
   for (const auto& process : with_role(chosen, Role::mount)) {
     if (!running(process) || !mounted_at(box_.options().mount)) {

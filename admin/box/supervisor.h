@@ -47,7 +47,8 @@ class Supervisor {
   Result<Chosen> choose(const std::vector<std::string>& names) const;
   Result<void> launch(const BoxProcess& process);
   Result<void> wait_for_index(const Chosen& wanted);
-  Result<void> wait_for_workers(const Chosen& wanted);
+  /// @param others  need only find the index server, and nobody minds where they do not
+  Result<void> wait_for_workers(const Chosen& wanted, const Chosen& others);
   Result<void> mount(const BoxProcess& process);
   /// Starts what has ended without having been started by this call. @errors io (something else ended)
   Result<void> keep_alive(const Chosen& wanted);

@@ -73,6 +73,8 @@ class BoxCommands(BoxTest):
         self.assertIn(after["node2.worker1"]["state"], ("leader", "follower"))
         for name, process in after.items():
             self.assertEqual(process["pid"] == before[name]["pid"], name not in ("index1", "node2.worker1"), name)
+            if process["role"] == "node":
+                self.assertIn(process["state"], ("leader", "follower"), f"{name} has found the index server again")
         (self.channel / "a").write_bytes(b"works")
 
     def test_start_right_after_a_kill_does_not_count_what_is_still_dying(self):
