@@ -90,6 +90,8 @@ std::string_view to_string(Method method) noexcept {
       return "seal_segment";
     case Method::free_segment:
       return "free_segment";
+    case Method::release_segment:
+      return "release_segment";
     case Method::attach_device:
       return "attach_device";
     case Method::detach_device:

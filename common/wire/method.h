@@ -55,6 +55,7 @@ enum class Method : std::uint16_t {
   fence_segment = 202,
   seal_segment = 203,
   free_segment = 204,
+  release_segment = 205,
   attach_device = 210,
   detach_device = 211,
   // client -> noded

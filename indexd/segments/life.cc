@@ -430,6 +430,9 @@ Actions SegmentLife::persisted(SegmentRow stored) {
     case Step::storing_end:
       answer(actions, ok());
       if (row_.state == SegmentState::unfilled) {
+        for (const auto& copy : row_.copies) {
+          actions.push_back(Release{copy.node, copy.worker, row_.generation});
+        }
         rest();
         return actions;
       }

@@ -18,7 +18,8 @@ struct BlockPlace {
   std::uint32_t block = 0;
 };
 
-/// What SegmentLife asks of its driver. Every action but Answer is followed by the event named with it, once.
+/// What SegmentLife asks of its driver. Every action but Answer and Release is followed by the event named
+/// with it, once.
 struct Persist {              // -> persisted(row as stored) | persist_refused | persist_failed
   SegmentRow row;             // what is to be stored; live_bytes stays as it is, a longer length too
   bool create = false;        // there is no such row yet
@@ -47,12 +48,18 @@ struct Free {  // -> freed
   NodeId node;
   WorkerId worker;
 };
+/// The node's process need not look after the block any more. Lost, it costs nothing but that.
+struct Release {
+  NodeId node;
+  WorkerId worker;
+  Generation generation;
+};
 /// Ends begin(), reopen() or close(): the writer has its grant (see row()), or the segment is closed, or
 /// neither.
 struct Answer {
   Result<void> result;
 };
-using Action = std::variant<Persist, Erase, Allocate, Fence, Seal, Free, Answer>;
+using Action = std::variant<Persist, Erase, Allocate, Fence, Seal, Free, Release, Answer>;
 using Actions = std::vector<Action>;
 
 struct Closing {

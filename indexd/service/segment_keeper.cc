@@ -111,6 +111,8 @@ void SegmentKeeper::perform(SegmentId segment, Actions actions) {
       group_.spawn(seal(segment, serial, *to_seal));
     } else if (const auto* to_free = std::get_if<Free>(&action)) {
       group_.spawn(free(segment, serial, *to_free));
+    } else if (const auto* to_release = std::get_if<Release>(&action)) {
+      group_.spawn(release(segment, *to_release));
     } else if (auto* answer = std::get_if<Answer>(&action)) {
       const auto answered = std::exchange(tracked.answered, nullptr);
       if (answered) answered(std::move(answer->result));
@@ -259,6 +261,14 @@ asio::awaitable<void> SegmentKeeper::free(SegmentId segment, std::uint64_t seria
     log().debug("not freed segment={} why=\"{}\"", segment.value, reply.error().describe());
   }
   tell(segment, serial, [&](SegmentLife& life) { return life.freed(action.node, without_value(reply)); });
+}
+
+asio::awaitable<void> SegmentKeeper::release(SegmentId segment, Release action) {
+  auto request = std::make_shared<wire::ReleaseSegmentRequest>();
+  request->set_segment(segment.value);
+  request->set_generation(action.generation.value);
+  const auto reply = co_await nodes_.call(action.node, action.worker, wire::Method::release_segment, request);
+  if (!reply) log().debug("not released segment={} why=\"{}\"", segment.value, reply.error().describe());
 }
 
 // ---- opening
@@ -429,6 +439,9 @@ Task<std::vector<Granted>> SegmentKeeper::open(OpenParams params) {
     for (auto& granted : batch->granted) group_.spawn(give_back(std::move(granted)));
     co_return Error(Errc::no_session, "the session ended meanwhile");
   }
+  // The first is written first: one that is begun, though a new one may have been ready before it.
+  std::stable_partition(batch->granted.begin(), batch->granted.end(),
+                        [](const Granted& granted) { return granted.row.length > 0; });
   co_return std::move(batch->granted);
 }
 

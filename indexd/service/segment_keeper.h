@@ -118,6 +118,7 @@ class SegmentKeeper {
   asio::awaitable<void> fence(SegmentId segment, std::uint64_t serial, Fence action);
   asio::awaitable<void> seal(SegmentId segment, std::uint64_t serial, Seal action);
   asio::awaitable<void> free(SegmentId segment, std::uint64_t serial, Free action);
+  asio::awaitable<void> release(SegmentId segment, Release action);
 
   Task<SegmentId> next_segment();
   std::vector<SegmentId> claim_unfilled(const OpenParams& params);

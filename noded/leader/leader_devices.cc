@@ -219,7 +219,7 @@ void Leader::take_away(Device& device, DeviceHealth health, const std::string& r
   device.retire(health, reason);
   if (state_.unfilled) {
     for (const auto& entry : state_.unfilled->entries()) {
-      if (entry.device == id.value) state_.unfilled->remove({id, entry.block});
+      if (entry.device == id.value) state_.unfilled->remove(SegmentId(entry.segment));
     }
   }
   remove_shm(name);

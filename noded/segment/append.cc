@@ -121,7 +121,7 @@ void SegmentStore::pump(const QueuePtr& queue) {
     const auto& waiting = queue->waiting.at(next->ticket);
     if (!next->follows && device.table().slot(address.block).owner != options_.worker.value) {
       note_work(address);  // before the table says so: the leader looks here after our death
-      unfilled_->remove(address);
+      unfilled_->remove(queue->found.segment);
     }
     DeviceTable::Append append;
     append.block = address.block;

@@ -85,23 +85,40 @@ void SegmentStore::note_work(BlockAddress address) {
   });
 }
 
+std::optional<SegmentStore::Located> SegmentStore::look(const DevicePtr& device, std::uint32_t block,
+                                                        SegmentId segment) {
+  Located located;
+  located.device = device;
+  located.found.segment = segment;
+  located.found.address = {device->id(), block};
+  located.found.slot = device->table().slot(block);
+  if (located.found.slot.descriptor.segment != segment.value) return std::nullopt;
+  return located;
+}
+
 Result<SegmentStore::Located> SegmentStore::locate(SegmentId segment) {
   for (const auto& device : devices_) {
     const auto block = device->table().find(segment);
     if (!block) continue;
     REELFS_TRY(device->usable());
-    Located located;
-    located.device = device;
-    located.found.segment = segment;
-    located.found.address = {device->id(), *block};
-    located.found.slot = device->table().slot(*block);
-    if (located.found.slot.descriptor.segment == segment.value) return located;
+    if (auto located = look(device, *block, segment)) return std::move(*located);
   }
   auto error = explain(Error(Errc::not_found), segment);
   if (dropped_.empty()) return error;
   auto text = error.message();
   for (const auto& [device, why] : dropped_) text += "; " + why;
   return Error(Errc::not_found, std::move(text));
+}
+
+/// As locate, for a segment that is to have a writer again: one look instead of one at each device.
+Result<SegmentStore::Located> SegmentStore::locate_unfilled(SegmentId segment) {
+  if (const auto noted = unfilled_->find(segment)) {
+    const auto device = find_device(DeviceId(noted->device));
+    if (device && device->usable()) {
+      if (auto located = look(device, noted->block, segment)) return std::move(*located);
+    }
+  }
+  return locate(segment);
 }
 
 Result<SegmentBlock> SegmentStore::find(SegmentId segment) {
@@ -172,13 +189,12 @@ Task<BlockAddress> SegmentStore::allocate(SegmentId segment, Generation generati
   const auto now_ns = clock_.wall().time_since_epoch().count();
   {
     const UnfilledTable::AllocationLock lock(*unfilled_);
-    for (const auto& candidate : devices_) {
-      if (const auto present = candidate->table().find(segment)) {
-        device = candidate;
-        block = *present;
-      }
-    }
-    if (!device) {
+    if (const auto present = locate_unfilled(segment)) {
+      device = present.value().device;
+      block = present.value().found.address.block;
+    } else if (present.error().code() != Errc::not_found) {
+      co_return present.error();
+    } else {
       device = choose_device();
       if (device) block = device->table().allocate(segment, generation, channel, options_.worker, now_ns);
     }
@@ -216,7 +232,7 @@ Task<void> SegmentStore::drain(Located located, Deadline deadline) {
 
 // docs/design/node.md, "Fencing": refuse, drain, sync the data, then write down how much of it counts.
 Task<SegmentStore::Fenced> SegmentStore::fence(SegmentId segment, Generation generation, Deadline deadline) {
-  REELFS_CO_TRY(const auto located, locate(segment));
+  REELFS_CO_TRY(const auto located, locate_unfilled(segment));
   const auto& [found, device_ptr] = located;
   auto& device = *device_ptr;
   const auto block = found.address.block;
@@ -227,7 +243,7 @@ Task<SegmentStore::Fenced> SegmentStore::fence(SegmentId segment, Generation gen
   REELFS_CO_TRY(co_await device.sync());
   auto length = device.table().settle_fence(block, segment, generation);
   if (!length) co_return explain(std::move(length).error(), segment);
-  unfilled_->remove(found.address);
+  unfilled_->remove(segment);
   REELFS_CO_TRY(co_await device.persist(block));
   REELFS_CO_TRY(co_await device.sync());
   Fenced answer;
@@ -240,7 +256,7 @@ Task<void> SegmentStore::cut(SegmentId segment, Generation generation, std::uint
                              Deadline deadline) {
   if (length % kPageBytes != 0)
     co_return Error(Errc::invalid, "a segment's length is a whole number of pages");
-  REELFS_CO_TRY(const auto located, locate(segment));
+  REELFS_CO_TRY(const auto located, locate_unfilled(segment));
   const auto& [found, device_ptr] = located;
   auto& device = *device_ptr;
   const auto block = found.address.block;
@@ -259,7 +275,7 @@ Task<void> SegmentStore::cut(SegmentId segment, Generation generation, std::uint
     REELFS_CO_TRY(co_await drain(located, deadline));
     REELFS_CO_TRY(co_await device.sync());
   }
-  unfilled_->remove(found.address);
+  unfilled_->remove(segment);
   REELFS_CO_TRY(co_await device.persist(block));
   REELFS_CO_TRY(co_await device.sync());
   co_return ok();
@@ -284,10 +300,29 @@ Task<void> SegmentStore::free(SegmentId segment, Deadline deadline) {
     if (!device.table().fence(block, segment, known)) continue;  // a newer generation came: look again
     REELFS_CO_TRY(co_await drain(located, deadline));
   }
-  unfilled_->remove(found.address);
+  unfilled_->remove(segment);
   group_.spawn(discard(device_ptr, block));
   REELFS_CO_TRY(co_await device.persist(block));
   co_return ok();
+}
+
+Result<void> SegmentStore::release(SegmentId segment, Generation generation) {
+  REELFS_TRY(const auto located, locate(segment));
+  const auto& [found, device] = located;
+  auto released = device->table().release(found.address.block, segment, generation);
+  if (!released) return explain(std::move(released).error(), segment);
+  if (released.value().owner == options_.worker.value) process_->remove(found.address);
+  UnfilledTable::Entry entry;
+  entry.segment = segment.value;
+  entry.length = released.value().end;
+  entry.device = found.address.device.value;
+  entry.block = found.address.block;
+  unfilled_->put(entry);
+  // Granted again meanwhile, through another worker that looked for the entry before it was there.
+  if (device->table().slot(found.address.block).descriptor.generation != generation.value) {
+    unfilled_->remove(segment);
+  }
+  return ok();
 }
 
 asio::awaitable<void> SegmentStore::discard(DevicePtr device, std::uint32_t block) {

@@ -92,6 +92,10 @@ class SegmentStore {
   /// @errors timed_out, io
   Task<void> free(SegmentId segment, Deadline deadline);
 
+  /// The writer of this generation is done with it: an unfilled block now, which nobody owns.
+  /// @errors not_found (not open), stale_generation (it has another writer), busy (writes under way), io
+  Result<void> release(SegmentId segment, Generation generation);
+
   /// Writes an append unit (wire/record.h) at `offset`. Appends of one segment that are under way together
   /// are written together and answered in order; one that is there already is answered at once.
   /// @return the end of this append: every byte before it is written
@@ -138,6 +142,8 @@ class SegmentStore {
   };
 
   Result<Located> locate(SegmentId segment);
+  Result<Located> locate_unfilled(SegmentId segment);
+  static std::optional<Located> look(const DevicePtr& device, std::uint32_t block, SegmentId segment);
   void note_work(BlockAddress address);
   DevicePtr choose_device() const;
   Error no_free_block() const;

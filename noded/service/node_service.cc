@@ -48,6 +48,7 @@ NodeService::Operation NodeService::operation_of(wire::Method method) {
       {wire::Method::fence_segment, &NodeService::fence_segment},
       {wire::Method::seal_segment, &NodeService::seal_segment},
       {wire::Method::free_segment, &NodeService::free_segment},
+      {wire::Method::release_segment, &NodeService::release_segment},
       {wire::Method::append, &NodeService::append},
       {wire::Method::sync_segments, &NodeService::sync_segments},
       {wire::Method::read_record, &NodeService::read_record},
@@ -163,6 +164,12 @@ Task<rpc::Response> NodeService::seal_segment(rpc::Request request) {
 Task<rpc::Response> NodeService::free_segment(rpc::Request request) {
   REELFS_CO_TRY(const auto command, request.parse<wire::FreeSegmentRequest>());
   REELFS_CO_TRY(co_await store_.free(SegmentId(command.segment()), bounded(request)));
+  co_return rpc::Response(wire::Empty());
+}
+
+Task<rpc::Response> NodeService::release_segment(rpc::Request request) {
+  REELFS_CO_TRY(const auto command, request.parse<wire::ReleaseSegmentRequest>());
+  REELFS_CO_TRY(store_.release(SegmentId(command.segment()), Generation(command.generation())));
   co_return rpc::Response(wire::Empty());
 }
 

@@ -510,6 +510,16 @@ Result<void> DeviceTable::end_append(const Append& append, std::uint64_t end) {
 
 // ---- after a worker's death
 
+Result<BlockSlot> DeviceTable::release(std::uint32_t block, SegmentId segment, Generation generation) {
+  const ShmLock lock(head().mutex, *this);
+  REELFS_TRY(const auto was, holder(block, segment));
+  if (was.descriptor.state != BlockState::open || was.descriptor.fenced == 1) return Error(Errc::not_found);
+  if (was.descriptor.generation != generation.value) return Error(Errc::stale_generation);
+  if (was.in_flight != 0) return Error(Errc::busy);
+  slots_[block].owner = 0;
+  return was;
+}
+
 std::optional<BlockSlot> DeviceTable::disown(std::uint32_t block, WorkerId worker) {
   REELFS_ASSERT(block < geometry_.block_count);
   const ShmLock lock(head().mutex, *this);

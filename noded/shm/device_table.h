@@ -169,6 +169,10 @@ class DeviceTable {
   /// @errors stale_generation: it was fenced, cut or freed meanwhile, and the bytes do not count
   Result<void> end_append(const Append& append, std::uint64_t end);
 
+  /// Nobody writes it for now: its owner need not be looked after. @return the slot as it was
+  /// @errors not_found (not open), stale_generation (it has another), busy (writes under way)
+  Result<BlockSlot> release(std::uint32_t block, SegmentId segment, Generation generation);
+
   // ---- after a worker's death
 
   /// Releases what a dead worker had of this block. @return the slot as it is now; empty where the worker did

@@ -15,9 +15,9 @@ struct UnfilledTable::Head {
 
 namespace {
 
-bool is_of(const UnfilledTable::Entry& entry, BlockAddress address) {
-  return entry.segment != 0 && entry.device == address.device.value && entry.block == address.block;
-}
+constexpr std::uint64_t kNever = 0;                    // no entry was ever here: a search ends
+constexpr std::uint64_t kGone = UINT64_MAX;            // one was: a search goes on
+constexpr std::uint64_t kSpread = 0x9e3779b97f4a7c15;  // 2^64 / golden ratio (Knuth, TAOCP 3, 6.4)
 
 }  // namespace
 
@@ -60,31 +60,50 @@ Uuid UnfilledTable::node_incarnation() const { return area_->incarnation(); }
 /// An entry is whole where its segment is set: that is written last and cleared first.
 void UnfilledTable::repair() { area_->header().repair_count.fetch_add(1); }
 
-void UnfilledTable::put(const Entry& entry) {
-  const BlockAddress address{DeviceId(entry.device), entry.block};
-  const ShmLock lock(head().mutex, *this);
-  Entry* unused = nullptr;
-  for (std::uint32_t i = 0; i < capacity(); ++i) {
-    auto& slot = slots()[i];
-    if (is_of(slot, address)) {
-      unused = &slot;
-      break;
-    }
-    if (slot.segment == 0 && unused == nullptr) unused = &slot;
+/// The entry of the segment; else the first place for it; null where there is none.
+UnfilledTable::Entry* UnfilledTable::find_locked(std::uint64_t segment) {
+  Entry* place = nullptr;
+  auto at = static_cast<std::uint32_t>((segment * kSpread >> 32) % capacity());
+  for (std::uint32_t step = 0; step < capacity(); ++step) {
+    auto& slot = slots()[at];
+    if (slot.segment == segment) return &slot;
+    if (place == nullptr && (slot.segment == kNever || slot.segment == kGone)) place = &slot;
+    if (slot.segment == kNever) break;
+    at = at + 1 == capacity() ? 0 : at + 1;
   }
-  if (unused == nullptr) return;
-  std::atomic_ref(unused->segment).store(0);
-  unused->length = entry.length;
-  unused->device = entry.device;
-  unused->block = entry.block;
-  crash_point("unfilled.filled");
-  std::atomic_ref(unused->segment).store(entry.segment);
+  return place;
 }
 
-void UnfilledTable::remove(BlockAddress address) {
+void UnfilledTable::put(const Entry& entry) {
   const ShmLock lock(head().mutex, *this);
-  for (std::uint32_t i = 0; i < capacity(); ++i) {
-    if (is_of(slots()[i], address)) std::atomic_ref(slots()[i].segment).store(0);
+  auto* const place = find_locked(entry.segment);
+  if (place == nullptr) return;
+  std::atomic_ref(place->segment).store(kGone);
+  place->length = entry.length;
+  place->device = entry.device;
+  place->block = entry.block;
+  crash_point("unfilled.filled");
+  std::atomic_ref(place->segment).store(entry.segment);
+}
+
+std::optional<UnfilledTable::Entry> UnfilledTable::find(SegmentId segment) {
+  const ShmLock lock(head().mutex, *this);
+  const auto* const entry = find_locked(segment.value);
+  if (entry == nullptr || entry->segment != segment.value) return std::nullopt;
+  return *entry;
+}
+
+void UnfilledTable::remove(SegmentId segment) {
+  const ShmLock lock(head().mutex, *this);
+  auto* const entry = find_locked(segment.value);
+  if (entry == nullptr || entry->segment != segment.value) return;
+  const auto last = capacity() - 1;
+  auto at = static_cast<std::uint32_t>(entry - slots());
+  std::atomic_ref(slots()[at].segment).store(kGone);
+  // Where no search goes on behind it, none needs to come this far.
+  while (slots()[at].segment == kGone && slots()[at == last ? 0 : at + 1].segment == kNever) {
+    std::atomic_ref(slots()[at].segment).store(kNever);
+    at = at == 0 ? last : at - 1;
   }
 }
 
@@ -94,7 +113,7 @@ std::vector<UnfilledTable::Entry> UnfilledTable::entries() {
     const ShmLock lock(head().mutex, *this);
     std::copy_n(slots(), copy.size(), copy.begin());
   }
-  std::erase_if(copy, [](const Entry& entry) { return entry.segment == 0; });
+  std::erase_if(copy, [](const Entry& entry) { return entry.segment == kNever || entry.segment == kGone; });
   return copy;
 }
 

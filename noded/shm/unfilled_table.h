@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,10 +14,11 @@
 
 namespace reelfs::noded {
 
-/// The unfilled-block shared memory, one for the node: open blocks with room left that no process writes.
-/// Also what the node's processes must know together: the highest epoch of the index that any of them heard
-/// of, and the lock under which a segment gets its block, so that two requests for one segment through two
-/// workers take one block.
+/// The unfilled-block shared memory, one for the node: open blocks with room left that no process writes, by
+/// their segments (a hash table with linear probing). A segment that is to have a writer again is looked for
+/// here first, which is one look instead of one at each device. Also what the node's processes must know
+/// together: the highest epoch of the index that any of them heard of, and the lock under which a segment
+/// gets its block, so that two requests for one segment through two workers take one block.
 class UnfilledTable {
  public:
   struct Entry {
@@ -34,10 +36,12 @@ class UnfilledTable {
 
   Uuid node_incarnation() const;
 
-  /// Notes an unfilled block; replaces what was noted of it. Where the table is full the block is left out:
-  /// the table is a shortcut, the device table knows all.
+  /// Notes a segment's unfilled block; replaces what was noted of it. Where the table is full it is left out:
+  /// the table is a shortcut, the device tables know all. @pre entry.segment is neither 0 nor UINT64_MAX
   void put(const Entry& entry);
-  void remove(BlockAddress address);
+  /// As it was noted: whether the block is the segment's still, the device table tells.
+  std::optional<Entry> find(SegmentId segment);
+  void remove(SegmentId segment);
   std::vector<Entry> entries();
 
   Epoch epoch() const;
@@ -61,6 +65,7 @@ class UnfilledTable {
   void repair();
   Head& head() const;
   Entry* slots() const;
+  Entry* find_locked(std::uint64_t segment);
   std::uint32_t capacity() const;
   ShmMutex& allocation_mutex();
 

@@ -306,6 +306,28 @@ class Cluster(BoxTest):
                 self.assertLessEqual(len(process["blocks"]), process["owned_blocks"])
             self.assertGreater(sum(process["owned_blocks"] for process in shown["processes"]), 0)
 
+    def test_a_block_whose_writer_left_is_unfilled_until_the_next_comes(self):
+        channel = self.box.mount / "left"  # of its own: with one segment to go on with
+        channel.mkdir()
+        (channel / "a").write_bytes(os.urandom(1 << 20))
+        (segment,) = {segment["segment"] for segment in self.box.reelctl("segment", "show", channel / "a")["segments"]}
+
+        def is_unfilled():
+            return [segment in {entry["segment"] for entry in self.show(name)["unfilled"]} for name in ("node1", "node2")]
+        self.assertEqual(is_unfilled(), [False, False])
+        run("umount", self.box.mount)
+        try:
+            until(lambda: is_unfilled() == [True, True], "both nodes know that nobody writes it")
+            owned = {block["segment"] for name in ("node1", "node2") for process in self.show(name)["processes"]
+                     for block in process["blocks"]}
+            self.assertNotIn(segment, owned)
+        finally:
+            self.box.start()
+        (channel / "b").write_bytes(os.urandom(1 << 20))
+        self.assertEqual({segment["segment"] for segment in self.box.reelctl("segment", "show", channel / "b")["segments"]},
+                         {segment}, "it is gone on with")
+        self.assertEqual(is_unfilled(), [False, False])
+
     def test_node_show_for_people(self):
         text = run(REELCTL, "node", "show", "node1", "--dir", self.box.directory).stdout
         for word in ("node1", "epoch", "DEVICE", "UNFILLED", "FREEING", "WORKER", "leader", "follower", "node1.dev1"):

@@ -95,6 +95,7 @@ class ShmCrash : public ::testing::TestWithParam<std::string> {
         entry.device = 3;
         entry.block = block.value();
         unfilled->put(entry);
+        (void)table->release(block.value(), segment, Generation(3));
       } else {
         (void)table->seal(block.value(), segment, Generation(3), kPageBytes);
       }
@@ -167,7 +168,7 @@ TEST_P(ShmCrash, TheSurvivorGoesOnAndNothingIsLostOrOwnedTwice) {
       if (slot.descriptor.segment == 0) continue;
       ASSERT_TRUE(table->begin_free(block, SegmentId(slot.descriptor.segment), kSurvivor));
       table->finish_free(block);
-      unfilled->remove({DeviceId(3), block});
+      unfilled->remove(SegmentId(slot.descriptor.segment));
       process->remove({DeviceId(3), block});
     }
     work(kSurvivor, next_segment + kSegments);
@@ -178,7 +179,7 @@ TEST_P(ShmCrash, TheSurvivorGoesOnAndNothingIsLostOrOwnedTwice) {
       table->disown(block, kSurvivor);
       ASSERT_TRUE(table->begin_free(block, SegmentId(slot.descriptor.segment), kSurvivor));
       table->finish_free(block);
-      unfilled->remove({DeviceId(3), block});
+      unfilled->remove(SegmentId(slot.descriptor.segment));
     }
     next_segment += 2 * kSegments;
     if (WIFEXITED(status)) break;

@@ -1,5 +1,7 @@
 #include "noded/shm/device_table.h"
 
+#include <map>
+#include <random>
 #include <thread>
 
 #include <gtest/gtest.h>
@@ -175,7 +177,7 @@ TEST(ProcessTable, NamesWhatWasAddedAndSaysWhenItIsFull) {
   remove_shm(name);
 }
 
-TEST(UnfilledTable, KeepsBlocksAndTheHighestEpoch) {
+TEST(UnfilledTable, KeepsBlocksBySegmentAndTheHighestEpoch) {
   const auto cluster = Uuid::random();
   const auto name = "/reelfs-test-" + cluster.to_string();
   const auto table = UnfilledTable::create(name, cluster, Uuid::random(), 2).value();
@@ -187,15 +189,46 @@ TEST(UnfilledTable, KeepsBlocksAndTheHighestEpoch) {
   entry.length = 4096;
   table->put(entry);
   ASSERT_EQ(table->entries().size(), 1u);
-  EXPECT_EQ(table->entries()[0].length, 4096u);
-  for (entry.block = 10; entry.block < 14; ++entry.block) table->put(entry);
+  EXPECT_EQ(table->find(SegmentId(4))->length, 4096u);
+  EXPECT_EQ(table->find(SegmentId(4))->block, 9u);
+  EXPECT_FALSE(table->find(SegmentId(5)));
+  for (entry.segment = 10; entry.segment < 14; ++entry.segment) table->put(entry);
   EXPECT_EQ(table->entries().size(), 2u) << "a full table leaves blocks out";
-  table->remove({DeviceId(1), 9});
+  table->remove(SegmentId(4));
+  table->remove(SegmentId(4));
   EXPECT_EQ(table->entries().size(), 1u);
   EXPECT_TRUE(table->observe_epoch(Epoch(5)));
   EXPECT_TRUE(table->observe_epoch(Epoch(5)));
   EXPECT_FALSE(table->observe_epoch(Epoch(4)));
   EXPECT_EQ(table->epoch(), Epoch(5));
+  remove_shm(name);
+}
+
+TEST(UnfilledTable, FindsWhatIsNotedHoweverMuchCameAndWent) {
+  const auto cluster = Uuid::random();
+  const auto name = "/reelfs-test-" + cluster.to_string();
+  const auto table = UnfilledTable::create(name, cluster, Uuid::random(), 32).value();
+  std::map<std::uint64_t, std::uint32_t> noted;
+  std::mt19937 dice(7);
+  for (std::uint32_t step = 0; step < 20'000; ++step) {
+    UnfilledTable::Entry entry;
+    entry.segment = dice() % 48 + 1;
+    entry.block = step;
+    if (dice() % 2 == 0) {
+      table->remove(SegmentId(entry.segment));
+      noted.erase(entry.segment);
+    } else if (noted.size() < 32 || noted.contains(entry.segment)) {
+      table->put(entry);
+      noted[entry.segment] = step;
+    }
+    const SegmentId segment(dice() % 48 + 1);
+    const auto found = table->find(segment);
+    ASSERT_EQ(found.has_value(), noted.contains(segment.value)) << step;
+    if (found) {
+      ASSERT_EQ(found->block, noted.at(segment.value));
+    }
+  }
+  EXPECT_EQ(table->entries().size(), noted.size());
   remove_shm(name);
 }
 

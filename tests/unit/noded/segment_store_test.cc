@@ -294,6 +294,42 @@ TEST_F(SegmentStoreTest, TheProcessTableNamesWhatIsWorkedOnAndMakesRoomForIt) {
   EXPECT_EQ(node->state.process->blocks(), std::vector<BlockAddress>{address});
 }
 
+TEST_F(SegmentStoreTest, AReleasedBlockIsUnfilledUntilItIsWrittenAgain) {
+  const auto address = allocate().value();
+  ASSERT_TRUE(node->append({}));
+  ASSERT_EQ(node->state.process->blocks(), std::vector<BlockAddress>{address});
+  EXPECT_EQ(node->store.release(kSegment, Generation(9)).error().code(), Errc::stale_generation);
+  EXPECT_EQ(node->store.release(SegmentId(2), kFirst).error().code(), Errc::not_found);
+  ASSERT_TRUE(node->store.release(kSegment, kFirst));
+  EXPECT_TRUE(node->state.process->blocks().empty());
+  EXPECT_EQ(node->store.find(kSegment).value().slot.owner, 0u);
+  const auto noted = node->state.unfilled->find(kSegment).value();
+  EXPECT_EQ(noted.device, address.device.value);
+  EXPECT_EQ(noted.block, address.block);
+  EXPECT_EQ(noted.length, unit_bytes());
+  const Generation second(2);
+  ASSERT_EQ(node->run(node->store.fence(kSegment, second, node->soon())).value().length, unit_bytes());
+  const auto reopened = SegmentStore::After::reopened;
+  ASSERT_TRUE(node->run(node->store.cut(kSegment, second, unit_bytes(), reopened, node->soon())));
+  EXPECT_EQ(node->store.release(kSegment, kFirst).error().code(), Errc::stale_generation) << "late";
+  EXPECT_FALSE(node->state.unfilled->find(kSegment));
+  ASSERT_TRUE(node->append({.generation = second, .offset = unit_bytes()}));
+  EXPECT_EQ(node->state.process->blocks(), std::vector<BlockAddress>{address});
+}
+
+TEST_F(SegmentStoreTest, AnUnfilledEntryThatIsOutOfDateMisleadsNobody) {
+  const auto address = allocate().value();
+  UnfilledTable::Entry wrong;
+  wrong.segment = kSegment.value;
+  wrong.device = address.device.value;
+  wrong.block = address.block + 1;
+  node->state.unfilled->put(wrong);
+  EXPECT_EQ(allocate().value(), address);
+  wrong.device = 77;
+  node->state.unfilled->put(wrong);
+  EXPECT_EQ(node->run(node->store.fence(kSegment, Generation(2), node->soon())).value().address, address);
+}
+
 TEST_F(SegmentStoreTest, SyncNamesASegmentItDoesNotHave) {
   EXPECT_EQ(node->run(node->store.sync({SegmentId(5)})).error().code(), Errc::not_found);
 }

@@ -86,6 +86,10 @@ TEST(SegmentLife, CleanCloseKeepsItForTheNextWriter) {
   EXPECT_TRUE(all_of<Answer>(actions).at(0).result.has_value());
   EXPECT_EQ(life.row().state, SegmentState::unfilled);
   EXPECT_EQ(life.row().length, 8192u);
+  const auto released = all_of<Release>(actions);
+  ASSERT_EQ(released.size(), 2u);
+  EXPECT_EQ(released[1].node, NodeId{2});
+  EXPECT_EQ(released[1].generation, Generation{1});
   actions = life.reopen(SessionId{4}, life.row().copies);
   EXPECT_EQ(all_of<Fence>(actions).at(0).generation, Generation{2});
   life.fenced(NodeId{1}, 8192);
@@ -423,6 +427,7 @@ class World {
     if (!result) outcome = result.error();
     if (!lost) perform(segment, lives_.at(segment).freed(action.node, std::move(outcome)));
   }
+  void carry_out(SegmentId, Release&, bool) {}  // whose node it is changes nothing here
   void carry_out(SegmentId, Answer&, bool) { FAIL() << "answered at once"; }
 
   void append() {
