@@ -15,6 +15,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <prometheus/registry.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include "common/async/blocking_pool.h"
 #include "common/async/task_group.h"
@@ -37,11 +38,12 @@ struct Arguments {
   std::uint32_t worker = 0;  // 0: the supervisor of all of them
 };
 
-/// Runs the worker until a signal or its failure, then stops it.
+/// Runs the worker until a signal or its failure, then stops it, and the loop where calls hang.
 class Process {
  public:
   Process(asio::io_context& context, noded::Worker& worker, MetricsServer& metrics)
-      : worker_(worker),
+      : context_(context),
+        worker_(worker),
         metrics_(metrics),
         signals_(context, SIGTERM, SIGINT),
         running_(context.get_executor()) {}
@@ -53,6 +55,7 @@ class Process {
     co_await running_.stop();
     co_await worker_.stop();
     co_await metrics_.stop();
+    if (worker_.hangs()) context_.stop();
   }
   const std::optional<Error>& failure() const { return failure_; }
 
@@ -63,12 +66,19 @@ class Process {
     signals_.cancel();
   }
 
+  asio::io_context& context_;
   noded::Worker& worker_;
   MetricsServer& metrics_;
   asio::signal_set signals_;
   TaskGroup running_;
   std::optional<Error> failure_;
 };
+
+int tell(const Error& error, const Arguments& arguments) {
+  std::fprintf(stderr, "noded: %s\n", error.describe().c_str());
+  const bool refused = arguments.worker != 0 && error.code() == Errc::bad_config;
+  return refused ? noded::kBadConfigStatus : 1;
+}
 
 Result<void> supervise(const Arguments& arguments, const noded::NodeConfig& config) {
   noded::Supervisor::Options options;
@@ -119,6 +129,11 @@ Result<void> run_worker(const Arguments& arguments, const noded::NodeConfig& con
   TaskGroup main_group(context.get_executor());
   main_group.spawn(process.run());
   context.run();
+  if (worker.hangs()) {
+    // Threads are in calls that no signal ends: they cannot be joined, nor what they use be destroyed.
+    logger("noded").error("ending while calls hang: what they have open stays in use until they return");
+    _exit(process.failure() ? tell(*process.failure(), arguments) : 0);
+  }
   if (process.failure()) return *process.failure();
   return ok();
 }
@@ -146,7 +161,5 @@ int main(int argc, char** argv) {
   noded::arm_crash_point();
   const auto done = run(arguments);
   if (done) return 0;
-  std::fprintf(stderr, "noded: %s\n", done.error().describe().c_str());
-  const bool refused = arguments.worker != 0 && done.error().code() == Errc::bad_config;
-  return refused ? noded::kBadConfigStatus : 1;
+  return tell(done.error(), arguments);
 }

@@ -1,5 +1,6 @@
 #include "admin/box/process.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <deque>
 #include <fstream>
@@ -16,6 +17,11 @@ extern char** environ;
 
 namespace reelfs::admin {
 namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kCallLimit = 2s;  // of a call that its process has not outlived: then it hangs
+constexpr std::chrono::milliseconds kLookAgain = 100ms;
 
 std::string boot_id() {
   std::ifstream file("/proc/sys/kernel/random/boot_id");
@@ -55,13 +61,6 @@ bool all_threads_ended(pid_t pid) {
   return ended;
 }
 
-// The first thread of a killed process is a zombie while another one, in a write to a disk say, still holds
-// the process's ports and locks.
-bool still_itself(const ProcessId& process, const std::optional<Stat>& stat) {
-  if (!stat || stat->start_ticks != process.start_ticks) return false;
-  return (stat->state != 'Z' && stat->state != 'X') || !all_threads_ended(process.pid);
-}
-
 }  // namespace
 
 Result<ProcessId> identify(pid_t pid) {
@@ -72,7 +71,12 @@ Result<ProcessId> identify(pid_t pid) {
 
 ProcessState state_of(const ProcessId& process) {
   const auto stat = read_stat(process.pid);
-  if (!still_itself(process, stat) || process.boot != boot_id()) return ProcessState::gone;
+  if (!stat || stat->start_ticks != process.start_ticks || process.boot != boot_id())
+    return ProcessState::gone;
+  // The first thread of a killed process is a zombie while another one, in a write to a disk say, still holds
+  // what the process has open.
+  const bool ended = stat->state == 'Z' || stat->state == 'X';
+  if (ended) return all_threads_ended(process.pid) ? ProcessState::gone : ProcessState::ending;
   return stat->state == 'T' ? ProcessState::paused : ProcessState::running;
 }
 
@@ -156,14 +160,22 @@ void signal_process(const ProcessId& process, int signal) {
 }
 
 bool wait_gone(const ProcessId& process, std::chrono::milliseconds time) {
+  using Clock = std::chrono::steady_clock;
   const int descriptor = static_cast<int>(syscall(SYS_pidfd_open, process.pid, 0));
-  if (descriptor < 0 || state_of(process) == ProcessState::gone) {
-    if (descriptor >= 0) ::close(descriptor);
-    return true;
+  const auto until = Clock::now() + time;
+  auto alive_at = Clock::now();
+  bool gone = false;
+  for (;;) {
+    const auto state = state_of(process);
+    const auto now = Clock::now();
+    gone = descriptor < 0 || state == ProcessState::gone;
+    if (state != ProcessState::ending) alive_at = now;
+    if (gone || now >= until || now - alive_at > kCallLimit) break;
+    pollfd event{descriptor, POLLIN, 0};
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - now);
+    (void)::poll(&event, 1, static_cast<int>(std::min<std::chrono::milliseconds>(left, kLookAgain).count()));
   }
-  pollfd event{descriptor, POLLIN, 0};
-  const bool gone = ::poll(&event, 1, static_cast<int>(time.count())) > 0;
-  ::close(descriptor);
+  if (descriptor >= 0) ::close(descriptor);
   return gone;
 }
 

@@ -21,7 +21,12 @@ struct ProcessId {
   std::string boot;               // of which boot
 };
 
-enum class ProcessState { gone, running, paused };
+enum class ProcessState {
+  gone,
+  ending,  // its first thread has ended; another is in a call, and holds what the process has open until then
+  running,
+  paused,
+};
 
 /// Of the process with this pid now. @errors not_found
 Result<ProcessId> identify(pid_t pid);
@@ -43,7 +48,8 @@ std::optional<ProcessId> find_process(const std::vector<std::string>& arguments)
 
 /// Sends the signal unless the process is gone.
 void signal_process(const ProcessId& process, int signal);
-/// @return whether it was gone within the time
+/// @return whether it was gone within the time; false at once where for a while nothing has been left of it
+/// but a call that hangs in the kernel, which no signal ends
 bool wait_gone(const ProcessId& process, std::chrono::milliseconds time);
 
 /// The last lines of a file, for an error message.

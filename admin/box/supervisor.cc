@@ -97,7 +97,22 @@ bool is_online(const wire::ListNodesReply& nodes, const BoxProcess& process) {
 
 bool is_at_work(const BoxProcess& process) {
   const auto id = running(process);
-  return id && state_of(*id) != ProcessState::paused;
+  return id && state_of(*id) == ProcessState::running;
+}
+
+/// As far as it can be told without the index server.
+const char* word_for(ProcessState state) {
+  switch (state) {
+    case ProcessState::gone:
+      return "stopped";
+    case ProcessState::ending:
+      return "ending";
+    case ProcessState::paused:
+      return "paused";
+    case ProcessState::running:
+      break;
+  }
+  return "starting";
 }
 
 std::string endpoint_of(const wire::WorkerInfo& worker) {
@@ -261,7 +276,10 @@ Result<void> Supervisor::start(const std::vector<std::string>& names) {
   REELFS_TRY(auto chosen, choose(names));
   launched_.clear();
   for (const auto& process : chosen) {
-    if (process.role == Role::mount || running(process)) continue;
+    if (process.role == Role::mount) continue;
+    const auto id = running(process);
+    if (id && state_of(*id) != ProcessState::ending) continue;
+    if (id) wait_gone(*id, kEndTime);  // what it has open may be wanted; a call that hangs is not waited for
     REELFS_TRY(launch(process));
   }
   const auto with_role = [](const Chosen& all, Role role) {
@@ -323,13 +341,20 @@ void Supervisor::stop_processes(Role role) const {
     ending.emplace_back(process.name, *id);
   }
   for (const auto& [name, id] : ending) {
-    if (!wait_gone(id, kEndTime)) {
+    if (!wait_gone(id, kEndTime) && state_of(id) != ProcessState::ending) {
       tell_(fmt::format("{} (pid {}) did not end within {} s of SIGTERM: killed", name, id.pid,
                         kEndTime.count()));
       signal_process(id, SIGKILL);
       wait_gone(id, kEndTime);
     }
-    tell_("stopped " + name);
+    if (state_of(id) == ProcessState::ending) {
+      tell_(
+          fmt::format("{} (pid {}) has ended, but a call of it to a disk hangs in the kernel: the disk stays "
+                      "in use until it answers, or the machine is restarted",
+                      name, id.pid));
+    } else {
+      tell_("stopped " + name);
+    }
   }
 }
 
@@ -341,7 +366,8 @@ Result<void> Supervisor::stop() {
   stop_processes(Role::worker);
   stop_processes(Role::index);
   for (const auto& process : box_.processes()) {
-    if (running(process)) return Error(Errc::busy, process.name + " still runs");
+    const auto id = running(process);
+    if (id && state_of(*id) != ProcessState::ending) return Error(Errc::busy, process.name + " still runs");
     std::error_code ignored;
     fs::remove(process.pid_file, ignored);
   }
@@ -392,9 +418,7 @@ std::vector<ProcessReport> Supervisor::report() const {
   for (auto& process : box_.processes()) {
     ProcessReport one;
     one.running = running(process);
-    one.state = !one.running                                     ? "stopped"
-                : state_of(*one.running) == ProcessState::paused ? "paused"
-                                                                 : "starting";
+    one.state = one.running ? word_for(state_of(*one.running)) : "stopped";
     one.process = std::move(process);
     all.push_back(std::move(one));
   }

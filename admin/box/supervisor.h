@@ -17,8 +17,8 @@ namespace reelfs::admin {
 struct ProcessReport {
   BoxProcess process;
   std::optional<ProcessId> running;  // absent: stopped
-  /// index: active · worker: leader, follower · mount: mounted · any: stopped, paused, starting, running
-  /// (nobody can tell more)
+  /// index: active · worker: leader, follower · mount: mounted · any: stopped, ending, paused, starting,
+  /// running (nobody can tell more)
   std::string state;
   std::vector<std::string> endpoints;
 };

@@ -115,7 +115,10 @@ Result<void> lock_for_node(int fd, std::int64_t mark, DeviceAccess::Use use, con
   }
   if (use == DeviceAccess::Use::shared) return ok();
   REELFS_TRY(const bool held, is_locked(fd, mark, 1));
-  if (held) return Error(Errc::busy, path + " is still in use by a process of this node");
+  if (held) {
+    return Error(Errc::busy,
+                 path + " is still in use by a process of this node, maybe one that ended while a call hung");
+  }
   return ok();
 }
 

@@ -74,9 +74,13 @@ Task<void> bring_up(const NodeIdentity& identity, Uuid incarnation, DeviceAccess
   const auto path = status.path.string();
   status.state = DeviceStatus::State::failed;
   auto opened = co_await open_first(access, status.path);
-  const bool in_use =
-      !opened && (opened.error().code() == Errc::busy || opened.error().code() == Errc::not_permitted);
-  if (in_use) {
+  // It is ours, and free again when what an earlier life began has ended.
+  if (!opened && opened.error().code() == Errc::busy) {
+    status.state = DeviceStatus::State::offline;
+    status.reason = opened.error().message();
+    co_return ok();
+  }
+  if (!opened && opened.error().code() == Errc::not_permitted) {
     status.state = DeviceStatus::State::foreign;
     status.reason = opened.error().message();
     co_return ok();
@@ -142,6 +146,8 @@ asio::awaitable<BroughtUp> bring_up_device(NodeIdentity identity, Uuid incarnati
     log().error("device not usable device={} why=\"{}\"", path.string(), status.reason);
   } else if (status.state == DeviceStatus::State::foreign) {
     log().error("device refused device={} why=\"{}\"", path.string(), status.reason);
+  } else if (status.state == DeviceStatus::State::offline) {
+    log().warn("device not free yet device={} why=\"{}\"", path.string(), status.reason);
   } else if (status.state == DeviceStatus::State::blank) {
     log().info("device is blank, waiting for the index to have it initialised device={}", path.string());
   } else {

@@ -194,7 +194,7 @@ asio::awaitable<void> Leader::bring_up(std::filesystem::path path) {
   place.retry_at = clock_.now() + place.retry_pause;
   // A call of its earlier life may not have ended: it is what it was.
   const bool still_failed = place.status.state == State::failed && !device.status.device;
-  if (still_failed && device.status.state == State::foreign) co_return;
+  if (still_failed && device.status.state == State::offline) co_return;
   set_status(place, std::move(device.status));
 }
 

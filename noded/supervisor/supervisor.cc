@@ -6,6 +6,7 @@
 #include <chrono>
 #include <climits>
 #include <csignal>
+#include <fstream>
 #include <optional>
 #include <utility>
 
@@ -23,7 +24,9 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr Duration kKillLimit = 10s;  // a killed process lives on until its last system call returns
-constexpr int kCannotExecute = 127;   // as a shell says it
+constexpr Duration kCallLimit = 2s;   // of a call that its process has not outlived: then it hangs
+constexpr Duration kLookPause = 200ms;
+constexpr int kCannotExecute = 127;  // as a shell says it
 
 spdlog::logger& log() {
   static auto& instance = logger("noded.supervisor");
@@ -70,6 +73,16 @@ class SignalDescriptor {
   _exit(kCannotExecute);
 }
 
+/// Whether its first thread has ended: one of the others is in a call that no signal ends.
+/// @pre it is a child that cannot be waited for yet
+bool hangs_in_a_call(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string line;
+  std::getline(file, line);
+  const auto name_end = line.rfind(')');  // proc(5): the state stands behind it
+  return name_end != std::string::npos && line.compare(name_end, 3, ") Z") == 0;
+}
+
 std::string how_it_ended(int status) {
   if (WIFSIGNALED(status)) return "signal " + std::to_string(WTERMSIG(status));
   return "status " + std::to_string(WEXITSTATUS(status));
@@ -92,7 +105,7 @@ Result<void> Supervisor::run() {
     }
     collect_ended();
     if (!stopping_) continue;
-    if (running_.empty()) return outcome();
+    if (running_.empty() || only_calls_hang()) return outcome();
     if (clock_.now() < give_up_) continue;
     if (killed_) {
       return Error(Errc::timed_out, std::to_string(running_.size()) + " killed workers have not ended");
@@ -168,6 +181,25 @@ void Supervisor::stop(int signal) {
   signal_all(signal);
 }
 
+/// @return whether that was so for as long as a call may take
+bool Supervisor::only_calls_hang() {
+  const auto hangs = [](const auto& worker) { return hangs_in_a_call(worker.first); };
+  if (!std::all_of(running_.begin(), running_.end(), hangs)) {
+    hanging_since_.reset();
+    return false;
+  }
+  const auto now = clock_.now();
+  if (!hanging_since_) hanging_since_ = now;
+  if (now - *hanging_since_ < kCallLimit) return false;
+  for (const auto& [pid, worker] : running_) {
+    log().error(
+        "worker ended but for a call that hangs in the kernel: its disk stays in use until that returns "
+        "worker={} pid={}",
+        worker.value, pid);
+  }
+  return true;
+}
+
 void Supervisor::signal_all(int signal) {
   for (const auto& [pid, worker] : running_)
     kill(pid, signal);  // not yet waited for: the pid is still theirs
@@ -181,7 +213,7 @@ Result<void> Supervisor::outcome() const {
 
 int Supervisor::wait_ms() const {
   auto until = plan_.next_due();
-  if (stopping_) until = give_up_;
+  if (stopping_) until = std::min(give_up_, clock_.now() + kLookPause);
   if (!until) return -1;
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(*until - clock_.now()).count();
   return static_cast<int>(std::clamp<std::int64_t>(left, 0, INT_MAX));

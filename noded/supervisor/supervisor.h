@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 
 #include <sys/types.h>
@@ -39,7 +40,8 @@ class Supervisor {
   Supervisor(const Supervisor&) = delete;
   Supervisor& operator=(const Supervisor&) = delete;
 
-  /// Returns when SIGTERM or SIGINT was passed on and all workers have ended.
+  /// Returns when SIGTERM or SIGINT was passed on and all workers have ended; those of which nothing is left
+  /// but a call that hangs in the kernel are not waited for.
   /// @errors bad_config (a worker refuses its configuration; the others were stopped), timed_out (a killed
   /// worker is still there), io
   Result<void> run();
@@ -50,6 +52,7 @@ class Supervisor {
   void collect_ended();
   void note_ended(pid_t pid, int status);
   void stop(int signal);
+  bool only_calls_hang();
   void signal_all(int signal);
   Result<void> outcome() const;
   int wait_ms() const;
@@ -60,8 +63,9 @@ class Supervisor {
   std::map<pid_t, WorkerId> running_;
   bool stopping_ = false;
   bool killed_ = false;
-  TimePoint give_up_;  // while stopping: on those that have not ended
-  WorkerId refused_;   // the worker that refused its configuration
+  TimePoint give_up_;                       // while stopping: on those that have not ended
+  std::optional<TimePoint> hanging_since_;  // while stopping: nothing of them is left but calls that hang
+  WorkerId refused_;                        // the worker that refused its configuration
 };
 
 }  // namespace reelfs::noded

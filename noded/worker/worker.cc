@@ -23,6 +23,8 @@ constexpr Duration kJoinPause = 50ms;    // while the leader is not ready
 constexpr Duration kWatchPause = 200ms;  // between looks at what the leader has
 constexpr Duration kReleasePause = 250ms;
 constexpr Duration kLookLimit = 500ms;  // the index waits for its answer
+constexpr Duration kEndLimit = 1s;      // of what is cancelled: then it is in a call that hangs
+constexpr Duration kFlushSlack = 1s;    // to notice that a device does not end its calls
 
 spdlog::logger& log() {
   static auto& instance = logger("noded.worker");
@@ -45,6 +47,12 @@ bool sees_any(const std::vector<std::filesystem::path>& paths) {
 
 }  // namespace
 
+/// Something that goes on by itself until it has ended.
+struct Worker::Ending {
+  Event told;
+  bool over = false;
+};
+
 Worker::Worker(asio::io_context& context, const Clock& clock, BlockingPool& pool, DeviceAccess& devices,
                prometheus::Registry& registry, Options options)
     : context_(context),
@@ -54,7 +62,8 @@ Worker::Worker(asio::io_context& context, const Clock& clock, BlockingPool& pool
       metrics_(registry),
       store_(context.get_executor(), clock, pool, store_options(options_)),
       state_(context.get_executor(), options_.identity, devices, store_),
-      group_(context.get_executor()) {}
+      group_(context.get_executor()),
+      stopping_(context.get_executor()) {}
 
 Worker::~Worker() = default;
 
@@ -258,28 +267,73 @@ DescriptionOrder Worker::to_be_described() const {
   return order;
 }
 
+// ---- the end: docs/design/node.md, "Stopping"
+
+asio::awaitable<void> Worker::run_to_end(asio::awaitable<void> work, std::shared_ptr<Ending> ending) {
+  co_await std::move(work);
+  ending->over = true;
+  ending->told.set();
+}
+
+std::shared_ptr<Worker::Ending> Worker::begin(asio::awaitable<void> work) {
+  auto ending = std::make_shared<Ending>();
+  stopping_.spawn(run_to_end(std::move(work), ending));
+  return ending;
+}
+
+asio::awaitable<bool> Worker::ends(std::shared_ptr<Ending> ending, Deadline deadline) {
+  if (!ending->over) (void)co_await with_timeout(clock_, deadline, wait_for(ending->told));
+  co_return ending->over;
+}
+
+asio::awaitable<void> Worker::end(asio::awaitable<void> stopping, const char* what) {
+  const bool ended = co_await ends(begin(std::move(stopping)), Deadline::after(clock_, kEndLimit));
+  if (ended) co_return;
+  log().error("not waiting for calls that hang in the kernel of={}", what);
+  hangs_ = true;
+}
+
+asio::awaitable<void> Worker::flush(DevicePtr device) {
+  auto flushed = co_await device->persist_all();
+  if (flushed) flushed = co_await device->sync();
+  if (flushed) co_return;
+  log().error("device not synced device={} why=\"{}\"", device->table().path(), flushed.error().describe());
+}
+
+/// All at once, so that one that hangs costs its own limit and nobody else's.
+asio::awaitable<void> Worker::flush_devices() {
+  std::vector<std::shared_ptr<Ending>> flushes;
+  for (const auto& device : store_.devices()) {
+    if (device->usable()) flushes.push_back(begin(flush(device)));
+  }
+  const auto deadline = Deadline::after(clock_, options_.device_limit + kFlushSlack);
+  for (const auto& flush : flushes) (void)co_await ends(flush, deadline);
+}
+
+/// What hangs may still be written when it returns: until then nobody else may have blocks of the device.
+void Worker::take_hanging_out_of_service() {
+  for (const auto& device : store_.devices()) {
+    if (device->queue_depth() == 0) continue;
+    device->retire(DeviceHealth::stuck, "a call had not ended when worker " +
+                                            std::to_string(state_.identity.worker.value) + " did");
+  }
+}
+
 asio::awaitable<void> Worker::stop() {
-  co_await group_.stop();
-  if (leader_) co_await leader_->stop();
-  co_await state_.stop();
-  if (server_) co_await server_->stop();
+  co_await end(group_.stop(), "the worker");
+  if (leader_) co_await end(leader_->stop(), "the leader");
+  co_await end(state_.stop(), "opening devices");
+  if (server_) co_await end(server_->stop(), "the external port");
   if (index_link_) co_await index_link_->stop();
   if (leader_client_) co_await leader_client_->stop();
-  if (state_.attached()) {
-    const auto devices = store_.devices();
-    for (const auto& device : devices) {
-      if (!device->usable()) continue;
-      auto synced = co_await device->persist_all();
-      if (synced) synced = co_await device->sync();
-      if (!synced) {
-        log().error("device not synced device={} why=\"{}\"", device->table().path(),
-                    synced.error().describe());
-      }
-    }
-  }
-  co_await store_.stop();
-  if (internal_server_) co_await internal_server_->stop();
+  if (state_.attached()) co_await flush_devices();
+  co_await end(store_.stop(), "devices");
+  if (internal_server_) co_await end(internal_server_->stop(), "the internal port");
+  take_hanging_out_of_service();
   if (state_.attached()) give_back();
+  // Locks on devices go with their files. A process in which a call hangs keeps those that it has open.
+  const auto devices = store_.devices();
+  for (const auto& device : devices) store_.drop_device(device->id());
 }
 
 void Worker::give_back() {

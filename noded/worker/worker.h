@@ -52,8 +52,11 @@ class Worker {
   /// either case.
   Task<void> run();
   /// A clean end: what is under way is ended, devices are synced, this process's shared memory is given back,
-  /// and when no other worker of the node lives, the node's too.
+  /// and when no other worker of the node lives, the node's too. Calls that hang are not waited for.
   asio::awaitable<void> stop();
+  /// After stop(): calls hang in the kernel, so that their threads and coroutines have not ended. Nothing but
+  /// the process may be ended then. Their devices are out of service, all else is given back.
+  bool hangs() const { return hangs_; }
 
   bool leading() const { return leader_ != nullptr; }
   /// The external port, once it is served; port 0 before.
@@ -74,6 +77,14 @@ class Worker {
   Result<bool> leads() const;
   IndexLink::Situation situation() const;
   DescriptionOrder to_be_described() const;
+  struct Ending;
+  static asio::awaitable<void> run_to_end(asio::awaitable<void> work, std::shared_ptr<Ending> ending);
+  std::shared_ptr<Ending> begin(asio::awaitable<void> work);
+  asio::awaitable<bool> ends(std::shared_ptr<Ending> ending, Deadline deadline);
+  asio::awaitable<void> end(asio::awaitable<void> stopping, const char* what);
+  asio::awaitable<void> flush(DevicePtr device);
+  asio::awaitable<void> flush_devices();
+  void take_hanging_out_of_service();
   void give_back();
 
   asio::io_context& context_;
@@ -95,6 +106,8 @@ class Worker {
   std::unique_ptr<NodeService> service_;
   std::unique_ptr<rpc::Server> server_;
   std::unique_ptr<IndexLink> index_link_;
+  bool hangs_ = false;
+  TaskGroup stopping_;  // what stop() waits for, or has given up to wait for
 };
 
 }  // namespace reelfs::noded

@@ -3,10 +3,12 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -86,6 +88,23 @@ TEST_F(Processes, TellRunningPausedAndGoneApart) {
   signal_process(process, SIGKILL);
   EXPECT_TRUE(wait_gone(process, 10s));
   EXPECT_EQ(state_of(process), ProcessState::gone) << "a zombie is gone";
+}
+
+TEST_F(Processes, OneOfWhichOnlyACallIsLeftIsEndingAndNotWaitedFor) {
+  // As one looks that has ended while a thread of it is in a call that no signal ends.
+  const auto child = fork();
+  if (child == 0) {
+    std::thread([] { pause(); }).detach();
+    syscall(SYS_exit, 0);  // of this thread alone
+  }
+  children_.push_back(child);
+  const auto process = identify(child).value();
+  const auto begun = std::chrono::steady_clock::now();
+  EXPECT_FALSE(wait_gone(process, 60s));
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, 30s);
+  EXPECT_EQ(state_of(process), ProcessState::ending);
+  kill(child, SIGKILL);
+  EXPECT_TRUE(wait_gone(process, 10s)) << "the call has ended";
 }
 
 TEST_F(Processes, APidGivenToAnotherProcessIsNotTheOldOne) {
