@@ -26,6 +26,11 @@ bool resembles(std::span<const std::byte> damaged, std::span<const std::byte> co
   return equal >= kFields * 2 / 3;
 }
 
+bool begins_a_table(std::span<const std::byte> bytes) {
+  const auto magic = DescriptorEntry{}.magic;
+  return std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
+}
+
 }  // namespace
 
 Task<DeviceProbe> probe_device(io::DiskFile& file) {
@@ -69,8 +74,12 @@ Task<DeviceProbe> probe_device(io::DiskFile& file) {
     probe.kind = DeviceProbe::Kind::blank;
     co_return probe;
   }
-  probe.reason = primary.error().code() == Errc::unsupported ? primary.error().message()
-                                                             : "it holds data that is not a reelfs device";
+  probe.reason = "it holds data that is not a reelfs device";
+  if (primary.error().code() == Errc::unsupported) {
+    probe.reason = primary.error().message();
+  } else if (begins_a_table(head.span().subspan(kPageBytes))) {
+    probe.reason = "both its superblocks are damaged: it was a reelfs device, but whose cannot be told";
+  }
   co_return probe;
 }
 
