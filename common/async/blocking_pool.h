@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -7,10 +8,12 @@
 #include <type_traits>
 
 #include "common/async/task.h"
+#include "common/base/clock.h"
 
 namespace reelfs {
 
-/// A few threads for calls that block (pread, fdatasync, RocksDB, name lookup).
+/// A few threads for calls that block (pread, fdatasync, RocksDB, name lookup): one always, others while
+/// there is work for them.
 ///
 ///     auto work = [fd] { return do_fdatasync(fd); };   // name it: g++ 12 miscompiles owning temporaries in
 ///     co_await REELFS_CO_TRY(co_await pool_.run(std::move(work)));
@@ -19,8 +22,9 @@ namespace reelfs {
 /// for its end.
 class BlockingPool {
  public:
-  /// @param threads  at least 1
-  BlockingPool(std::size_t threads, const char* thread_name);
+  /// @param threads  so many at most, and at least 1
+  /// @param idle_limit  a thread without work for so long ends
+  BlockingPool(std::size_t threads, const char* thread_name, Duration idle_limit = std::chrono::seconds(10));
   ~BlockingPool();  // waits for what runs; what is still queued is run too
   BlockingPool(const BlockingPool&) = delete;
   BlockingPool& operator=(const BlockingPool&) = delete;
@@ -40,7 +44,7 @@ class BlockingPool {
  private:
   asio::awaitable<void> run_erased(const std::function<void()>& work);
   struct State;
-  std::unique_ptr<State> state_;
+  std::shared_ptr<State> state_;
 };
 
 }  // namespace reelfs

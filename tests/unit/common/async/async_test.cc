@@ -1,5 +1,8 @@
 #include <atomic>
+#include <filesystem>
+#include <fstream>
 #include <future>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -190,6 +193,42 @@ TEST(BlockingPool, RunsAllThatWasQueuedBeforeItEnds) {
     for (int i = 0; i < 1000; ++i) pool.post([&] { ++count; });
   }
   EXPECT_EQ(count, 1000);
+}
+
+TEST(BlockingPool, HasAsManyThreadsAsThereIsWorkForAndOneWithout) {
+  const auto threads = [] {
+    int named = 0;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) {
+      std::string name;
+      std::ifstream(entry.path() / "comm") >> name;
+      if (name == "growing") ++named;
+    }
+    return named;
+  };
+  const auto become = [&](int wanted) {
+    const auto patience = std::chrono::steady_clock::now() + 10s;
+    while (threads() != wanted && std::chrono::steady_clock::now() < patience) std::this_thread::yield();
+    return threads();
+  };
+  BlockingPool pool(3, "growing", 50ms);
+  EXPECT_EQ(become(1), 1);
+  std::mutex gate;
+  std::atomic<int> passed = 0;
+  const auto pass = [&] {
+    const std::lock_guard at_the_gate(gate);
+    ++passed;
+  };
+  {
+    const std::lock_guard closed(gate);
+    pool.post(pass);
+    EXPECT_EQ(become(1), 1) << "it had nothing to do";
+    pool.post(pass);
+    EXPECT_EQ(become(2), 2);
+    for (int i = 0; i < 5; ++i) pool.post(pass);
+    EXPECT_EQ(become(3), 3);
+  }
+  EXPECT_EQ(become(1), 1);
+  EXPECT_EQ(passed, 7);
 }
 
 }  // namespace
