@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <deque>
 #include <fstream>
 #include <sstream>
@@ -32,10 +33,12 @@ std::string boot_id() {
 
 struct Stat {
   char state = 0;
+  std::uint64_t flags = 0;
   std::uint64_t start_ticks = 0;
 };
 
-// proc(5): "pid (comm) state ppid …", field 22 is the start time. comm may hold spaces and parentheses.
+// proc(5): "pid (comm) state ppid …", field 9 is the flags, 22 the start time. comm may hold spaces and
+// parentheses.
 std::optional<Stat> read_stat(pid_t pid) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
   std::string line;
@@ -46,9 +49,24 @@ std::optional<Stat> read_stat(pid_t pid) {
   Stat stat;
   fields >> stat.state;
   std::string skipped;
-  for (int field = 4; field < 22; ++field) fields >> skipped;
+  for (int field = 4; field < 9; ++field) fields >> skipped;
+  fields >> stat.flags;
+  for (int field = 10; field < 22; ++field) fields >> skipped;
   if (!(fields >> stat.start_ticks)) return std::nullopt;
   return stat;
+}
+
+// A signal that was sent is pending until the process has run.
+bool is_killed(pid_t pid, const Stat& stat) {
+  constexpr std::uint64_t kExiting = 0x4;  // PF_EXITING, include/linux/sched.h
+  constexpr std::uint64_t kKill = 1u << (SIGKILL - 1);
+  if ((stat.flags & kExiting) != 0) return true;
+  std::ifstream file("/proc/" + std::to_string(pid) + "/status");
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with("SigPnd:") && !line.starts_with("ShdPnd:")) continue;
+    if ((std::strtoull(line.c_str() + sizeof("SigPnd:"), nullptr, 16) & kKill) != 0) return true;
+  }
+  return false;
 }
 
 // pidfd_open(2): the descriptor becomes readable when the last thread has ended.
@@ -77,6 +95,7 @@ ProcessState state_of(const ProcessId& process) {
   // what the process has open.
   const bool ended = stat->state == 'Z' || stat->state == 'X';
   if (ended) return all_threads_ended(process.pid) ? ProcessState::gone : ProcessState::ending;
+  if (is_killed(process.pid, *stat)) return ProcessState::ending;
   return stat->state == 'T' ? ProcessState::paused : ProcessState::running;
 }
 

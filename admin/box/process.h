@@ -23,7 +23,8 @@ struct ProcessId {
 
 enum class ProcessState {
   gone,
-  ending,  // its first thread has ended; another is in a call, and holds what the process has open until then
+  ending,  // killed, or its first thread has ended; others may be in a call, and hold what it has open until
+           // then
   running,
   paused,
 };

@@ -73,6 +73,15 @@ std::optional<ProcessId> running(const BoxProcess& process) {
   return found;
 }
 
+/// The same, but one that was killed a moment before is waited for and does not count; nor does one of which
+/// nothing is left but a call that hangs.
+std::optional<ProcessId> staying(const BoxProcess& process) {
+  const auto id = running(process);
+  if (!id || state_of(*id) != ProcessState::ending) return id;
+  wait_gone(*id, kEndTime);  // what it has open may be wanted
+  return std::nullopt;
+}
+
 Result<std::unique_ptr<Connection>> connect(const Box& box, std::chrono::milliseconds timeout) {
   REELFS_TRY(auto config, client::ClusterConfig::load(box.cluster_file()));
   return Connection::open(config, timeout);
@@ -91,8 +100,8 @@ const wire::WorkerInfo* find_worker(const wire::ListNodesReply& nodes, const Box
 bool is_online(const wire::ListNodesReply& nodes, const BoxProcess& process) {
   const auto pid = running(process);
   const auto* worker = find_worker(nodes, process);
-  return pid && worker != nullptr && worker->state() == wire::STATE_ONLINE &&
-         worker->pid() == static_cast<std::uint32_t>(pid->pid);
+  return pid && state_of(*pid) != ProcessState::ending && worker != nullptr &&
+         worker->state() == wire::STATE_ONLINE && worker->pid() == static_cast<std::uint32_t>(pid->pid);
 }
 
 bool is_at_work(const BoxProcess& process) {
@@ -200,7 +209,7 @@ Result<void> Supervisor::launch(const BoxProcess& process) {
 
 Result<void> Supervisor::keep_alive(const Chosen& wanted) {
   for (const auto& process : wanted) {
-    if (running(process)) continue;
+    if (staying(process)) continue;
     // It was on its way out when it was looked at: killed a moment before, or still stopping.
     if (launched_.count(process.name) == 0) {
       REELFS_TRY(launch(process));
@@ -276,10 +285,7 @@ Result<void> Supervisor::start(const std::vector<std::string>& names) {
   REELFS_TRY(auto chosen, choose(names));
   launched_.clear();
   for (const auto& process : chosen) {
-    if (process.role == Role::mount) continue;
-    const auto id = running(process);
-    if (id && state_of(*id) != ProcessState::ending) continue;
-    if (id) wait_gone(*id, kEndTime);  // what it has open may be wanted; a call that hangs is not waited for
+    if (process.role == Role::mount || staying(process)) continue;
     REELFS_TRY(launch(process));
   }
   const auto with_role = [](const Chosen& all, Role role) {
@@ -301,7 +307,7 @@ Result<void> Supervisor::start(const std::vector<std::string>& names) {
   if (running(all.front()) && !(workers.empty() && others.empty())) works = wait_for_workers(workers, others);
   // Mounted all the same: with a device gone, its copies elsewhere can be played.
   for (const auto& process : with_role(chosen, Role::mount)) {
-    if (!running(process) || !mounted_at(box_.options().mount)) {
+    if (!staying(process) || !mounted_at(box_.options().mount)) {
       REELFS_TRY(mount(process));
     }
   }
