@@ -1,11 +1,13 @@
 """Devices that are added, fail, vanish, come back and are removed while the box records."""
+import errno
 import os
 import pathlib
+import random
 import subprocess
 import threading
 import unittest
 
-from harness import BoxTest, REELCTL, run, until
+from harness import Box, BoxTest, REELCTL, run, until
 
 
 class Devices(BoxTest):
@@ -137,6 +139,76 @@ class Devices(BoxTest):
             for device in first:
                 self.box.reelctl("device", "add", "node1", device["path"])
         self.assertEqual((self.channel / "file").read_bytes(), b"f" * (5 << 20))
+
+
+class Full(unittest.TestCase):
+    """Devices without a free block: said at once, nothing lost, and room is used as soon as there is some."""
+
+    def setUp(self):
+        self.box = Box(device_size="64M")
+        self.addCleanup(self.box.close)
+        self.channel = self.box.channel("cam1")
+
+    def fill(self, first=0):
+        """Files of 4 MiB until there is no room. @return the names of those that were stored"""
+        stored = []
+        while self.stores(f"{first + len(stored)}"):
+            stored.append(f"{first + len(stored)}")
+        return stored
+
+    def stores(self, name):
+        try:
+            with open(self.channel / name, "wb", buffering=0) as file:
+                for _ in range(4):
+                    file.write(self.content(name))
+                os.fsync(file.fileno())
+            return True
+        except OSError as error:
+            self.assertEqual(error.errno, errno.ENOSPC)
+            os.unlink(self.channel / name)
+            return False
+
+    @staticmethod
+    def content(name):
+        return random.Random(name).randbytes(1 << 20)
+
+    def free_blocks(self):
+        return {device["path"]: device["free_blocks"] for device in self.box.devices()}
+
+    def test_every_block_is_used_and_room_is_taken_as_soon_as_there_is_some(self):
+        full = set(self.free_blocks())
+        stored = self.fill()
+        self.assertEqual(set(self.free_blocks().values()), {0}, "not a block was left")
+        # Of a block of 4 MiB, records of 1 MiB with their headers fill three quarters.
+        bytes_stored, capacity = len(stored) << 22, sum(device["blocks"] for device in self.box.devices()) // 2 << 22
+        self.assertGreater(bytes_stored, capacity * 3 // 4 - (8 << 20))
+        problems = [problem["what"] for problem in self.box.reelctl("status")["problems"]]
+        for path in full:
+            self.assertTrue(any(f"{path} " in what and "full" in what for what in problems), problems)
+        self.assertTrue(any("cluster is full" in what for what in problems), problems)
+
+        # Devices beside the full ones: recording goes on there.
+        added = []
+        for number in (1, 2):
+            added.append(self.box.local / f"spare{number}")
+            with open(added[-1], "wb") as file:
+                file.truncate(64 << 20)
+            self.box.reelctl("device", "add", f"node{number}", added[-1])
+        until(lambda: self.stores("beside"), "there is room", 10)
+        stored.append("beside")
+        self.assertEqual({self.free_blocks()[path] for path in full}, {0})
+        stored += self.fill(len(stored))
+        self.assertEqual(set(self.free_blocks().values()), {0})
+        for name in stored:
+            self.assertEqual((self.channel / name).read_bytes(), 4 * self.content(name), name)
+
+        # What is deleted makes room, and whole blocks of it.
+        os.unlink(self.channel / stored.pop(0))
+        os.unlink(self.channel / stored.pop(0))
+        until(lambda: self.stores("instead"), "there is room again", 10)
+        for name in (*stored, "instead"):
+            self.assertEqual((self.channel / name).read_bytes(), 4 * self.content(name), name)
+        until(self.box.blocks_add_up, "free blocks and segments' copies add up to all blocks", 60)
 
 
 if __name__ == "__main__":
