@@ -431,15 +431,20 @@ Task<void> SegmentStore::adopt_block(BlockAddress address, WorkerId dead, std::s
   co_return ok();
 }
 
+std::vector<BlockAddress> SegmentStore::blocks_of(const ProcessTable& process) {
+  auto blocks = process.blocks();
+  if (!process.overflowed()) return blocks;
+  for (const auto& device : devices_) {
+    const auto owned = device->table().owned_by(process.worker());
+    for (const auto block : owned) blocks.push_back({device->id(), block});
+  }
+  return blocks;
+}
+
 Task<std::size_t> SegmentStore::adopt(ProcessTable& dead) {
   const auto worker = dead.worker();
   std::size_t released = 0;
-  auto blocks = dead.blocks();
-  if (dead.overflowed()) {
-    for (const auto& device : devices_) {
-      for (const auto block : device->table().owned_by(worker)) blocks.push_back({device->id(), block});
-    }
-  }
+  const auto blocks = blocks_of(dead);
   // A device that fails meanwhile has nothing left to release: it is looked through when it comes back.
   const auto fails = [](const DevicePtr& device) { return device && !device->usable(); };
   for (const auto address : blocks) {

@@ -124,6 +124,9 @@ class SegmentStore {
   /// @errors not_found, invalid (beyond the record), corrupt (no such record there), io
   Task<RecordPiece> read(RecordRange range);
 
+  /// The blocks that a process works on, and maybe others: what it names, and where it could not name them
+  /// all, what the devices say.
+  std::vector<BlockAddress> blocks_of(const ProcessTable& process);
   /// Releases what a dead worker had: its blocks stay open, their ends found anew, with nobody as owner; what
   /// it was discarding is free; table pages it was writing are written. Any worker may do it; one is enough.
   /// @return blocks released

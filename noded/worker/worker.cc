@@ -338,10 +338,11 @@ asio::awaitable<void> Worker::stop() {
 
 void Worker::give_back() {
   const auto worker = state_.identity.worker;
-  for (const auto& device : store_.devices()) {
-    for (const auto block : device->table().owned_by(worker)) device->table().disown(block, worker);
-    device->table().release_pages(worker);
+  for (const auto& [id, block] : store_.blocks_of(*state_.process)) {
+    const auto device = store_.find_device(id);
+    if (device && block < device->table().geometry().block_count) device->table().disown(block, worker);
   }
+  for (const auto& device : store_.devices()) device->table().release_pages(worker);
   remove_shm(state_.names.process(worker));
   if (state_.node_is_alive()) return;
   for (const auto& name : state_.own_areas(state_.names.prefix())) remove_shm(name);
