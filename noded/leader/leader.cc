@@ -1,6 +1,7 @@
 #include "noded/leader/leader.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <utility>
 
@@ -16,6 +17,7 @@ using namespace std::chrono_literals;
 constexpr std::uint32_t kMinUnfilled = 1024;
 constexpr std::uint32_t kMaxUnfilled = 65536;
 constexpr Duration kLookAgain = 10ms;
+constexpr std::size_t kSlotStep = 256;  // looked at under one lock
 
 spdlog::logger& log() {
   static auto& instance = logger("noded.leader");
@@ -122,21 +124,26 @@ Task<void> Leader::make_anew() {
   state_.process = std::move(process);
   crash_point("leader.process");
   state_.store.attach(*state_.process, *state_.unfilled);
-  for (const auto& device : state_.store.devices()) note_unfilled(device->id());
+  for (const auto& device : state_.store.devices()) note_unfilled(*device);
   co_return ok();
 }
 
-void Leader::note_unfilled(DeviceId device) {
-  for (const auto& found : state_.store.list()) {
-    if (found.address.device != device) continue;
-    if (found.slot.descriptor.state != BlockState::open || found.slot.descriptor.fenced == 1) continue;
-    if (found.slot.owner != 0) continue;
-    UnfilledTable::Entry entry;
-    entry.segment = found.segment.value;
-    entry.length = found.slot.end;
-    entry.device = found.address.device.value;
-    entry.block = found.address.block;
-    state_.unfilled->put(entry);
+void Leader::note_unfilled(Device& device) {
+  std::array<BlockSlot, kSlotStep> step;
+  std::uint32_t first = 0;
+  while (const auto count = device.table().copy_slots(first, step)) {
+    for (std::uint32_t i = 0; i < count; ++i) {
+      const auto& slot = step[i];
+      const auto& descriptor = slot.descriptor;
+      if (descriptor.state != BlockState::open || descriptor.fenced == 1 || slot.owner != 0) continue;
+      UnfilledTable::Entry entry;
+      entry.segment = descriptor.segment;
+      entry.length = slot.end;
+      entry.device = device.id().value;
+      entry.block = first + i;
+      state_.unfilled->put(entry);
+    }
+    first += static_cast<std::uint32_t>(count);
   }
 }
 

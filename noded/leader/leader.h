@@ -110,7 +110,7 @@ class Leader {
   Result<void> admit(const std::filesystem::path& path, const Superblock& superblock);
   void put_in_service(BroughtUp device);
   asio::awaitable<void> write_table(DevicePtr device);
-  void note_unfilled(DeviceId device);
+  void note_unfilled(Device& device);
   void set_status(Place& place, DeviceStatus status);
   Task<void> save_list(DeviceList list);
   Task<void> adopt(std::string process_shm);

@@ -201,7 +201,7 @@ asio::awaitable<void> Leader::bring_up(std::filesystem::path path) {
 void Leader::put_in_service(BroughtUp device) {
   state_.store.add_device(std::move(device.file), std::move(device.table));
   group_.spawn(write_table(state_.store.devices().back()));
-  if (state_.unfilled) note_unfilled(state_.store.devices().back()->id());
+  if (state_.unfilled) note_unfilled(*state_.store.devices().back());
 }
 
 /// Descriptors that were damaged, or are known better now.
