@@ -124,9 +124,9 @@ class DeviceHangs(unittest.TestCase):
         before = os.urandom(20 << 20)
         (self.channel / "before").write_bytes(before)
         streams = [self.stream(f"{number}") for number in range(2)]
-        ejected = self.hang_under(streams)
         had = {segment["segment"] for segment in self.box.segments() if segment["state"] == "sealed"} & self.copies_on(self.number)
-        self.assertTrue(had, "segments were sealed before it hung")
+        self.assertTrue(had, "segments are sealed before it hangs")
+        ejected = self.hang_under(streams)
         self.goes_on(streams, "while it hangs")
         self.assertIn("has not ended", self.device()["reason"])
         problems = [problem["what"] for problem in self.box.reelctl("status")["problems"]]
