@@ -17,6 +17,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
+// A device that hangs in them is found out by the calls for which others are left.
+constexpr std::size_t kAdviceAtOnce = 2;
 constexpr Duration kBusyPagePause = 1ms;  // another worker's page write takes about as long
 
 spdlog::logger& log() {
@@ -127,9 +129,11 @@ void Device::retire(DeviceHealth health, const std::string& reason) {
 void Device::give_up(const Error& why) {
   if (std::exchange(given_up_, true)) return;
   const auto waiting = std::exchange(waiting_, {});
+  const auto advice = std::exchange(waiting_advice_, {});
   const std::vector<CallPtr> running(running_.begin(), running_.end());
   for (const auto& call : running) call->pending->answer(why);
   for (const auto& call : waiting) call->pending->answer(why);
+  for (const auto& call : advice) call->pending->answer(why);
   auto syncs = std::exchange(sync_waiters_, {});
   for (auto& waiter : syncs) waiter.give(why);
 }
@@ -157,16 +161,20 @@ Task<void> Device::submit(CallPtr call) {
   if (auto refused = usable(); !refused) {
     pending->answer(std::move(refused));
   } else {
-    waiting_.push_back(std::move(call));
+    (call->is_advice ? waiting_advice_ : waiting_).push_back(std::move(call));
     start_calls();
   }
   return Pending<void>::wait(std::move(pending));
 }
 
 void Device::start_calls() {
-  while (running_.size() < options_.calls_at_once && !waiting_.empty()) {
-    auto call = std::move(waiting_.front());
-    waiting_.pop_front();
+  while (running_.size() < options_.calls_at_once) {
+    const bool advice = running_advice_ < kAdviceAtOnce && !waiting_advice_.empty();
+    auto& queue = advice ? waiting_advice_ : waiting_;
+    if (queue.empty()) return;
+    auto call = std::move(queue.front());
+    queue.pop_front();
+    if (advice) ++running_advice_;
     call->began = clock_.now();
     running_.insert(call);
     group_.spawn(carry_out(Running(shared_from_this(), std::move(call))));
@@ -181,6 +189,7 @@ asio::awaitable<void> Device::carry_out(Running running) {
 
 void Device::finish(const CallPtr& call, Result<void> result) {
   running_.erase(call);
+  if (call->is_advice) --running_advice_;
   // Space was set aside for every block: a device that has none left does not keep its word.
   const bool broken =
       !result && (result.error().code() == Errc::io || result.error().code() == Errc::no_space);

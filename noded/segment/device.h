@@ -40,7 +40,7 @@ class Device : public std::enable_shared_from_this<Device> {
   const DeviceTable& table() const { return *table_; }
   DeviceId id() const { return table_->device(); }
   /// Calls under way and waiting in this process.
-  std::size_t queue_depth() const { return running_.size() + waiting_.size(); }
+  std::size_t queue_depth() const { return running_.size() + waiting_.size() + waiting_advice_.size(); }
 
   /// @errors io: it does not serve, and why
   Result<void> usable() const;
@@ -90,6 +90,8 @@ class Device : public std::enable_shared_from_this<Device> {
   TaskGroup& group_;
   std::set<CallPtr> running_;
   std::deque<CallPtr> waiting_;
+  std::deque<CallPtr> waiting_advice_;
+  std::size_t running_advice_ = 0;
   std::vector<Answer<void>> sync_waiters_;  // for the next fdatasync
   bool syncing_ = false;
   bool given_up_ = false;

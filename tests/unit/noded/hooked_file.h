@@ -20,6 +20,7 @@ struct FileHooks {
   bool fail_writes = false;
   bool fail_reads = false;
   bool hang = false;  // no call ends while it is set
+  bool hang_discards = false;
 };
 
 /// A device file that does as its hooks say.
@@ -45,6 +46,7 @@ class HookedFile final : public io::DiskFile {
     co_return co_await file_->sync();
   }
   Task<void> discard(std::uint64_t offset, std::uint64_t bytes) override {
+    while (hooks_.hang_discards) co_await sleep_for(std::chrono::milliseconds(1));
     co_await wait_while_it_hangs();
     co_return co_await file_->discard(offset, bytes);
   }
