@@ -56,16 +56,16 @@ Result<DeviceList> DeviceList::load(std::vector<path> configured, path file) {
   list.configured_ = std::move(configured);
   list.file_ = std::move(file);
   std::error_code error;
-  if (list.file_.empty() || !std::filesystem::exists(list.file_, error)) return list;
+  if (list.file_.empty() || (!std::filesystem::exists(list.file_, error) && !error)) return list;
   std::ifstream stream(list.file_);
   std::stringstream text;
-  if (!stream || !(text << stream.rdbuf())) return Error(Errc::io, "reading " + list.file_.string());
+  if (!stream || !(text << stream.rdbuf())) return from_errno(errno, "reading " + list.file_.string());
   const auto document = json::parse(text.str(), nullptr, false);
   const Error damaged(
       Errc::bad_config,
       list.file_.string() + " is damaged: remove it, then add and remove the node's devices again");
-  if (!document.is_object() || document.value("version", 0) != 1) return damaged;
   try {
+    if (!document.is_object() || document.value("version", 0) != 1) return damaged;
     for (const auto& added : document.at("added")) list.added_.emplace_back(added.get<std::string>());
     for (const auto& one : document.at("removed")) {
       Removed removed;

@@ -66,6 +66,7 @@ Result<NodeConfig> load_node_config(const std::filesystem::path& path) {
     const char* given = std::getenv("STATE_DIRECTORY");  // systemd.exec(5), "StateDirectory="
     config.state_dir = given != nullptr && *given != '\0' ? std::filesystem::path(given) : directory;
   }
+  config.state_dir = directory / config.state_dir;
   for (const auto& device : devices) {
     auto absolute = (directory / device).lexically_normal();
     if (std::find(config.devices.begin(), config.devices.end(), absolute) != config.devices.end()) {
