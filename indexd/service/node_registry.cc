@@ -43,6 +43,18 @@ bool is_full(const wire::DeviceInfo& device) {
   return device.state() == wire::STATE_ONLINE && device.free_blocks() == 0;
 }
 
+/// Sets it for a scope, however that ends.
+class Marked {
+ public:
+  explicit Marked(bool& flag) : flag_(flag) { flag_ = true; }
+  ~Marked() { flag_ = false; }
+  Marked(const Marked&) = delete;
+  Marked& operator=(const Marked&) = delete;
+
+ private:
+  bool& flag_;
+};
+
 const char* word_for(wire::State state) {
   switch (state) {
     case wire::STATE_ONLINE:
@@ -515,7 +527,7 @@ Task<wire::DeviceInfo> NodeRegistry::add_device(NodeId node, std::string path) {
   if (device.state() == wire::STATE_BLANK) {
     auto& adoption = adoptions_[{node, path}];
     while (adoption.under_way) co_await sleep_for(kKnownPause);
-    adoption.under_way = true;
+    const Marked under_way(adoption.under_way);
     // It may have been adopted meanwhile.
     auto again = co_await attach_device(node, path);
     Result<void> outcome = ok();
@@ -524,13 +536,14 @@ Task<wire::DeviceInfo> NodeRegistry::add_device(NodeId node, std::string path) {
     } else if (again.value().state() == wire::STATE_BLANK) {
       outcome = co_await initialise(node, path);
     }
-    adoptions_[{node, path}].under_way = false;
     if (!outcome) co_return outcome.error();
     REELFS_CO_TRY(device, co_await attach_device(node, path));
   }
   REELFS_CO_TRY(co_await wait_until_known(node, path, device.state()));
   const auto known = nodes_[node].devices.find(path);
-  if (known != nodes_[node].devices.end()) device = known->second.info;
+  // What the heartbeat says tells more, but may be older.
+  if (known != nodes_[node].devices.end() && known->second.info.state() == device.state())
+    device = known->second.info;
   co_return device;
 }
 

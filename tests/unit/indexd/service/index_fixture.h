@@ -114,6 +114,7 @@ class FakeNode {
   std::map<std::uint64_t, Block> blocks;  // by segment
   bool refuse_allocation = false;
   bool hold_allocation = false;            // takes the block and does not answer
+  bool hold_initialisation = false;        // does not answer, and leaves the device blank
   bool blank = false;                      // its device has no superblock
   wire::State state = wire::STATE_ONLINE;  // of its device, where that is not blank
   std::int64_t since_ns = 0;               // that it is in this state; 0: it does not say
@@ -129,7 +130,9 @@ class FakeNode {
     status.set_appends_in_flight(appends_in_flight);
     status.set_leader(worker_ == 1);
     if (worker_ != 1) return;
-    auto& device = *status.add_devices();
+    fill_device(*status.add_devices());
+  }
+  void fill_device(wire::DeviceInfo& device) {
     device.set_path("/dev/" + name_);
     device.set_state(blank ? wire::STATE_BLANK : state);
     device.set_since_ns(since_ns);
@@ -151,10 +154,20 @@ class FakeNode {
       case Method::initialise_device: {
         REELFS_CO_TRY(const auto message, request.parse<wire::InitialiseDeviceRequest>());
         ++initialised;
+        if (hold_initialisation) {
+          held_.push_back(std::make_unique<Event>());
+          (void)co_await held_.back()->wait();
+          co_return Error(Errc::cancelled);
+        }
         blank = false;
         device_ = message.device();
         uuid_ = Uuid::from_bytes(message.uuid()).value();
         co_return rpc::Response(wire::Empty());
+      }
+      case Method::attach_device: {
+        wire::AttachDeviceReply reply;
+        fill_device(*reply.mutable_device());
+        co_return rpc::Response(reply);
       }
       case Method::allocate_block: {
         REELFS_CO_TRY(const auto message, request.parse<wire::AllocateBlockRequest>());

@@ -426,6 +426,26 @@ TEST_F(IndexServiceTest, ABlankDeviceIsInitialisedOnlyWhereThatIsWanted) {
   EXPECT_TRUE(eventually([&] { return nodes[0]->initialised == 1; }));
 }
 
+TEST_F(IndexServiceTest, WhoStopsWaitingForADeviceToBeAddedMayAskAgain) {
+  auto& node = add_node(true);
+  node.hold_initialisation = true;
+  wire::AddDeviceRequest request;
+  request.set_node("node1");
+  request.set_path("/dev/node1");
+  const auto impatient = Deadline::after(clock, std::chrono::milliseconds(100));
+  const auto given_up =
+      run(context, client->call_for<wire::AddDeviceReply>(Method::add_device, request, impatient));
+  EXPECT_FALSE(given_up);
+  EXPECT_EQ(node.initialised, 1);
+  node.hold_initialisation = false;
+  const auto patient = Deadline::after(clock, std::chrono::seconds(10));
+  const auto added =
+      run(context, client->call_for<wire::AddDeviceReply>(Method::add_device, request, patient));
+  ASSERT_TRUE(added) << added.error().describe();
+  EXPECT_EQ(node.initialised, 2);
+  EXPECT_NE(added.value().device().device(), 0u);
+}
+
 TEST_F(IndexServiceTest, ADeviceOutOfServiceIsNotWithinReachAndListsItsBlocksWhenItIsBack) {
   add_node(), add_node();
   const auto grant = open_segment(session, channel).value().grants(0);
