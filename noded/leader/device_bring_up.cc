@@ -68,6 +68,13 @@ Task<std::unique_ptr<io::DiskFile>> open_first(DeviceAccess& access, std::filesy
   }
 }
 
+/// It, or the device that it is a copy of, is in use.
+void refuse(DeviceStatus& status, const Error& why) {
+  status.state = DeviceStatus::State::foreign;
+  status.reason = why.message();
+  status.in_use = true;
+}
+
 Task<void> bring_up(const NodeIdentity& identity, Uuid incarnation, DeviceAccess& access,
                     const AdmitDevice& admit, BroughtUp& device) {
   auto& status = device.status;
@@ -81,8 +88,7 @@ Task<void> bring_up(const NodeIdentity& identity, Uuid incarnation, DeviceAccess
     co_return ok();
   }
   if (!opened && opened.error().code() == Errc::not_permitted) {
-    status.state = DeviceStatus::State::foreign;
-    status.reason = opened.error().message();
+    refuse(status, opened.error());
     co_return ok();
   }
   REELFS_CO_TRY(auto file, std::move(opened));
@@ -106,7 +112,7 @@ Task<void> bring_up(const NodeIdentity& identity, Uuid incarnation, DeviceAccess
     co_return ok();
   }
   if (const auto admitted = admit(superblock); !admitted) {
-    status.reason = admitted.error().message();
+    refuse(status, admitted.error());
     co_return ok();
   }
   status.device = superblock.device;
@@ -118,6 +124,13 @@ Task<void> bring_up(const NodeIdentity& identity, Uuid incarnation, DeviceAccess
     REELFS_CO_TRY(co_await repair_superblocks(*file, probe));
   }
   REELFS_CO_TRY(const auto blocks, co_await find_blocks(*file, superblock, path));
+  // A copy of it, read beside it, may be in service by now; from here to there nobody else runs.
+  if (const auto admitted = admit(superblock); !admitted) {
+    refuse(status, admitted.error());
+    status.device = DeviceId();
+    status.uuid = Uuid();
+    co_return ok();
+  }
   DeviceTable::Identity table_identity;
   table_identity.cluster = identity.cluster;
   table_identity.incarnation = incarnation;

@@ -31,6 +31,7 @@ struct DeviceStatus {
   std::string reason;         // why it is not online
   std::int64_t since_ns = 0;  // wall time
   std::uint64_t bytes = 0;    // of one that could be looked at
+  bool in_use = false;        // foreign: by others, or by us at another path
 };
 
 /// A device made ready, or why not: then file and table are empty.
@@ -40,7 +41,8 @@ struct BroughtUp {
   std::unique_ptr<DeviceTable> table;
 };
 
-/// The leader's say in whether a device that is ours is made ready. @errors any: the device is refused
+/// The leader's say in whether a device that is ours is made ready: asked before its table is read, and again
+/// before its shared memory is made. @errors any: the device is refused
 using AdmitDevice = std::function<Result<void>(const Superblock& superblock)>;
 
 /// Opens a device, checks whose it is, repairs a damaged superblock, reads its table, finds the end of every

@@ -112,7 +112,8 @@ class Leader {
   asio::awaitable<void> write_table(DevicePtr device);
   void note_unfilled(Device& device);
   void set_status(Place& place, DeviceStatus status);
-  Task<void> save_list(DeviceList list);
+  Task<void> change_list(std::function<void(DeviceList&)> change);
+  Task<DeviceStatus> take_out(std::filesystem::path path, DeviceId known);
   Task<void> adopt(std::string process_shm);
   Task<void> release_predecessor(WorkerId worker, ProcessIdentity successor);
   Task<void> outlive(std::string process_shm);
@@ -121,6 +122,7 @@ class Leader {
   const Clock& clock_;
   const Options options_;
   DeviceList list_;
+  bool list_changes_ = false;  // a change of it is being saved
   std::map<std::filesystem::path, Place> places_;
   std::set<std::string> adopting_;
   std::function<void()> changed_ = [] {};

@@ -1,6 +1,7 @@
 // Leader's devices: docs/design/node.md, "Devices that come and go".
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <utility>
 
 #include <boost/asio/this_coro.hpp>
@@ -38,6 +39,7 @@ DeviceStatus without_device(std::filesystem::path path, State state, std::string
 
 /// What an administrator can do about a device that was not taken.
 std::string advice_for(const DeviceStatus& status) {
+  if (status.in_use) return "give another device, or add this one again when nobody else uses it";
   if (status.state == State::failed) return "look at the disk and at the node's log, then add it again";
   return "give another device, or clear this one if nothing on it is needed: wipefs, then zeros in its first "
          "and its last megabyte";
@@ -60,6 +62,16 @@ Result<void> check_taken(const DeviceStatus& status, std::uint64_t block_bytes) 
       return Error(Errc::not_permitted,
                    fmt::format("{} is not taken: {}; {}", path, status.reason, advice_for(status)));
   }
+}
+
+/// Goes on also where whoever asked for it gives up waiting.
+template <class R>
+asio::awaitable<R> to_its_end(asio::awaitable<R> work) {
+  const bool throws = co_await asio::this_coro::throw_if_cancelled();
+  co_await asio::this_coro::throw_if_cancelled(false);
+  auto done = co_await std::move(work);
+  co_await asio::this_coro::throw_if_cancelled(throws);
+  co_return std::move(done);
 }
 
 }  // namespace
@@ -268,11 +280,17 @@ Task<void> Leader::wait_until_attended(std::filesystem::path path) {
   }
 }
 
-Task<void> Leader::save_list(DeviceList list) {
+/// One change at a time: each begins with what the last one left.
+Task<void> Leader::change_list(std::function<void(DeviceList&)> change) {
+  while (list_changes_) co_await sleep_for(kWaitPause);
+  list_changes_ = true;
+  auto list = list_;
+  change(list);
   auto save = [list] { return list.save(); };
-  REELFS_CO_TRY(co_await files_.run(std::move(save)));
-  list_ = std::move(list);
-  co_return ok();
+  auto saved = co_await files_.run(std::move(save));
+  list_changes_ = false;
+  if (saved) list_ = std::move(list);
+  co_return std::move(saved);
 }
 
 Task<void> Leader::initialise_device(NewDevice device) {
@@ -289,12 +307,9 @@ Task<void> Leader::initialise_device(NewDevice device) {
                                       std::to_string(place.status.device.value));
   }
   const Attending attending(place);
-  // A device that is half written is neither blank nor ours: whoever gives up waiting does not cut it short.
-  const bool throws = co_await asio::this_coro::throw_if_cancelled();
-  co_await asio::this_coro::throw_if_cancelled(false);
-  auto done = co_await initialise_and_bring_up(std::move(device));
-  co_await asio::this_coro::throw_if_cancelled(throws);
-  co_return std::move(done);
+  // A device that is half written is neither blank nor ours.
+  auto work = initialise_and_bring_up(std::move(device));
+  co_return co_await to_its_end(std::move(work));
 }
 
 /// @pre the place is busy
@@ -312,8 +327,12 @@ Task<DeviceStatus> Leader::add_device(std::filesystem::path path, std::uint64_t 
   path = path.lexically_normal();
   REELFS_CO_TRY(co_await wait_until_attended(path));
   const bool known = places_.contains(path);
-  auto added = co_await try_to_add(path, block_bytes);
-  if (!added && !known) places_.erase(path);
+  // In service and not in the list, it would be lost at the next start.
+  auto work = try_to_add(path, block_bytes);
+  auto added = co_await to_its_end(std::move(work));
+  const auto at = places_.find(path);
+  const bool forgotten = !added && !known && at != places_.end() && at->second.status.state != State::removed;
+  if (forgotten) places_.erase(at);
   if (added) {
     log().info("device added device={} state={}", path.string(),
                added.value().state == State::online ? "online" : "blank");
@@ -337,9 +356,8 @@ Task<DeviceStatus> Leader::try_to_add(std::filesystem::path path, std::uint64_t 
   if (sight.present) co_await bring_up(path);
   auto taken = check_taken(place.status, block_bytes);
   if (taken) {
-    auto list = list_;
-    list.add(path);
-    taken = co_await save_list(std::move(list));
+    std::function<void(DeviceList&)> change = [path](DeviceList& list) { list.add(path); };
+    taken = co_await change_list(std::move(change));
   }
   if (taken) co_return place.status;
   if (const auto device = device_at(place)) take_away(*device, DeviceHealth::removed, "it was not added");
@@ -353,17 +371,22 @@ Task<DeviceStatus> Leader::remove_device(std::filesystem::path path) {
   if (at == places_.end()) {
     co_return Error(Errc::not_found, path.string() + " is not a device of node " + state_.identity.node_name);
   }
-  auto& place = at->second;
-  if (place.status.state == State::removed) co_return place.status;
+  if (at->second.status.state == State::removed) co_return at->second.status;
+  auto work = take_out(std::move(path), at->second.status.device);
+  co_return co_await to_its_end(std::move(work));
+}
+
+Task<DeviceStatus> Leader::take_out(std::filesystem::path path, DeviceId known) {
   DeviceList::Removed removed;
   removed.path = path;
-  removed.device = place.status.device;
+  removed.device = known;
   removed.since_ns = clock_.wall().time_since_epoch().count();
-  auto list = list_;
-  list.remove(std::move(removed));
-  REELFS_CO_TRY(co_await save_list(std::move(list)));
+  std::function<void(DeviceList&)> change = [removed](DeviceList& list) { list.remove(removed); };
+  REELFS_CO_TRY(co_await change_list(std::move(change)));
+  auto& place = places_[path];  // forgotten meanwhile where adding it failed
   const auto device = device_at(place);
   auto status = place.status;
+  status.path = path;
   status.state = State::removed;
   status.reason = kRemoved;
   status.since_ns = 0;

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <sys/file.h>
 
+#include "common/async/timeout.h"
 #include "noded/service/node_description.h"
 #include "tests/unit/noded/node_fixture.h"
 
@@ -135,6 +136,7 @@ TEST_F(DevicesTest, AnErrorTakesOneDeviceOutAndTheOtherGoesOn) {
   EXPECT_TRUE(node->is(State::failed)) << "somebody is to look at it first";
   const auto in_use = add(files.devices[0]).error();
   EXPECT_TRUE(mentions(in_use, "in use by a process of this node")) << in_use.describe();
+  EXPECT_FALSE(mentions(in_use, "wipefs")) << in_use.describe();
   follower.reset();
   EXPECT_TRUE(add(files.devices[0])) << "and then to add it again";
   EXPECT_TRUE(node->is(State::online));
@@ -265,6 +267,21 @@ TEST_F(DevicesTest, AnotherPathToADeviceInServiceIsRefused) {
   std::filesystem::copy_file(files.devices[0], copy, std::filesystem::copy_options::overwrite_existing);
   const auto refused = add(copy).error();
   EXPECT_TRUE(mentions(refused, "a copy of it?")) << refused.describe();
+  EXPECT_FALSE(mentions(refused, "wipefs")) << "it may be the same disk: " << refused.describe();
+  EXPECT_TRUE(allocate(1));
+}
+
+TEST_F(DevicesTest, OfTwoCopiesThatAreThereAtTheStartOneServes) {
+  start(1);
+  ASSERT_TRUE(node->run(node->store.devices().front()->sync()));
+  node.reset();
+  forget();
+  const auto copy = files.add_device("copy", 64 * kMiB);
+  std::filesystem::copy_file(files.devices[0], copy, std::filesystem::copy_options::overwrite_existing);
+  start_node();
+  EXPECT_EQ(node->store.devices().size(), 1u);
+  EXPECT_NE(node->is(State::online, 0), node->is(State::online, 1));
+  EXPECT_NE(node->is(State::foreign, 0), node->is(State::foreign, 1));
   EXPECT_TRUE(allocate(1));
 }
 
@@ -293,6 +310,62 @@ TEST_F(DevicesTest, WhatWasAddedAndRemovedSurvivesARestart) {
   EXPECT_EQ(node->store.devices().size(), 2u);
 }
 
+TEST_F(DevicesTest, AddingAndRemovingAtOnceAreBothRemembered) {
+  start(1);
+  const auto path = spare();
+  auto begin = [](Leader& leader, std::filesystem::path removed) -> asio::awaitable<void> {
+    (void)co_await leader.remove_device(std::move(removed));
+  };
+  asio::co_spawn(node->context, begin(node->leader, files.devices[0]), [](const std::exception_ptr&) {});
+  EXPECT_EQ(add(path).value().state, State::blank);
+  ASSERT_TRUE(node->look_until([&] { return node->is(State::removed); }));
+  restart();
+  EXPECT_TRUE(node->is(State::removed));
+  EXPECT_EQ(node->leader.devices().size(), 2u);
+}
+
+TEST_F(DevicesTest, AddingGoesOnWhereNobodyWaitsForIt) {
+  start(1);
+  const auto path = spare();
+  files.hooks.only = path;
+  files.hooks.hang = true;
+  auto let_go = [](FileHooks& hooks) -> asio::awaitable<void> {
+    co_await sleep_for(100ms);
+    hooks.hang = false;
+  };
+  asio::co_spawn(node->context, let_go(files.hooks), [](const std::exception_ptr&) {});
+  auto adding = node->leader.add_device(path, 4 * kMiB);
+  const auto soon = Deadline::after(node->clock, 20ms);
+  const auto added = node->run(with_timeout(node->clock, soon, std::move(adding)));
+  EXPECT_TRUE(added) << "it was not cut short";
+  EXPECT_FALSE(files.hooks.hang);
+  restart();
+  EXPECT_EQ(node->leader.devices().size(), 2u) << "it is in the list";
+}
+
+TEST_F(DevicesTest, DiscardsThatHangHoldUpNoOtherCall) {
+  start(1);
+  files.hooks.hang_discards = true;
+  auto let_go = [](FileHooks& hooks) -> asio::awaitable<void> {
+    co_await sleep_for(10s);
+    hooks.hang_discards = false;
+  };
+  asio::co_spawn(node->context, let_go(files.hooks), [](const std::exception_ptr&) {});
+  for (int i = 0; i < 12; ++i) {
+    const auto segment = segment_on(0);
+    ASSERT_TRUE(node->run(node->store.free(SegmentId(segment), node->soon())));
+  }
+  const auto segment = segment_on(0);
+  EXPECT_TRUE(append(segment, 1));
+  EXPECT_EQ(node->table().counts().free, node->table().counts().blocks - 13u) << "they hang still";
+  files.hooks.hang_discards = false;
+  const auto patience = node->soon();
+  while (node->table().counts().free + 1 < node->table().counts().blocks) {
+    ASSERT_GT(patience.left(node->clock), Duration::zero());
+    node->run(sleep_for(1ms));
+  }
+}
+
 TEST_F(DevicesTest, WhatCannotBeADeviceIsNotAddedAndItIsSaidWhy) {
   start(1);
   const auto path = spare(3 * kMiB);
@@ -313,9 +386,12 @@ TEST_F(DevicesTest, ADamagedDeviceListIsNotTakenForAnEmptyOne) {
   start(1);
   node.reset();
   forget();
-  std::ofstream(files.directory() / "devices.json") << "{ \"added\": [";
-  node = std::make_unique<TestNode>(files);
-  EXPECT_EQ(node->lead().error().code(), Errc::bad_config);
+  for (const auto* text : {"{ \"added\": [", "{ \"version\": \"one\" }", "[]"}) {
+    std::ofstream(files.directory() / "devices.json") << text;
+    node = std::make_unique<TestNode>(files);
+    EXPECT_EQ(node->lead().error().code(), Errc::bad_config) << text;
+    node.reset();
+  }
 }
 
 TEST_F(DevicesTest, ABlockIsTakenWhereFewerCallsWait) {
