@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <utility>
 
+#include <boost/asio/io_context.hpp>
+
 #include "common/async/timeout.h"
 #include "common/observe/log.h"
-#include "common/wire/node.pb.h"
 #include "noded/service/device_status.h"
 
 namespace reelfs::noded {
@@ -62,7 +63,8 @@ IndexLink::IndexLink(asio::io_context& context, const Clock& clock, NodeIdentity
       store_(store),
       unfilled_(unfilled),
       situation_(std::move(situation)),
-      incarnation_(Uuid::random()) {
+      incarnation_(Uuid::random()),
+      group_(context.get_executor()) {
   for (const auto& endpoint : options_.indexes) {
     clients_.push_back(std::make_unique<rpc::Client>(context, clock, endpoint, options_.client));
   }
@@ -73,6 +75,7 @@ IndexLink::~IndexLink() = default;
 void IndexLink::changed() { wake_.set(); }
 
 asio::awaitable<void> IndexLink::stop() {
+  co_await group_.stop();
   for (const auto& client : clients_) co_await client->stop();
 }
 
@@ -148,7 +151,8 @@ Task<void> IndexLink::heartbeat(rpc::Client& index) {
                                                                                 request, call_deadline()));
   REELFS_CO_TRY(learn_epoch(reply.epoch()));
   if (reply.register_again()) co_return co_await register_worker(index);
-  if (reply.report_blocks() && situation_().leader) co_return co_await report_blocks(index);
+  REELFS_CO_TRY(std::exchange(freed_, ok()));  // else they are listed anew after another registration
+  if (reply.report_blocks() && situation_().leader && !freeing_) co_return co_await report_blocks(index);
   co_return ok();
 }
 
@@ -174,9 +178,17 @@ Task<void> IndexLink::report_blocks(rpc::Client& index) {
   }
   log().info("reporting blocks index={} blocks={} from_segment={}", index.endpoint().to_string(),
              request.blocks_size(), report_from_.value);
-  REELFS_CO_TRY(const auto reply, co_await index.call_for<wire::ReportBlocksReply>(
-                                      wire::Method::report_blocks, request, call_deadline()));
+  REELFS_CO_TRY(auto reply, co_await index.call_for<wire::ReportBlocksReply>(wire::Method::report_blocks,
+                                                                             request, call_deadline()));
   report_from_ = upto;
+  if (reply.free_size() == 0) co_return ok();
+  freeing_ = true;
+  group_.spawn(free_blocks(std::move(reply)));
+  co_return ok();
+}
+
+/// Beside the heartbeats, which are not to wait for disks.
+asio::awaitable<void> IndexLink::free_blocks(wire::ReportBlocksReply reply) {
   for (const auto& block : reply.free()) {
     const SegmentId segment(block.segment());
     const BlockAddress address{DeviceId(block.device()), block.block()};
@@ -184,9 +196,10 @@ Task<void> IndexLink::report_blocks(rpc::Client& index) {
     if (!found || found.value().address != address) continue;  // gone or taken anew since the report
     log().info("freeing a block that the index does not know segment={} device={} block={}", segment.value,
                address.device.value, address.block);
-    REELFS_CO_TRY(co_await store_.free(segment, Deadline::after(clock_, kFreeLimit)));
+    auto freed = co_await store_.free(segment, Deadline::after(clock_, kFreeLimit));
+    if (!freed) freed_ = std::move(freed);
   }
-  co_return ok();
+  freeing_ = false;
 }
 
 }  // namespace reelfs::noded

@@ -9,8 +9,11 @@
 
 #include "common/async/event.h"
 #include "common/async/task.h"
+#include "common/async/task_group.h"
 #include "common/base/clock.h"
+#include "common/base/result.h"
 #include "common/rpc/client.h"
+#include "common/wire/node.pb.h"
 #include "noded/leader/device_bring_up.h"
 #include "noded/leader/node_identity.h"
 #include "noded/segment/segment_store.h"
@@ -44,13 +47,14 @@ class IndexLink {
   asio::awaitable<void> run();
   /// Something changed that the index should know now.
   void changed();
-  /// Ends its connections, when run() has ended.
+  /// Ends its connections and what it is freeing, when run() has ended.
   asio::awaitable<void> stop();
 
  private:
   Task<void> register_worker(rpc::Client& index);
   Task<void> heartbeat(rpc::Client& index);
   Task<void> report_blocks(rpc::Client& index);
+  asio::awaitable<void> free_blocks(wire::ReportBlocksReply reply);
   Task<void> stay_in_touch(rpc::Client& index);
   asio::awaitable<void> pause(Duration duration);
   Result<void> learn_epoch(std::uint64_t epoch);
@@ -67,7 +71,10 @@ class IndexLink {
   std::uint32_t node_ = 0;  // as the index numbers it
   std::chrono::milliseconds heartbeat_{500};
   SegmentId report_from_;  // where the next part of a block report begins
+  bool freeing_ = false;   // what the last part's answer named
+  Result<void> freed_ = ok();
   Event wake_;
+  TaskGroup group_;
 };
 
 }  // namespace reelfs::noded
