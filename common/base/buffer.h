@@ -8,7 +8,8 @@
 
 namespace reelfs {
 
-/// Page-aligned bytes (fit for O_DIRECT) with one owner. Not initialised. Moves, does not copy.
+/// Page-aligned bytes (fit for O_DIRECT) with one owner. Not initialised. Moves, does not copy. The memory of
+/// large ones is kept for the next, up to 64 MiB in a process.
 class Buffer {
  public:
   Buffer() = default;
@@ -28,9 +29,11 @@ class Buffer {
 
  private:
   struct Free {
+    std::size_t reserved;
     void operator()(std::byte* p) const noexcept;
   };
-  std::unique_ptr<std::byte[], Free> bytes_;
+  using Memory = std::unique_ptr<std::byte[], Free>;
+  Memory bytes_{nullptr, Free{0}};
   std::size_t size_ = 0;
   std::size_t capacity_ = 0;
 };

@@ -1,8 +1,11 @@
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <random>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -134,6 +137,37 @@ TEST(Buffer, IsPageAlignedAndMoves) {
   const std::string text = "bytes";
   EXPECT_EQ(Buffer::copy_of(std::as_bytes(std::span(text))).view(), text);
 }
+
+TEST(Buffer, NoTwoShareMemory) {
+  std::mt19937_64 random(1);
+  std::vector<std::pair<Buffer, int>> held;
+  const auto keeps = [](const std::pair<Buffer, int>& one) {
+    const auto is_mark = [mark = static_cast<std::byte>(one.second)](std::byte b) { return b == mark; };
+    return std::all_of(one.first.span().begin(), one.first.span().end(), is_mark);
+  };
+  for (int step = 0; step < 600; ++step) {  // about twice as many bytes as are kept
+    if (held.size() < 120 || random() % 2 == 0) {
+      held.emplace_back(Buffer(random() % (2 * kMiB)), step % 256);
+      std::memset(held.back().first.data(), held.back().second, held.back().first.size());
+    } else {
+      std::swap(held[random() % held.size()], held.back());
+      ASSERT_TRUE(keeps(held.back())) << step;
+      held.pop_back();
+    }
+  }
+  EXPECT_TRUE(std::all_of(held.begin(), held.end(), keeps));
+}
+
+#ifndef __SANITIZE_ADDRESS__  // which has freed memory left alone
+TEST(Buffer, MemoryOfFreedOnesServesTheNextInOnePiece) {
+  std::vector<Buffer> units;
+  for (int i = 0; i < 3; ++i) units.emplace_back(kMiB + kPageBytes);
+  const auto* first = units[0].data();
+  for (const std::size_t freed : {1, 0, 2}) units[freed] = Buffer();
+  const Buffer all(3 * (kMiB + kPageBytes));
+  EXPECT_EQ(all.data(), first);
+}
+#endif
 
 }  // namespace
 }  // namespace reelfs
