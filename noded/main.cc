@@ -31,7 +31,7 @@ namespace {
 
 using namespace reelfs;
 
-constexpr std::size_t kChecksumThreads = 2;
+constexpr std::size_t kSideThreads = 1;  // for describing the node
 
 struct Arguments {
   std::filesystem::path config;
@@ -99,7 +99,7 @@ Result<void> run_worker(const Arguments& arguments, const noded::NodeConfig& con
     REELFS_TRY(tls, rpc::TlsContext::load(config.tls));
   }
   noded::LocalDevices devices(config.cluster, config.name);
-  BlockingPool checksum_pool(kChecksumThreads, "checksum");
+  BlockingPool side_pool(kSideThreads, "side");
   const SystemClock clock;
   asio::io_context context(1);
   noded::Worker::Options options;
@@ -124,7 +124,7 @@ Result<void> run_worker(const Arguments& arguments, const noded::NodeConfig& con
     REELFS_TRY(const auto port, metrics.listen(listen.host, static_cast<std::uint16_t>(own)));
     logger("noded").info("metrics host={} port={}", listen.host, port);
   }
-  noded::Worker worker(context, clock, checksum_pool, devices, registry, std::move(options));
+  noded::Worker worker(context, clock, side_pool, devices, registry, std::move(options));
   Process process(context, worker, metrics);
   TaskGroup main_group(context.get_executor());
   main_group.spawn(process.run());

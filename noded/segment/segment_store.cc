@@ -25,9 +25,8 @@ constexpr std::uint64_t kMaxFirstReadBytes = wire::kMaxRecordPayload + 4 * kPage
 
 }  // namespace
 
-SegmentStore::SegmentStore(asio::any_io_executor executor, const Clock& clock, BlockingPool& pool,
-                           Options options)
-    : clock_(clock), pool_(pool), options_(options), group_(executor) {}
+SegmentStore::SegmentStore(asio::any_io_executor executor, const Clock& clock, Options options)
+    : clock_(clock), options_(options), group_(executor) {}
 
 SegmentStore::~SegmentStore() = default;
 

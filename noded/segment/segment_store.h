@@ -10,7 +10,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "common/async/blocking_pool.h"
 #include "common/async/task.h"
 #include "common/async/task_group.h"
 #include "common/base/buffer.h"
@@ -43,8 +42,7 @@ class SegmentStore {
     Duration device_call_limit = std::chrono::seconds(3);  // then the device is taken out of service
   };
 
-  /// @param pool  computes checksums of large appends
-  SegmentStore(asio::any_io_executor executor, const Clock& clock, BlockingPool& pool, Options options);
+  SegmentStore(asio::any_io_executor executor, const Clock& clock, Options options);
   ~SegmentStore();
   SegmentStore(const SegmentStore&) = delete;
   SegmentStore& operator=(const SegmentStore&) = delete;
@@ -164,7 +162,6 @@ class SegmentStore {
   Task<void> adopt_block(BlockAddress address, WorkerId dead, std::size_t& released);
 
   const Clock& clock_;
-  BlockingPool& pool_;
   const Options options_;
   ProcessTable* process_ = nullptr;
   UnfilledTable* unfilled_ = nullptr;

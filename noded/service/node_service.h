@@ -66,7 +66,7 @@ class NodeService {
   UnfilledTable& unfilled_;
   NodeMetrics& metrics_;
   const Hooks hooks_;
-  bool describing_ = false;  // one at a time: the pool has other work
+  bool describing_ = false;  // one at a time
 };
 
 }  // namespace reelfs::noded

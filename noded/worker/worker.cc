@@ -60,7 +60,7 @@ Worker::Worker(asio::io_context& context, const Clock& clock, BlockingPool& pool
       pool_(pool),
       options_(std::move(options)),
       metrics_(registry),
-      store_(context.get_executor(), clock, pool, store_options(options_)),
+      store_(context.get_executor(), clock, store_options(options_)),
       state_(context.get_executor(), options_.identity, devices, store_),
       group_(context.get_executor()),
       stopping_(context.get_executor()) {}

@@ -41,7 +41,7 @@ class Worker {
     Duration device_limit = std::chrono::seconds(3);  // of one call of a device: then it is out of service
   };
 
-  /// @param pool  for checksums
+  /// @param pool  for what takes long and is asked for seldom
   Worker(asio::io_context& context, const Clock& clock, BlockingPool& pool, DeviceAccess& devices,
          prometheus::Registry& registry, Options options);
   ~Worker();

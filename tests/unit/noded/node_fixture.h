@@ -10,7 +10,6 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include "common/async/blocking_pool.h"
 #include "common/base/clock.h"
 #include "noded/device/local_devices.h"
 #include "noded/leader/leader.h"
@@ -61,7 +60,7 @@ class TestNode {
  public:
   explicit TestNode(NodeFiles& node_files, std::uint32_t worker = 1, std::string name = "node1")
       : files(node_files),
-        store(context.get_executor(), clock, pool,
+        store(context.get_executor(), clock,
               {.worker = WorkerId(worker), .device_call_limit = node_files.device_limit}),
         access(std::make_unique<LocalDevices>(node_files.cluster, name), node_files.hooks),
         state(context.get_executor(), identity_of(node_files, worker, name), access, store),
@@ -118,7 +117,6 @@ class TestNode {
   NodeFiles& files;
   const SystemClock clock;
   asio::io_context context{1};
-  BlockingPool pool{4, "test"};
   SegmentStore store;
   HookedDevices access;
   NodeState state;
