@@ -164,6 +164,10 @@ Result<DeviceSight> look_now(const std::filesystem::path& path) {
   }
   sight.file_system = status.st_dev;
   sight.inode = status.st_ino;
+  if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
+    sight.reason = "what is at this path is neither a file nor a block device";
+    return sight;
+  }
   if (S_ISBLK(status.st_mode)) {
     sight.number = status.st_rdev;
     if (auto there = check_block_device(status.st_rdev); !there) {
@@ -181,11 +185,9 @@ LocalDevices::LocalDevices(const Uuid& cluster, std::string_view node_name)
     : node_mark_(mark_of(cluster, node_name)) {}
 
 Task<DeviceSight> LocalDevices::look(std::filesystem::path path) {
-  auto& lookout = lookouts_[path];
-  if (!lookout) lookout = std::make_unique<BlockingPool>(1, "lookout");
-  auto& pool = *lookout;
+  BlockingPool lookout(1, "lookout");  // its own: a look may hang
   auto work = [path] { return look_now(path); };
-  co_return co_await pool.run(std::move(work));
+  co_return co_await lookout.run(std::move(work));
 }
 
 Task<std::unique_ptr<io::DiskFile>> LocalDevices::open(std::filesystem::path path, Use use) {
@@ -197,7 +199,8 @@ Task<std::unique_ptr<io::DiskFile>> LocalDevices::open(std::filesystem::path pat
   auto& threads = *pool;
   const auto mark = node_mark_;
   auto work = [path, use, mark, &threads]() -> Result<Opened> {
-    Opened opened{Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC)), nullptr};
+    // Of a pipe that has taken the device's place, a plain open() would wait for the other end.
+    Opened opened{Descriptor(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)), nullptr};
     if (opened.lock.get() < 0) return from_errno(errno, "opening " + path.string());
     if (use == Use::first) {
       REELFS_TRY(check_not_in_use(path));

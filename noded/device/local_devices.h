@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string_view>
 
@@ -21,7 +20,6 @@ class LocalDevices final : public DeviceAccess {
 
  private:
   const std::int64_t node_mark_;  // the byte that processes of this node lock
-  std::map<std::filesystem::path, std::unique_ptr<BlockingPool>> lookouts_;
 };
 
 }  // namespace reelfs::noded

@@ -4,6 +4,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <gtest/gtest.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 
 #include "common/async/timeout.h"
 #include "noded/service/node_description.h"
@@ -380,6 +381,33 @@ TEST_F(DevicesTest, WhatCannotBeADeviceIsNotAddedAndItIsSaidWhy) {
   EXPECT_TRUE(mentions(refused, "wipefs")) << refused.describe();
   EXPECT_EQ(node->leader.devices().size(), 1u);
   EXPECT_EQ(remove(path).error().code(), Errc::not_found);
+}
+
+TEST_F(DevicesTest, WhatIsNeitherAFileNorABlockDeviceIsNotWaitedFor) {
+  start(1);
+  const auto pipe = files.directory() / "pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  for (const auto& path : {pipe, files.directory(), std::filesystem::path("/dev/null")}) {
+    const auto refused = add(path).error();
+    EXPECT_TRUE(mentions(refused, "neither a file nor a block device")) << refused.describe();
+  }
+  std::filesystem::remove(files.devices[0]);
+  std::filesystem::rename(pipe, files.devices[0]);
+  EXPECT_TRUE(node->look_until([&] { return node->is(State::offline); })) << "a pipe took its place";
+  EXPECT_EQ(node->run(node->access.open(files.devices[0], DeviceAccess::Use::first)).error().code(),
+            Errc::invalid);
+}
+
+TEST_F(DevicesTest, APathThatIsNoDeviceLeavesNothingBehind) {
+  start(1);
+  const auto tasks = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/task"),
+                         std::filesystem::directory_iterator());
+  };
+  const auto before = tasks();
+  for (int i = 0; i < 5; ++i) EXPECT_FALSE(add(files.directory() / ("nothing" + std::to_string(i))));
+  EXPECT_TRUE(node->look_until([&] { return tasks() <= before; }))
+      << tasks() << " threads, " << before << " before";
 }
 
 TEST_F(DevicesTest, ADamagedDeviceListIsNotTakenForAnEmptyOne) {
