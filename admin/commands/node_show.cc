@@ -23,11 +23,13 @@ using namespace std::chrono_literals;
 using nlohmann::json;
 
 constexpr auto kAnswerLimit = 5s;     // of one worker, before the next is asked
+constexpr auto kCheckLimit = 60s;     // the same, where it has to read the devices' tables
 constexpr int kUnfilledPrinted = 16;  // people are told how many more there are
 
 struct ShowOptions {
   ClusterOptions cluster;
   std::string name;
+  bool check = false;
 };
 
 Result<wire::NodeInfo> find_node(Connection& connection, const std::string& name) {
@@ -51,11 +53,13 @@ std::vector<wire::WorkerInfo> in_order_of_hope(const wire::NodeInfo& node) {
   return workers;
 }
 
-Result<wire::DescribeNodeReply> ask_workers(Connection& connection, const wire::NodeInfo& node) {
+Result<wire::DescribeNodeReply> ask_workers(Connection& connection, const wire::NodeInfo& node, bool check) {
+  wire::DescribeNodeRequest request;
+  request.set_check(check);
   std::string refusals;
   for (const auto& worker : in_order_of_hope(node)) {
     auto reply = connection.call_worker<wire::DescribeNodeReply>(
-        worker.endpoint(), wire::Method::describe_node, wire::DescribeNodeRequest{}, kAnswerLimit);
+        worker.endpoint(), wire::Method::describe_node, request, check ? kCheckLimit : kAnswerLimit);
     if (reply && reply.value().node_name() == node.name()) return reply;
     const auto why = reply ? "it is another node's now" : reply.error().describe();
     refusals +=
@@ -161,7 +165,8 @@ json describe(const wire::NodeInfo& known, const wire::DescribeNodeReply& told) 
           {"devices", devices},
           {"processes", processes},
           {"unfilled", unfilled},
-          {"unfilled_entries", told.unfilled_entries()}};
+          {"unfilled_entries", told.unfilled_entries()},
+          {"faults", std::vector<std::string>(told.faults().begin(), told.faults().end())}};
 }
 
 std::string number(const json& value) { return std::to_string(value.get<std::uint64_t>()); }
@@ -220,14 +225,20 @@ void print(const json& node) {
 Result<void> show(const ShowOptions& options) {
   REELFS_TRY(auto connection, options.cluster.connect());
   REELFS_TRY(const auto known, find_node(*connection, options.name));
-  REELFS_TRY(const auto told, ask_workers(*connection, known));
+  REELFS_TRY(const auto told, ask_workers(*connection, known, options.check));
   const auto node = describe(known, told);
   if (options.cluster.json) {
     print_json(node);
   } else {
     print(node);
   }
-  return ok();
+  if (told.faults().empty()) return ok();
+  std::string faults;
+  for (const auto& fault : told.faults()) faults += "\n  " + fault;
+  return Error(Errc::corrupt,
+               fmt::format("the shared memory of {} is not sound: restart all its workers, which "
+                           "makes it anew from the devices{}",
+                           options.name, faults));
 }
 
 }  // namespace
@@ -237,6 +248,8 @@ void add_node_show(CLI::App& node, Action& action) {
       "show", "A node as its shared memory has it: blocks per device, worker processes, unfilled blocks");
   auto options = std::make_shared<ShowOptions>();
   command->add_option("name", options->name, "The node's name")->required();
+  command->add_flag("--check", options->check,
+                    "Also look for what must never be, and compare the descriptor tables on the devices");
   options->cluster.add_to(*command);
   command->callback([options, &action] { action = [options] { return show(*options); }; });
 }

@@ -3,13 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <map>
-#include <memory>
 #include <utility>
 
 #include "noded/service/device_status.h"
-#include "noded/shm/device_table.h"
-#include "noded/shm/process_table.h"
-#include "noded/shm/unfilled_table.h"
 
 namespace reelfs::noded {
 namespace {
@@ -97,29 +93,38 @@ void describe_unfilled(UnfilledTable& table, wire::DescribeNodeReply& reply) {
 
 }  // namespace
 
-wire::DescribeNodeReply describe_node(const DescriptionOrder& order) {
+MappedAreas MappedAreas::attach(const DescriptionOrder& order) {
+  MappedAreas areas;
+  for (const auto& name : order.areas) {
+    // Whichever kind it is: each refuses the others.
+    if (auto process = ProcessTable::attach(name, order.cluster, order.incarnation)) {
+      const auto worker = process.value()->worker();
+      areas.processes[worker] = std::move(process).value();
+    } else if (auto device = DeviceTable::attach(name, order.cluster, order.incarnation)) {
+      const auto id = device.value()->device();
+      areas.devices[id] = std::move(device).value();
+    } else if (auto unfilled = UnfilledTable::attach(name, order.cluster, order.incarnation)) {
+      areas.unfilled = std::move(unfilled).value();
+    }
+  }
+  return areas;
+}
+
+wire::DescribeNodeReply describe_node(const DescriptionOrder& order, const MappedAreas& areas) {
   wire::DescribeNodeReply reply;
   reply.set_incarnation(order.incarnation.raw());
   Processes processes;
-  std::map<DeviceId, std::unique_ptr<DeviceTable>> devices;
-  for (const auto& name : order.areas) {
-    // Whichever kind it is: each refuses the others.
-    if (const auto process = ProcessTable::attach(name, order.cluster, order.incarnation)) {
-      const auto identity = process.value()->process();
-      auto& told = processes[process.value()->worker()];
-      told.set_worker(process.value()->worker().value);
-      told.set_pid(identity.pid);
-      told.set_leader(identity.pid == order.leader_pid);
-      told.set_alive(is_alive(identity));
-      told.set_started_ns(started_at_ns(identity, order.wall_ns));
-    } else if (auto device = DeviceTable::attach(name, order.cluster, order.incarnation)) {
-      const auto id = device.value()->device();
-      devices[id] = std::move(device).value();
-    } else if (const auto unfilled = UnfilledTable::attach(name, order.cluster, order.incarnation)) {
-      describe_unfilled(*unfilled.value(), reply);
-    }
+  for (const auto& [worker, process] : areas.processes) {
+    const auto identity = process->process();
+    auto& told = processes[worker];
+    told.set_worker(worker.value);
+    told.set_pid(identity.pid);
+    told.set_leader(identity.pid == order.leader_pid);
+    told.set_alive(is_alive(identity));
+    told.set_started_ns(started_at_ns(identity, order.wall_ns));
   }
-  for (const auto& [id, device] : devices) *reply.add_devices() = describe_device(*device, processes);
+  if (areas.unfilled) describe_unfilled(*areas.unfilled, reply);
+  for (const auto& [id, device] : areas.devices) *reply.add_devices() = describe_device(*device, processes);
   for (auto& [worker, process] : processes) *reply.add_processes() = std::move(process);
   return reply;
 }

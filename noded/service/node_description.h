@@ -1,11 +1,16 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "common/base/ids.h"
 #include "common/wire/node.pb.h"
+#include "noded/shm/device_table.h"
+#include "noded/shm/process_table.h"
+#include "noded/shm/unfilled_table.h"
 
 namespace reelfs::noded {
 
@@ -18,11 +23,20 @@ struct DescriptionOrder {
   std::int64_t wall_ns = 0;        // now
 };
 
-/// Draws a node as its shared memory has it: maps each area anew, so that it needs nothing of the process
-/// that asks, and walks all block descriptors, a few under each hold of the lock. Figures of different blocks
-/// are not of the same instant. Areas that go away meanwhile are left out.
+/// A node's shared memory, mapped anew, so that it needs nothing of the process that looks at it.
+struct MappedAreas {
+  std::map<DeviceId, std::unique_ptr<DeviceTable>> devices;
+  std::map<WorkerId, std::unique_ptr<ProcessTable>> processes;
+  std::unique_ptr<UnfilledTable> unfilled;
+
+  /// What is there of it: areas that go away meanwhile are left out.
+  static MappedAreas attach(const DescriptionOrder& order);
+};
+
+/// Draws a node as its shared memory has it: walks all block descriptors, a few under each hold of the lock.
+/// Figures of different blocks are not of the same instant.
 ///
 /// Takes a second where there are many millions of blocks: not to be called on a loop.
-wire::DescribeNodeReply describe_node(const DescriptionOrder& order);
+wire::DescribeNodeReply describe_node(const DescriptionOrder& order, const MappedAreas& areas);
 
 }  // namespace reelfs::noded

@@ -8,6 +8,7 @@
 #include "common/observe/log.h"
 #include "common/wire/node.pb.h"
 #include "common/wire/record.h"
+#include "noded/service/node_check.h"
 
 namespace reelfs::noded {
 namespace {
@@ -212,17 +213,39 @@ Task<rpc::Response> NodeService::read_record(rpc::Request request) {
   co_return std::move(response);
 }
 
-Task<rpc::Response> NodeService::describe(rpc::Request) {
+Task<rpc::Response> NodeService::describe(rpc::Request request) {
+  REELFS_CO_TRY(const auto command, request.parse<wire::DescribeNodeRequest>());
   if (std::exchange(describing_, true)) co_return Error(Errc::busy, "somebody else has the node described");
-  auto work = [order = hooks_.to_be_described()] {
-    return Result<wire::DescribeNodeReply>(describe_node(order));
+  struct Described {
+    bool& describing;
+    ~Described() { describing = false; }
   };
-  auto reply = co_await pool_.run(std::move(work));
-  describing_ = false;
-  if (!reply) co_return std::move(reply).error();
-  reply.value().set_node_name(identity_.node_name);
-  reply.value().set_worker(identity_.worker.value);
-  co_return rpc::Response(reply.value());
+  const Described at_the_end{describing_};
+  REELFS_CO_TRY(const auto reply, co_await describe_now(command.check()));
+  co_return rpc::Response(reply);
+}
+
+Task<wire::DescribeNodeReply> NodeService::describe_now(bool check) {
+  auto look = [order = hooks_.to_be_described(), check]() -> Result<wire::DescribeNodeReply> {
+    const auto areas = MappedAreas::attach(order);
+    auto reply = describe_node(order, areas);
+    if (!check) return reply;
+    for (auto& fault : check_areas(areas)) reply.add_faults(std::move(fault));
+    return reply;
+  };
+  REELFS_CO_TRY(auto reply, co_await pool_.run(std::move(look)));
+  reply.set_node_name(identity_.node_name);
+  reply.set_worker(identity_.worker.value);
+  if (!check) co_return std::move(reply);
+  const auto devices = store_.devices();
+  for (const auto& device : devices) {
+    if (!device->usable()) continue;
+    auto faults = co_await check_device(device);
+    if (!faults && !device->usable()) continue;  // it says so itself
+    REELFS_CO_TRY(auto found, std::move(faults));
+    for (auto& fault : found) reply.add_faults(std::move(fault));
+  }
+  co_return std::move(reply);
 }
 
 }  // namespace reelfs::noded

@@ -58,6 +58,7 @@ class NodeService {
   Task<rpc::Response> sync_segments(rpc::Request request);
   Task<rpc::Response> read_record(rpc::Request request);
   Task<rpc::Response> describe(rpc::Request request);
+  Task<wire::DescribeNodeReply> describe_now(bool check);
 
   const NodeIdentity identity_;
   const Clock& clock_;

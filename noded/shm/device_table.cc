@@ -574,9 +574,7 @@ std::uint64_t DeviceTable::page_changes(std::uint32_t page) {
 DeviceTable::ClaimedPage DeviceTable::claim_page(std::uint32_t page, WorkerId worker, std::uint64_t wanted,
                                                  std::span<std::byte> copy) {
   REELFS_ASSERT(page < page_count() && copy.size() == kPageBytes);
-  std::array<BlockDescriptor, kDescriptorsPerPage> descriptors;
-  const auto first = page * kDescriptorsPerPage;
-  const auto count = std::min(kDescriptorsPerPage, geometry_.block_count - first);
+  PageDescriptors descriptors;
   ClaimedPage claimed;
   {
     const ShmLock lock(head().mutex, *this);
@@ -590,15 +588,44 @@ DeviceTable::ClaimedPage DeviceTable::claim_page(std::uint32_t page, WorkerId wo
     crash_point("page.claimed");
     claimed.claim = PageClaim::claimed;
     claimed.changes = slot.changes;
-    for (std::uint32_t i = 0; i < count; ++i) descriptors[i] = slots_[first + i].descriptor;
+    descriptors = copy_descriptors(page);
   }
+  encode_page(page, descriptors, copy);
+  return claimed;
+}
+
+PageSlot DeviceTable::copy_page(std::uint32_t page, std::span<std::byte> copy) {
+  REELFS_ASSERT(page < page_count() && copy.size() == kPageBytes);
+  PageDescriptors descriptors;
+  PageSlot state;
+  {
+    const ShmLock lock(head().mutex, *this);
+    descriptors = copy_descriptors(page);
+    state = pages_[page];
+  }
+  encode_page(page, descriptors, copy);
+  return state;
+}
+
+/// @pre the lock is held
+DeviceTable::PageDescriptors DeviceTable::copy_descriptors(std::uint32_t page) const {
+  PageDescriptors descriptors;
+  const auto first = page * kDescriptorsPerPage;
+  const auto count = std::min(kDescriptorsPerPage, geometry_.block_count - first);
+  for (std::uint32_t i = 0; i < count; ++i) descriptors[i] = slots_[first + i].descriptor;
+  return descriptors;
+}
+
+void DeviceTable::encode_page(std::uint32_t page, const PageDescriptors& descriptors,
+                              std::span<std::byte> copy) const {
   std::memset(copy.data(), 0, copy.size());
+  const auto first = page * kDescriptorsPerPage;
+  const auto count = std::min(kDescriptorsPerPage, geometry_.block_count - first);
   for (std::uint32_t i = 0; i < count; ++i) {
     const BlockAddress address{device(), first + i};
     encode_descriptor(address, descriptors[i],
                       copy.subspan(i * sizeof(DescriptorEntry), sizeof(DescriptorEntry)));
   }
-  return claimed;
 }
 
 void DeviceTable::release_page(std::uint32_t page, WorkerId worker, std::uint64_t changes, bool written) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -208,6 +209,8 @@ class DeviceTable {
   void release_page(std::uint32_t page, WorkerId worker, std::uint64_t changes, bool written);
   /// Copies up to out.size() pages' states from `first` on. @return how many
   std::size_t copy_pages(std::uint32_t first, std::span<PageSlot> out);
+  /// The page as it would be written now. @param copy  one page  @return how much of it is on disk
+  PageSlot copy_page(std::uint32_t page, std::span<std::byte> copy);
   /// Pages with changes that are not on disk.
   std::vector<std::uint32_t> dirty_pages();
 
@@ -225,6 +228,9 @@ class DeviceTable {
   void link(std::uint32_t block);
   void unlink(std::uint32_t block);
   std::uint32_t& chain_of(const BlockSlot& slot);
+  using PageDescriptors = std::array<BlockDescriptor, kDescriptorsPerPage>;
+  PageDescriptors copy_descriptors(std::uint32_t page) const;
+  void encode_page(std::uint32_t page, const PageDescriptors& descriptors, std::span<std::byte> copy) const;
   std::uint32_t find_locked(SegmentId segment);
   Result<BlockSlot> holder(std::uint32_t block, SegmentId segment);
   Head& head();

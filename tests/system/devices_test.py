@@ -85,6 +85,28 @@ class Devices(BoxTest):
         self.box.reelctl("device", "remove", "node1", loop, "--force")
         self.assertEqual(self.device(loop)["state"], "removed")
 
+    def test_a_loop_device_is_attached_and_detached_under_load(self):
+        end = self.recording("going-on")
+        try:
+            for number in range(3):
+                loop = self.loop(self.backing(f"plugged{number}", 256 << 20))
+                self.assertEqual(self.box.reelctl("device", "add", "node1", loop)["device"]["state"], "online")
+                free = self.device(loop)["free_blocks"]
+                written = 0
+                while self.device(loop)["free_blocks"] == free:  # the largest devices come first
+                    (self.channel / f"{number}.{written}").write_bytes(os.urandom(4 << 20))
+                    written += 1
+                    self.assertLess(written, 300, "blocks are taken of it")
+                self.box.reelctl("device", "remove", "node1", loop, "--force")
+                self.assertEqual(self.device(loop)["state"], "removed")
+                run("losetup", "-d", loop)
+                # Only when no process of the node has it open any more is it gone.
+                until(lambda gone=loop: str(gone) not in run("losetup", "--list", "--noheadings", "-O", "NAME").stdout.split(),
+                      "every process has let go of it", 10)
+        finally:
+            end()
+        self.assertEqual(self.box.faults(), [])
+
     def test_a_device_that_vanishes_comes_back_with_what_it_had(self):
         device = self.box.directory / "node1.dev1"
         self.assertEqual(self.device(device)["state"], "online")

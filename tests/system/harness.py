@@ -139,6 +139,11 @@ class Box:
     def status(self):
         return self.reelctl("box", "status")
 
+    def faults(self):
+        """Of every node's shared memory: what must never be there, or is not on the device as it should be."""
+        return [fault for node in self.reelctl("node", "list")["nodes"]
+                for fault in self.reelctl("node", "show", node["name"], "--check")["faults"]]
+
     def processes(self):
         return {process["name"]: process for process in self.status()["processes"]}
 

@@ -75,6 +75,8 @@ class Stream:
 
 
 class WorkersDie(BoxTest):
+    """Streams of two copies on two nodes, each of two workers."""
+
     # Large enough that no block has to be given back while the streams run.
     box_settings = {"device_size": "6G", "block_size": "4M"}
 
@@ -95,6 +97,7 @@ class WorkersDie(BoxTest):
               f"every stream goes on after {why}")
         for stream in self.streams:
             self.assertEqual(stream.said("error"), [], why)
+        self.assertEqual(self.box.faults(), [], why)
 
     def takes_writes(self, why):
         content = os.urandom(300_000)

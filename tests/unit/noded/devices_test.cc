@@ -154,7 +154,7 @@ TEST_F(DevicesTest, TheNodesDescriptionTellsWhyOneIsOutOfService) {
   order.cluster = files.cluster;
   order.incarnation = node->state.incarnation;
   order.areas = node->state.own_areas(node->state.names.prefix());
-  const auto told = describe_node(order);
+  const auto told = describe_node(order, MappedAreas::attach(order));
   ASSERT_EQ(told.devices_size(), 2);
   EXPECT_EQ(told.devices(0).state(), wire::STATE_FAILED);
   EXPECT_EQ(told.devices(0).reason(), "the write was made to fail");
