@@ -23,6 +23,7 @@ class FrameReader {
   Task<void> read_body(const wire::FrameHeader& header, std::string& message, Buffer& payload);
 
  private:
+  Task<std::size_t> read_some(std::span<std::byte> into);
   Task<void> read_exactly(std::span<std::byte> into);
 
   Stream& stream_;
