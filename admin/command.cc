@@ -56,6 +56,8 @@ fs::path program_directory() {
   return fs::read_symlink("/proc/self/exe", failed).parent_path();
 }
 
+std::string check_path(const std::string& path) { return path.empty() ? "the path is empty" : ""; }
+
 fs::path absolute_path(const std::string& path) {
   auto whole = fs::absolute(path).lexically_normal();
   if (!whole.has_filename()) whole = whole.parent_path();

@@ -44,7 +44,10 @@ std::ostream& progress(bool json);
 
 /// The directory that this program was started from, where the others lie too.
 std::filesystem::path program_directory();
+/// For CLI::Option::check(). @return what is wrong with a path that was given; empty: nothing
+std::string check_path(const std::string& path);
 /// Absolute, with links resolved except in the last part, which may be a mount that no longer answers.
+/// @pre it was checked
 std::filesystem::path absolute_path(const std::string& path);
 
 void add_box(CLI::App& app, Action& action);

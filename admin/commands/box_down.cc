@@ -56,7 +56,7 @@ Result<void> down(const DownOptions& options) {
 void add_box_down(CLI::App& box, Action& action) {
   auto* command = box.add_subcommand("down", "Unmount and stop everything");
   auto options = std::make_shared<DownOptions>();
-  command->add_option("--dir", options->directory, "Directory of the box")->required();
+  command->add_option("--dir", options->directory, "Directory of the box")->required()->check(check_path);
   command->add_flag("--purge", options->purge, "Remove the box too, with everything recorded in it");
   command->add_flag("--json", options->json, "Answer as `box status --json` does, or with what was removed");
   command->callback([options, &action] { action = [options] { return down(*options); }; });

@@ -37,7 +37,7 @@ void add_box_start(CLI::App& box, Action& action) {
   auto* command =
       box.add_subcommand("start", "Start again what has stopped, and wait until it does its work");
   auto options = std::make_shared<StartOptions>();
-  command->add_option("--dir", options->directory, "Directory of the box")->required();
+  command->add_option("--dir", options->directory, "Directory of the box")->required()->check(check_path);
   command->add_option("NAME", options->names, "Processes as `box status` names them (default: all)");
   command->add_flag("--json", options->json, "Answer as `box status --json` does");
   command->callback([options, &action] { action = [options] { return start(*options); }; });

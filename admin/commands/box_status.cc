@@ -95,7 +95,7 @@ std::ostream& progress(bool json) { return json ? std::cerr : std::cout; }
 void add_box_status(CLI::App& box, Action& action) {
   auto* command = box.add_subcommand("status", "Each process: role, node, worker, pid, endpoints, state");
   auto options = std::make_shared<StatusOptions>();
-  command->add_option("--dir", options->directory, "Directory of the box")->required();
+  command->add_option("--dir", options->directory, "Directory of the box")->required()->check(check_path);
   command->add_flag("--json", options->json, "Answer in JSON");
   command->callback([options, &action] { action = [options] { return status(*options); }; });
 }

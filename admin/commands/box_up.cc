@@ -102,7 +102,7 @@ void add_box_up(CLI::App& box, Action& action) {
   options->command = command;
   auto& what = options->box;
   const auto size = CLI::AsSizeValue(false);
-  command->add_option("--dir", options->directory, "Directory of the box")->required();
+  command->add_option("--dir", options->directory, "Directory of the box")->required()->check(check_path);
   command->add_option("--mount", options->mount, "Where to mount it; not mounted if left out");
   command->add_option("--nodes", what.nodes, "Storage nodes")->capture_default_str();
   command->add_option("--workers", what.workers, "Worker processes of each node")->capture_default_str();

@@ -114,7 +114,7 @@ void add_device(CLI::App& app, Action& action) {
       "add", "Make a blank disk or file a device of a node, or bring back one that failed or was removed");
   options->add_to(*add_command);
   add_command->add_option("NODE", chosen->node, "The node's name, or its number")->required();
-  add_command->add_option("PATH", chosen->device, "On the node's machine")->required();
+  add_command->add_option("PATH", chosen->device, "On the node's machine")->required()->check(check_path);
   add_command->callback(
       [options, chosen, &action] { action = [options, chosen] { return add(*options, *chosen); }; });
 

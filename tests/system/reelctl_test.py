@@ -56,6 +56,11 @@ class BoxCommands(BoxTest):
         self.assertEqual(self.box.reelctl("box", "up"), before)
         self.assertEqual(self.box.reelctl("box", "start"), before)
 
+    def test_an_empty_path_is_refused(self):
+        for command in (("box", "up"), ("box", "start"), ("box", "status"), ("box", "down", "--purge")):
+            fails(*command, "--dir", "", saying="the path is empty")
+        fails("device", "add", "node1", "", "--dir", self.box.directory, saying="the path is empty")
+
     def test_up_with_other_options_is_refused(self):
         fails("box", "up", "--dir", self.box.directory, "--nodes", "3", saying="was made with --nodes 2")
         fails("box", "up", "--dir", self.box.directory, "--mount", self.box.base / "elsewhere", saying="is mounted at")
