@@ -73,8 +73,7 @@ Task<void> Leader::start() {
     NodeAreas areas;
     areas.incarnation = state_.incarnation;
     areas.devices = device_areas(state_.incarnation);
-    REELFS_CO_TRY(state_.attach(areas));
-    co_await state_.settle(clock_, kBringUpLimit);
+    REELFS_CO_TRY(co_await attach(std::move(areas)));
   }
   const auto devices = state_.store.devices();
   for (const auto& device : devices) {
@@ -161,9 +160,27 @@ Task<void> Leader::take_over(Uuid incarnation) {
     REELFS_CO_TRY(const auto created, ProcessTable::create(areas.process_shm, identity.cluster, incarnation,
                                                            identity.worker, identity.process));
   }
+  REELFS_CO_TRY(co_await attach(std::move(areas)));
+  co_return co_await release_predecessor(identity.worker, identity.process);
+}
+
+/// Afterwards every device that serves is attached here, so that what dead workers had of it can be released:
+/// one that cannot be opened is taken out of service, and begins another life when it answers.
+Task<void> Leader::attach(NodeAreas areas) {
   REELFS_CO_TRY(state_.attach(areas));
   co_await state_.settle(clock_, kBringUpLimit);
-  co_return co_await release_predecessor(identity.worker, identity.process);
+  for (const auto& area : areas.devices) {
+    if (state_.store.find_device(area.device)) continue;
+    const auto table = DeviceTable::attach(area.shm_name, state_.identity.cluster, state_.incarnation);
+    if (table) {
+      table.value()->retire(DeviceHealth::offline, "the worker that leads now could not open it",
+                            clock_.wall().time_since_epoch().count());
+    }
+    log().error("device taken out of service until it can be opened here device={} id={}", area.path.string(),
+                area.device.value);
+    forget_area(area.device, area.shm_name);
+  }
+  co_return ok();
 }
 
 /// The devices that the running node has brought up.

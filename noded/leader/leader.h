@@ -97,12 +97,14 @@ class Leader {
 
   Task<void> make_anew();
   Task<void> take_over(Uuid incarnation);
+  Task<void> attach(NodeAreas areas);
   std::vector<NodeAreas::DeviceArea> device_areas(Uuid incarnation);
   asio::awaitable<void> bring_up_missing();
   void begin_to_attend(const std::filesystem::path& path);
   asio::awaitable<void> attend(std::filesystem::path path, Attending attending);
   asio::awaitable<void> bring_up(std::filesystem::path path);
   void take_away(Device& device, DeviceHealth health, const std::string& reason);
+  void forget_area(DeviceId device, const std::string& name);
   Task<void> wait_until_attended(std::filesystem::path path);
   DevicePtr device_at(const Place& place) const;
   Task<void> initialise_and_bring_up(NewDevice device);

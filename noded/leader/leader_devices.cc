@@ -227,15 +227,19 @@ asio::awaitable<void> Leader::write_table(DevicePtr device) {
 
 void Leader::take_away(Device& device, DeviceHealth health, const std::string& reason) {
   const auto id = device.id();
-  const auto name = device.table().name();
   device.retire(health, reason);
+  forget_area(id, device.table().name());
+  state_.store.drop_device(id);
+}
+
+/// @pre its device is out of service
+void Leader::forget_area(DeviceId device, const std::string& name) {
   if (state_.unfilled) {
     for (const auto& entry : state_.unfilled->entries()) {
-      if (entry.device == id.value) state_.unfilled->remove(SegmentId(entry.segment));
+      if (entry.device == device.value) state_.unfilled->remove(SegmentId(entry.segment));
     }
   }
   remove_shm(name);
-  state_.store.drop_device(id);
 }
 
 // ---- what is known

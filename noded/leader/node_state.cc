@@ -14,6 +14,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr Duration kLookAgain = 5ms;
+constexpr Duration kLongestStep = 100ms;  // that counts as waiting
 
 spdlog::logger& log() {
   static auto& instance = logger("noded.device");
@@ -111,8 +112,14 @@ asio::awaitable<void> NodeState::attach_device(NodeAreas::DeviceArea area) {
 }
 
 asio::awaitable<void> NodeState::settle(const Clock& clock, Duration limit) {
-  const auto patience = Deadline::after(clock, limit);
-  while (!attaching_.empty() && patience.left(clock) > Duration::zero()) co_await sleep_for(kLookAgain);
+  auto before = clock.now();
+  while (!attaching_.empty() && limit > Duration::zero()) {
+    co_await sleep_for(kLookAgain);
+    const auto now = clock.now();
+    // Where this process itself was stopped for a while, no call had a chance to end.
+    limit -= std::min<Duration>(now - before, kLongestStep);
+    before = now;
+  }
 }
 
 asio::awaitable<void> NodeState::stop() { co_await group_.stop(); }

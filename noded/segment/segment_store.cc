@@ -406,6 +406,7 @@ Task<SegmentStore::RecordPiece> SegmentStore::read(RecordRange range) {
 
 Task<void> SegmentStore::adopt_block(BlockAddress address, WorkerId dead, std::size_t& released) {
   const auto device = find_device(address.device);
+  // One that is not here does not serve, and has nothing that is owned when it comes back.
   if (!device || address.block >= device->table().geometry().block_count) co_return ok();
   const auto slot = device->table().disown(address.block, dead);
   if (!slot) co_return ok();

@@ -127,6 +127,7 @@ class SegmentStore {
   std::vector<BlockAddress> blocks_of(const ProcessTable& process);
   /// Releases what a dead worker had: its blocks stay open, their ends found anew, with nobody as owner; what
   /// it was discarding is free; table pages it was writing are written. Any worker may do it; one is enough.
+  /// @pre every device of the node that serves is attached here
   /// @return blocks released
   Task<std::size_t> adopt(ProcessTable& dead);
 

@@ -21,6 +21,7 @@ struct FileHooks {
   bool fail_reads = false;
   bool hang = false;  // no call ends while it is set
   bool hang_discards = false;
+  bool hang_opens = false;
 };
 
 /// A device file that does as its hooks say.
@@ -71,6 +72,7 @@ class HookedDevices final : public DeviceAccess {
 
   Task<DeviceSight> look(std::filesystem::path path) override { return devices_->look(std::move(path)); }
   Task<std::unique_ptr<io::DiskFile>> open(std::filesystem::path path, Use use) override {
+    while (hooks_.hang_opens) co_await sleep_for(std::chrono::milliseconds(1));
     REELFS_CO_TRY(auto file, co_await devices_->open(path, use));
     std::unique_ptr<io::DiskFile> hooked = std::make_unique<HookedFile>(std::move(file), path, hooks_);
     co_return std::move(hooked);

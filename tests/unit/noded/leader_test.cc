@@ -1,5 +1,8 @@
 #include "noded/leader/leader.h"
 
+#include <algorithm>
+#include <chrono>
+
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -12,11 +15,14 @@ namespace {
 
 constexpr InodeId kChannel{2};
 
+using namespace std::chrono_literals;
+
 /// Attaches what the leader has.
-void follow(TestNode& follower, TestNode& leader) {
+/// @param process  that the leader takes it for
+void follow(TestNode& follower, TestNode& leader, ProcessIdentity process = ProcessIdentity::self()) {
   Leader::Joining joining;
   joining.worker = follower.state.identity.worker;
-  joining.process = follower.state.identity.process;
+  joining.process = process;
   joining.first = !follower.state.attached();
   const auto areas = leader.run(leader.leader.join(joining));
   ASSERT_TRUE(areas);
@@ -47,6 +53,48 @@ TEST(Leader, ASuccessorSharesTheDeviceThatOnlyAnotherFollowerHasAttached) {
   ASSERT_TRUE(there);
   EXPECT_NE(here.value(), there.value()) << "one block for two segments";
   EXPECT_TRUE(second.store.find(SegmentId(2)));
+}
+
+asio::awaitable<void> let_go(FileHooks& hooks, Duration after) {
+  co_await sleep_for(after);
+  hooks.hang_opens = false;
+}
+
+TEST(Leader, NothingStaysADeadWorkersOnADeviceThatItsSuccessorCouldNotOpen) {
+  NodeFiles files;
+  files.add_device("dev1", 64 * kMiB);
+  auto first = std::make_unique<TestNode>(files, 1);
+  auto second = std::make_unique<TestNode>(files, 2);
+  TestNode third(files, 3);
+  ASSERT_TRUE(first->lead());
+  follow(third, *first);
+  ASSERT_TRUE(first->initialise());
+  auto gone = ProcessIdentity::self();
+  gone.start_ticks += 1;  // the second will count as dead
+  follow(*second, *first, gone);
+  const auto block = second->run(second->store.allocate(SegmentId(1), Generation(1), kChannel));
+  ASSERT_TRUE(block);
+  ASSERT_TRUE(second->append({}));
+  const DeviceTable::Append write{block.value().block, SegmentId(1), Generation(1), WorkerId(2)};
+  const auto end = second->store.find(SegmentId(1)).value().slot.end;
+  ASSERT_TRUE(second->table().begin_append(write, end, kPageBytes, false));
+  second.reset();
+  first.reset();
+
+  files.hooks.hang_opens = true;
+  asio::co_spawn(third.context, let_go(files.hooks, kBringUpLimit + 500ms), [](const std::exception_ptr&) {});
+  ASSERT_TRUE(third.lead());
+  const auto processes = third.state.own_areas(third.state.names.process_prefix());
+  EXPECT_EQ(std::count(processes.begin(), processes.end(), third.state.names.process(WorkerId(2))), 0);
+  ASSERT_TRUE(third.look_until([&] { return third.is(DeviceStatus::State::online); }))
+      << third.status().reason;
+  const auto found = third.store.find(SegmentId(1));
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found.value().slot.owner, 0u);
+  EXPECT_EQ(found.value().slot.in_flight, 0u);
+  const auto fenced = third.run(third.store.fence(SegmentId(1), Generation(2), third.soon()));
+  ASSERT_TRUE(fenced) << fenced.error().describe();
+  EXPECT_EQ(fenced.value().length, end) << "what was acknowledged";
 }
 
 TEST(Leader, AnInitialisationGoesOnWhereItsCallerGivesUp) {
