@@ -1,12 +1,15 @@
 #include "indexd/service/node_registry.h"
 
 #include <algorithm>
+#include <array>
 #include <iterator>
+#include <optional>
 #include <utility>
 
 #include <boost/asio/io_context.hpp>
 #include <fmt/format.h>
 
+#include "common/async/event.h"
 #include "common/async/timeout.h"
 #include "common/observe/log.h"
 #include "indexd/journal/executor.h"
@@ -19,6 +22,7 @@ constexpr std::uint32_t kMaxWorkers = 1024;
 constexpr std::size_t kMaxNodeName = 255;
 constexpr auto kKnownLimit = std::chrono::seconds(3);  // several heartbeats
 constexpr auto kKnownPause = std::chrono::milliseconds(20);
+constexpr std::array kPunctualFirst{false, true};  // whether late ones are asked
 constexpr auto kWatchInterval = std::chrono::milliseconds(250);
 
 spdlog::logger& log() {
@@ -41,6 +45,20 @@ Result<void> check_status(const wire::WorkerStatus& status) {
 
 bool is_full(const wire::DeviceInfo& device) {
   return device.state() == wire::STATE_ONLINE && device.free_blocks() == 0;
+}
+
+/// Whether an error is the node's answer to a command, and not one worker's that did not reach its leader.
+bool speaks_for_node(Errc code, bool leads) {
+  switch (code) {
+    case Errc::unavailable:
+    case Errc::timed_out:
+    case Errc::cancelled:
+      return false;
+    case Errc::busy:  // of others: they know no leader yet
+      return leads;
+    default:
+      return true;
+  }
 }
 
 /// Sets it for a scope, however that ends.
@@ -477,25 +495,52 @@ Task<void> NodeRegistry::initialise(NodeId node, std::string path) {
   co_return ok();
 }
 
-/// To every external port of the node: whichever of its workers is leader by then carries it out, once.
+/// What a node's workers answered to a command that was sent to several of them.
+struct NodeRegistry::Command {
+  std::size_t unanswered = 0;
+  bool decided = false;
+  std::optional<Result<rpc::Reply>> answer;  // the one that decides, or the first
+  Event told;
+};
+
+asio::awaitable<void> NodeRegistry::send_command(std::shared_ptr<rpc::Client> client, bool leads,
+                                                 wire::Method method,
+                                                 std::shared_ptr<const google::protobuf::MessageLite> request,
+                                                 Deadline limit, std::shared_ptr<Command> command) {
+  auto reply = co_await client->call(method, *request, limit);
+  --command->unanswered;
+  if (!command->decided) {
+    command->decided = reply || speaks_for_node(reply.error().code(), leads);
+    if (command->decided || !command->answer) command->answer.emplace(std::move(reply));
+  }
+  command->told.set();
+}
+
+/// To the external ports of the node, at once: whichever of its workers is leader by then carries it out,
+/// once. Its answer is the answer, whoever passes it on; nobody else is waited for. A worker that is late
+/// with its heartbeats is asked only where no other answers for the node: it might carry the command out when
+/// later ones have been given.
 Task<rpc::Reply> NodeRegistry::command(NodeId node, wire::Method method,
                                        std::shared_ptr<const google::protobuf::MessageLite> request) {
-  std::vector<std::shared_ptr<rpc::Client>> clients;
-  for (const auto& [worker_id, worker] : nodes_[node].workers) {
-    if (worker.online && worker.client) clients.push_back(worker.client);
-  }
   const auto limit =
       Deadline::after(clock_, std::chrono::seconds(30));  // a large device's table takes its time
-  Result<rpc::Reply> outcome = Error(Errc::unavailable, fmt::format("node {} is offline", name(node)));
-  bool carried_out = false, refused = false;
-  for (const auto& client : clients) {
-    auto reply = co_await client->call(method, *request, limit);
-    if (carried_out) continue;
-    carried_out = reply.has_value();
-    if (carried_out || !refused) outcome = std::move(reply);
-    refused = !carried_out;
+  auto command = std::make_shared<Command>();
+  for (const bool late : kPunctualFirst) {
+    for (const auto& [worker_id, worker] : nodes_[node].workers) {
+      if (!worker.online || !worker.client || suspect(worker) != late) continue;
+      ++command->unanswered;
+      group_.spawn(send_command(worker.client, worker.status.leader(), method, request, limit, command));
+    }
+    while (!command->decided && command->unanswered > 0) {
+      const auto told = co_await with_timeout(clock_, limit, wait_for(command->told));
+      if (told) continue;
+      if (command->answer) break;
+      co_return Error(told.error().code(), fmt::format("no worker of node {} answers", name(node)));
+    }
+    if (command->decided) break;
   }
-  co_return std::move(outcome);
+  if (!command->answer) co_return Error(Errc::unavailable, fmt::format("node {} is offline", name(node)));
+  co_return std::move(*command->answer);
 }
 
 Task<wire::DeviceInfo> NodeRegistry::attach_device(NodeId node, std::string path) {

@@ -105,7 +105,8 @@ class NodeRegistry {
   /// A block was taken there since its last report of free blocks.
   void block_taken(NodeId node);
 
-  // ---- commands of administrators, sent to every worker of the node and carried out by its leader
+  // ---- commands of administrators, sent to all workers of the node at once and carried out by its leader. A
+  // worker that does not answer holds nobody up
   /// Makes the path a device of the node, with a number and a superblock where it is blank.
   /// @errors unavailable, and what the node answered
   Task<wire::DeviceInfo> add_device(NodeId node, std::string path);
@@ -157,6 +158,10 @@ class NodeRegistry {
   asio::awaitable<void> retire(std::shared_ptr<rpc::Client> client);
   asio::awaitable<void> adopt(NodeId node, std::string path);
   Task<void> initialise(NodeId node, std::string path);
+  struct Command;
+  asio::awaitable<void> send_command(std::shared_ptr<rpc::Client> client, bool leads, wire::Method method,
+                                     std::shared_ptr<const google::protobuf::MessageLite> request,
+                                     Deadline limit, std::shared_ptr<Command> command);
   Task<rpc::Reply> command(NodeId node, wire::Method method,
                            std::shared_ptr<const google::protobuf::MessageLite> request);
   Task<wire::DeviceInfo> attach_device(NodeId node, std::string path);

@@ -14,6 +14,8 @@
 #include <gtest/gtest.h>
 #include <prometheus/registry.h>
 
+#include "common/async/event.h"
+#include "common/async/timeout.h"
 #include "common/rpc/client.h"
 #include "common/rpc/server.h"
 #include "common/wire/index.pb.h"
@@ -113,8 +115,12 @@ class FakeNode {
 
   std::map<std::uint64_t, Block> blocks;  // by segment
   bool refuse_allocation = false;
-  bool hold_allocation = false;            // takes the block and does not answer
-  bool hold_initialisation = false;        // does not answer, and leaves the device blank
+  bool hold_allocation = false;      // takes the block and does not answer
+  bool hold_initialisation = false;  // does not answer, and leaves the device blank
+  bool hold_commands = false;        // as a stopped process does
+  std::optional<Errc> refuse_commands;
+  const FakeNode* commands_after = nullptr;  // who is to be asked before it answers
+  int commands = 0;
   bool blank = false;                      // its device has no superblock
   wire::State state = wire::STATE_ONLINE;  // of its device, where that is not blank
   std::int64_t since_ns = 0;               // that it is in this state; 0: it does not say
@@ -149,10 +155,24 @@ class FakeNode {
     return ++last;
   }
 
+  Task<void> take_command() {
+    ++commands;
+    if (hold_commands) {
+      held_.push_back(std::make_unique<Event>());
+      (void)co_await held_.back()->wait();
+      co_return Error(Errc::cancelled);
+    }
+    while (commands_after != nullptr && commands_after->commands == 0) {
+      co_await sleep_for(std::chrono::milliseconds(1));
+    }
+    if (refuse_commands) co_return Error(*refuse_commands, "the node was made to refuse");
+    co_return ok();
+  }
   Task<rpc::Response> answer(rpc::Request request) {
     switch (request.method) {
       case Method::initialise_device: {
         REELFS_CO_TRY(const auto message, request.parse<wire::InitialiseDeviceRequest>());
+        REELFS_CO_TRY(co_await take_command());
         ++initialised;
         if (hold_initialisation) {
           held_.push_back(std::make_unique<Event>());
@@ -165,6 +185,7 @@ class FakeNode {
         co_return rpc::Response(wire::Empty());
       }
       case Method::attach_device: {
+        REELFS_CO_TRY(co_await take_command());
         wire::AttachDeviceReply reply;
         fill_device(*reply.mutable_device());
         co_return rpc::Response(reply);

@@ -446,6 +446,71 @@ TEST_F(IndexServiceTest, WhoStopsWaitingForADeviceToBeAddedMayAskAgain) {
   EXPECT_NE(added.value().device().device(), 0u);
 }
 
+/// A node with a blank device and a second worker, asked to add the device.
+class DeviceCommandTest : public IndexServiceTest {
+ protected:
+  void SetUp() override {
+    options.suspect_limit = suspect_limit;
+    IndexServiceTest::SetUp();
+    leader = &add_node(true);
+    follower = &add_worker(2);
+  }
+  Result<wire::AddDeviceReply> add() {
+    wire::AddDeviceRequest command;
+    command.set_node("node1");
+    command.set_path("/dev/node1");
+    const auto soon = Deadline::after(clock, std::chrono::seconds(10));
+    return run(context, client->call_for<wire::AddDeviceReply>(Method::add_device, command, soon));
+  }
+  Duration suspect_limit = kPatience;
+  FakeNode* leader = nullptr;
+  FakeNode* follower = nullptr;
+};
+
+TEST_F(DeviceCommandTest, AWorkerThatDoesNotAnswerHoldsUpNoCommand) {
+  follower->hold_commands = true;
+  leader->refuse_commands = Errc::not_permitted;
+  EXPECT_EQ(add().error().code(), Errc::not_permitted);
+  leader->refuse_commands = Errc::busy;
+  EXPECT_EQ(add().error().code(), Errc::busy) << "the device is, says the leader";
+  leader->refuse_commands.reset();
+  const auto added = add();
+  ASSERT_TRUE(added) << added.error().describe();
+  EXPECT_EQ(leader->initialised, 1);
+  EXPECT_GT(follower->commands, 0) << "it was asked as well";
+}
+
+TEST_F(DeviceCommandTest, WhoKnowsNoLeaderDoesNotSpeakForTheNode) {
+  follower->refuse_commands = Errc::busy;
+  leader->commands_after = follower;
+  const auto added = add();
+  ASSERT_TRUE(added) << added.error().describe();
+}
+
+class LateWorkerTest : public DeviceCommandTest {
+ protected:
+  LateWorkerTest() { suspect_limit = std::chrono::milliseconds(700); }
+  /// Until the follower is late with its heartbeats, and the leader is not.
+  void wait_until_late() {
+    ASSERT_TRUE(eventually([&] {
+      leader->heartbeat();
+      const auto told = call<wire::ListNodesReply>(Method::list_nodes, wire::ListNodesRequest());
+      return told && told.value().nodes(0).workers(1).state() == wire::STATE_SUSPECT;
+    }));
+  }
+};
+
+TEST_F(LateWorkerTest, IsAskedOnlyWhereNoOtherAnswersForTheNode) {
+  wait_until_late();
+  leader->refuse_commands = Errc::not_permitted;
+  EXPECT_EQ(add().error().code(), Errc::not_permitted);
+  EXPECT_EQ(follower->commands, 0);
+  leader->refuse_commands = Errc::unavailable;
+  follower->refuse_commands = Errc::not_permitted;
+  EXPECT_EQ(add().error().code(), Errc::not_permitted);
+  EXPECT_EQ(follower->commands, 1);
+}
+
 TEST_F(IndexServiceTest, ADeviceOutOfServiceIsNotWithinReachAndListsItsBlocksWhenItIsBack) {
   add_node(), add_node();
   const auto grant = open_segment(session, channel).value().grants(0);
