@@ -78,11 +78,6 @@ Task<void> Leader::start() {
   const auto devices = state_.store.devices();
   for (const auto& device : devices) {
     const std::filesystem::path path = device->table().path();
-    // The last leader may have died between writing the list and doing what it says.
-    if (!list_.contains(path)) {
-      take_away(*device, DeviceHealth::removed, kRemoved);
-      continue;
-    }
     auto& place = places_[path];
     if (place.status.state == DeviceStatus::State::online) continue;
     DeviceStatus status;
@@ -183,7 +178,7 @@ Task<void> Leader::attach(NodeAreas areas) {
   co_return ok();
 }
 
-/// The devices that the running node has brought up.
+/// The devices that the running node has brought up and the list names.
 std::vector<NodeAreas::DeviceArea> Leader::device_areas(Uuid incarnation) {
   std::vector<NodeAreas::DeviceArea> areas;
   for (const auto& name : state_.own_areas(state_.names.prefix() + "dev-")) {
@@ -192,9 +187,13 @@ std::vector<NodeAreas::DeviceArea> Leader::device_areas(Uuid incarnation) {
       log().warn("shared memory left alone name={} why=\"{}\"", name, table.error().describe());
       continue;
     }
+    // The last leader may have died before it did what the list says.
+    if (!list_.contains(table.value()->path())) {
+      table.value()->retire(DeviceHealth::removed, kRemoved, clock_.wall().time_since_epoch().count());
+    }
     const auto health = table.value()->verdict().health;
     if (health == DeviceHealth::offline || health == DeviceHealth::removed) {
-      remove_shm(name);  // the last leader was about to
+      forget_area(table.value()->device(), name);  // the last leader was about to
       continue;
     }
     NodeAreas::DeviceArea area;

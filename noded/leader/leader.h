@@ -102,7 +102,10 @@ class Leader {
   asio::awaitable<void> bring_up_missing();
   void begin_to_attend(const std::filesystem::path& path);
   asio::awaitable<void> attend(std::filesystem::path path, Attending attending);
+  asio::awaitable<BroughtUp> make_ready(std::filesystem::path path);
   asio::awaitable<void> bring_up(std::filesystem::path path);
+  void conclude(Place& place, BroughtUp device);
+  static void discard(BroughtUp& device);
   void take_away(Device& device, DeviceHealth health, const std::string& reason);
   void forget_area(DeviceId device, const std::string& name);
   Task<void> wait_until_attended(std::filesystem::path path);
@@ -124,7 +127,8 @@ class Leader {
   const Clock& clock_;
   const Options options_;
   DeviceList list_;
-  bool list_changes_ = false;  // a change of it is being saved
+  bool list_changes_ = false;                              // a change of it is being saved
+  std::map<DeviceId, std::filesystem::path> being_added_;  // ready, and not in the list yet
   std::map<std::filesystem::path, Place> places_;
   std::set<std::string> adopting_;
   std::function<void()> changed_ = [] {};

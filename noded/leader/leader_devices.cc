@@ -179,35 +179,56 @@ asio::awaitable<void> Leader::attend(std::filesystem::path path, Attending /*unt
 // ---- bringing up
 
 Result<void> Leader::admit(const std::filesystem::path& path, const Superblock& superblock) {
+  const auto exists = [&](const std::string& there) {
+    return Error(Errc::exists, fmt::format("it is device {}, which is {} already: a copy of it?",
+                                           superblock.device.value, there));
+  };
   const auto other = state_.store.find_device(superblock.device);
-  if (!other || other->table().path() == path.string()) return ok();
-  return Error(Errc::exists, fmt::format("it is device {}, which is {} already: a copy of it?",
-                                         superblock.device.value, other->table().path()));
+  if (other && other->table().path() != path.string()) return exists(other->table().path());
+  const auto added = being_added_.find(superblock.device);
+  if (added != being_added_.end() && added->second != path) return exists(added->second.string());
+  return ok();
+}
+
+/// With its shared memory, which nobody is told of yet. @pre the place is busy
+asio::awaitable<BroughtUp> Leader::make_ready(std::filesystem::path path) {
+  auto admitting = [this, path](const Superblock& superblock) { return admit(path, superblock); };
+  AdmitDevice admit_device(std::move(admitting));
+  co_return co_await bring_up_device(state_.identity, state_.incarnation, path, state_.access,
+                                     std::move(admit_device));
 }
 
 /// @pre the place is busy
 asio::awaitable<void> Leader::bring_up(std::filesystem::path path) {
-  auto admitting = [this, path](const Superblock& superblock) { return admit(path, superblock); };
-  AdmitDevice admit_device(std::move(admitting));
-  auto device = co_await bring_up_device(state_.identity, state_.incarnation, path, state_.access,
-                                         std::move(admit_device));
+  auto device = co_await make_ready(path);
   auto& place = places_.at(path);
   if (place.status.state == State::removed) {
-    if (device.table) remove_shm(device.table->name());
-    co_return;
+    discard(device);
+  } else {
+    conclude(place, std::move(device));
   }
+}
+
+/// What was made ready serves from now on; what could not be is known to be like that.
+void Leader::conclude(Place& place, BroughtUp device) {
   if (device.table) {
     place.retry_pause = Duration::zero();
     set_status(place, device.status);
     put_in_service(std::move(device));
-    co_return;
+    return;
   }
   place.retry_pause = std::clamp<Duration>(2 * place.retry_pause, kFirstRetry, kLongestRetry);
   place.retry_at = clock_.now() + place.retry_pause;
   // A call of its earlier life may not have ended: it is what it was.
   const bool still_failed = place.status.state == State::failed && !device.status.device;
-  if (still_failed && device.status.state == State::offline) co_return;
+  if (still_failed && device.status.state == State::offline) return;
   set_status(place, std::move(device.status));
+}
+
+void Leader::discard(BroughtUp& device) {
+  if (device.table) remove_shm(device.table->name());
+  device.table.reset();
+  device.file.reset();
 }
 
 void Leader::put_in_service(BroughtUp device) {
@@ -345,10 +366,11 @@ Task<DeviceStatus> Leader::add_device(std::filesystem::path path, std::uint64_t 
   co_return std::move(added);
 }
 
+/// It serves only once it is in the list: what was written to it before would be out of reach after the next
+/// start.
 Task<DeviceStatus> Leader::try_to_add(std::filesystem::path path, std::uint64_t block_bytes) {
   auto& place = places_[path];
   const Attending attending(place);
-  const bool was_removed = place.status.state == State::removed;
   if (const auto device = device_at(place)) {
     if (device->usable()) co_return place.status;
     take_away(*device, DeviceHealth::offline, "it is being added again");
@@ -356,16 +378,28 @@ Task<DeviceStatus> Leader::try_to_add(std::filesystem::path path, std::uint64_t 
   const auto before = place.status;
   REELFS_CO_TRY(const auto sight, co_await state_.access.look(path));
   place.sight = sight;
-  place.status = without_device(path, State::offline, sight.reason);
-  if (sight.present) co_await bring_up(path);
-  auto taken = check_taken(place.status, block_bytes);
-  if (taken) {
+  place.status = without_device(path, State::offline, "it is being added");
+  BroughtUp device;
+  device.status = without_device(path, State::offline, sight.reason);
+  if (sight.present) device = co_await make_ready(path);
+  if (place.status.state == State::removed) device.status = place.status;  // meanwhile
+  auto taken = check_taken(device.status, block_bytes);
+  if (taken && !list_.contains(path)) {
+    if (device.table) being_added_[device.status.device] = path;
     std::function<void(DeviceList&)> change = [path](DeviceList& list) { list.add(path); };
     taken = co_await change_list(std::move(change));
+    being_added_.erase(device.status.device);
   }
-  if (taken) co_return place.status;
-  if (const auto device = device_at(place)) take_away(*device, DeviceHealth::removed, "it was not added");
-  if (was_removed) place.status = before;
+  if (taken) {
+    conclude(place, std::move(device));
+    co_return place.status;
+  }
+  discard(device);
+  if (list_.contains(path)) {
+    conclude(place, std::move(device));
+  } else if (place.status.state != State::removed) {
+    place.status = before;
+  }
   co_return taken.error();
 }
 

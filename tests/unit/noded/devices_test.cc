@@ -1,5 +1,6 @@
 // Devices that fail, hang, vanish, appear, and are added and removed.
 #include <fstream>
+#include <optional>
 
 #include <boost/asio/co_spawn.hpp>
 #include <gtest/gtest.h>
@@ -308,6 +309,38 @@ TEST_F(DevicesTest, WhatWasAddedAndRemovedSurvivesARestart) {
   EXPECT_TRUE(node->store.find(SegmentId(1)));
   EXPECT_EQ(add(files.devices[0]).value().state, State::online);
   restart();
+  EXPECT_EQ(node->store.devices().size(), 2u);
+}
+
+TEST_F(DevicesTest, ADeviceThatIsAddedServesOnlyOnceItIsInTheList) {
+  start(2);
+  ASSERT_TRUE(remove(files.devices[1]));
+  TestNode successor(files, 2);
+  follow(successor);
+  const auto fresh = files.directory() / "devices.json.new";
+  ASSERT_EQ(mkfifo(fresh.c_str(), 0600), 0);  // to write the list waits until somebody reads
+  std::optional<Result<DeviceStatus>> added;
+  auto begin = [](Leader& leader, std::filesystem::path path,
+                  std::optional<Result<DeviceStatus>>& into) -> asio::awaitable<void> {
+    into.emplace(co_await leader.add_device(std::move(path), 4 * kMiB));
+  };
+  asio::co_spawn(node->context, begin(node->leader, files.devices[1], added),
+                 [](const std::exception_ptr&) {});
+  ASSERT_TRUE(node->look_until([&] { return device_areas() == 2; }));
+  EXPECT_EQ(node->store.devices().size(), 1u);
+  ASSERT_TRUE(successor.lead()) << "as if the leader had died";
+  EXPECT_EQ(successor.store.devices().size(), 1u);
+  EXPECT_TRUE(successor.is(State::removed, 1)) << "it is as it was";
+  EXPECT_EQ(device_areas(), 1u);
+
+  const int reader = open(fresh.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  ASSERT_TRUE(node->look_until([&] { return added.has_value(); }));
+  close(reader);
+  EXPECT_FALSE(*added) << "nothing can be synced to a pipe";
+  EXPECT_EQ(node->store.devices().size(), 1u);
+  EXPECT_TRUE(node->is(State::removed, 1));
+  std::filesystem::remove(fresh);
+  EXPECT_EQ(add(files.devices[1]).value().state, State::online);
   EXPECT_EQ(node->store.devices().size(), 2u);
 }
 
