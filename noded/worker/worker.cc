@@ -1,6 +1,5 @@
 #include "noded/worker/worker.h"
 
-#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <utility>
@@ -36,13 +35,6 @@ SegmentStore::Options store_options(const Worker::Options& options) {
   store.worker = options.identity.worker;
   store.device_call_limit = options.device_limit;
   return store;
-}
-
-/// Whether one of them has appeared. Not a look at the device: its leader takes that.
-bool sees_any(const std::vector<std::filesystem::path>& paths) {
-  std::error_code error;
-  return std::any_of(paths.begin(), paths.end(),
-                     [&](const auto& path) { return std::filesystem::exists(path, error); });
 }
 
 }  // namespace
@@ -145,7 +137,7 @@ Task<void> Worker::follow() {
   for (;;) {
     Joins joins;
     joins.first = !state_.attached();
-    joins.sees_device = sees_any(awaited_);
+    joins.sees_device = std::exchange(sees_device_, false);
     const auto areas =
         co_await join_node(*leader_client_, state_.identity, joins, Deadline::after(clock_, kJoinLimit));
     if (!areas) {
@@ -161,11 +153,24 @@ Task<void> Worker::follow() {
     }
     REELFS_CO_TRY(state_.attach(areas.value()));
     leader_pid_ = areas.value().leader_pid;
-    awaited_ = areas.value().awaited;
+    begin_to_look_at(areas.value().awaited);
     if (joins.first) co_await state_.settle(clock_, kBringUpLimit);
     REELFS_CO_TRY(co_await serve());
     co_await sleep_for(kWatchPause);
   }
+}
+
+/// One look at a time at each path: it may hang, and then only itself waits.
+void Worker::begin_to_look_at(const std::vector<std::filesystem::path>& paths) {
+  for (const auto& path : paths) {
+    if (looked_at_.insert(path).second) group_.spawn(look_at(path));
+  }
+}
+
+asio::awaitable<void> Worker::look_at(std::filesystem::path path) {
+  const auto sight = co_await state_.access.look(path);
+  looked_at_.erase(path);
+  if (sight && sight.value().present) sees_device_ = true;
 }
 
 /// Opens the external port and begins to talk to the index, once.

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -66,6 +67,8 @@ class Worker {
   Task<bool> try_to_lead();
   Task<void> lead();
   Task<void> follow();
+  void begin_to_look_at(const std::vector<std::filesystem::path>& paths);
+  asio::awaitable<void> look_at(std::filesystem::path path);
   Result<void> refuse_other_versions() const;
   Task<void> serve();
   Task<rpc::Response> answer_follower(rpc::Request request);
@@ -98,7 +101,9 @@ class Worker {
   rpc::Endpoint endpoint_;
   std::unique_ptr<rpc::Server> internal_server_;
   std::unique_ptr<rpc::Client> leader_client_;
-  std::vector<std::filesystem::path> awaited_;  // devices that the leader waits for
+  std::set<std::filesystem::path>
+      looked_at_;             // by looks that have not ended, for devices that the leader awaits
+  bool sees_device_ = false;  // one of them, since the leader was last told
   std::unique_ptr<Leader> leader_;
   bool ready_to_be_joined_ = false;
   std::uint32_t leader_pid_ = 0;  // as far as it knows
