@@ -1,9 +1,17 @@
 #include "noded/service/node_metrics.h"
 
+#include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <string>
+#include <utility>
 
 namespace reelfs::noded {
+namespace {
+
+constexpr std::array kBlockStates{"free", "open", "sealed"};
+
+}  // namespace
 
 NodeMetrics::NodeMetrics(prometheus::Registry& registry)
     : seconds_(prometheus::BuildHistogram()
@@ -14,9 +22,13 @@ NodeMetrics::NodeMetrics(prometheus::Registry& registry)
                    .Name("reelfs_noded_refused_total")
                    .Help("Requests that were answered with an error")
                    .Register(registry)),
+      serving_(prometheus::BuildGauge()
+                   .Name("reelfs_noded_device_serving")
+                   .Help("1 while a device of the node is in service, else 0, from the node's leader")
+                   .Register(registry)),
       blocks_(prometheus::BuildGauge()
                   .Name("reelfs_noded_blocks")
-                  .Help("Blocks of a device by state, from the node's leader")
+                  .Help("Blocks of a device in service by state, from the node's leader")
                   .Register(registry)),
       append_bytes_(prometheus::BuildCounter()
                         .Name("reelfs_noded_append_bytes_total")
@@ -44,11 +56,40 @@ void NodeMetrics::served(wire::Method method, Duration took, bool refused) {
   if (refused) counted.refused.Increment();
 }
 
-void NodeMetrics::blocks(DeviceId device, const BlockCounts& counts) {
-  const auto name = std::to_string(device.value);
-  blocks_.Add({{"device", name}, {"state", "free"}}).Set(counts.free);
-  blocks_.Add({{"device", name}, {"state", "open"}}).Set(counts.open);
-  blocks_.Add({{"device", name}, {"state", "sealed"}}).Set(counts.sealed);
+void NodeMetrics::forget_blocks(OfDevice& device) {
+  for (auto*& gauge : device.blocks) {
+    if (gauge != nullptr) blocks_.Remove(std::exchange(gauge, nullptr));
+  }
+}
+
+void NodeMetrics::devices(const std::vector<DeviceFigures>& devices) {
+  // What is gone goes first: a device that serves at another path now has the same labels.
+  for (auto known = devices_.begin(); known != devices_.end();) {
+    auto& gauges = known->second;
+    const auto now = std::find_if(devices.begin(), devices.end(), [&](const DeviceFigures& figures) {
+      return figures.path == known->first && figures.device == gauges.device;
+    });
+    if (now == devices.end() || !now->serving) forget_blocks(gauges);
+    if (now == devices.end()) serving_.Remove(gauges.serving);
+    known = now == devices.end() ? devices_.erase(known) : std::next(known);
+  }
+  for (const auto& figures : devices) {
+    const auto name = std::to_string(figures.device.value);
+    auto& gauges = devices_[figures.path];
+    if (gauges.serving == nullptr) {
+      gauges.device = figures.device;
+      gauges.serving = &serving_.Add({{"device", name}, {"path", figures.path}});
+    }
+    gauges.serving->Set(figures.serving ? 1 : 0);
+    if (!figures.serving) continue;
+    const std::array counts{figures.blocks.free, figures.blocks.open, figures.blocks.sealed};
+    for (std::size_t i = 0; i < counts.size(); ++i) {
+      if (gauges.blocks[i] == nullptr) {
+        gauges.blocks[i] = &blocks_.Add({{"device", name}, {"state", kBlockStates[i]}});
+      }
+      gauges.blocks[i]->Set(counts[i]);
+    }
+  }
 }
 
 }  // namespace reelfs::noded

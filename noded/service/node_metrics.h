@@ -1,7 +1,10 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
+#include <string>
+#include <vector>
 
 #include <prometheus/counter.h>
 #include <prometheus/gauge.h>
@@ -25,8 +28,14 @@ class NodeMetrics {
   void served(wire::Method method, Duration took, bool refused);
   void appended(std::uint64_t bytes) { append_bytes_.Increment(static_cast<double>(bytes)); }
   void read(std::uint64_t bytes) { read_bytes_.Increment(static_cast<double>(bytes)); }
-  /// The leader's view of a device.
-  void blocks(DeviceId device, const BlockCounts& counts);
+  struct DeviceFigures {
+    DeviceId device;  // 0 where it has no number yet
+    std::string path;
+    bool serving = false;
+    BlockCounts blocks;  // while it serves
+  };
+  /// The leader's view of the node's devices. What is not among them any more is not told of any more.
+  void devices(const std::vector<DeviceFigures>& devices);
 
  private:
   struct OfMethod {
@@ -34,13 +43,21 @@ class NodeMetrics {
     prometheus::Counter& refused;
   };
   OfMethod& of(wire::Method method);
+  struct OfDevice {
+    DeviceId device;
+    prometheus::Gauge* serving = nullptr;
+    std::array<prometheus::Gauge*, 3> blocks{};  // free, open, sealed; none while it does not serve
+  };
+  void forget_blocks(OfDevice& device);
 
   prometheus::Family<prometheus::Histogram>& seconds_;
   prometheus::Family<prometheus::Counter>& refused_;
+  prometheus::Family<prometheus::Gauge>& serving_;
   prometheus::Family<prometheus::Gauge>& blocks_;
   prometheus::Counter& append_bytes_;
   prometheus::Counter& read_bytes_;
   std::map<wire::Method, OfMethod> methods_;
+  std::map<std::string, OfDevice> devices_;  // by path
 };
 
 }  // namespace reelfs::noded

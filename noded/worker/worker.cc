@@ -121,8 +121,23 @@ Task<void> Worker::lead() {
   for (;;) {
     (void)co_await with_timeout(clock_, Deadline::after(clock_, kReleasePause), wait_for(connection_lost_));
     co_await leader_->release_dead();
-    for (const auto& device : store_.devices()) metrics_.blocks(device->id(), device->table().counts());
+    metrics_.devices(device_figures());
   }
+}
+
+std::vector<NodeMetrics::DeviceFigures> Worker::device_figures() const {
+  std::vector<NodeMetrics::DeviceFigures> devices;
+  for (const auto& status : leader_->devices()) {
+    if (status.state == DeviceStatus::State::removed) continue;
+    NodeMetrics::DeviceFigures figures;
+    figures.device = status.device;
+    figures.path = status.path.string();
+    const auto device = state_.store.find_device(status.device);
+    figures.serving = status.state == DeviceStatus::State::online && device != nullptr;
+    if (figures.serving) figures.blocks = device->table().counts();
+    devices.push_back(std::move(figures));
+  }
+  return devices;
 }
 
 /// Returns ok when the leader is gone.

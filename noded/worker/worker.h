@@ -79,6 +79,7 @@ class Worker {
   asio::awaitable<void> look_for_devices();
   Result<bool> leads() const;
   IndexLink::Situation situation() const;
+  std::vector<NodeMetrics::DeviceFigures> device_figures() const;
   DescriptionOrder to_be_described() const;
   struct Ending;
   static asio::awaitable<void> run_to_end(asio::awaitable<void> work, std::shared_ptr<Ending> ending);
