@@ -7,10 +7,12 @@
 #include <utility>
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include "common/async/timeout.h"
 #include "common/observe/log.h"
 #include "noded/shm/crash_point.h"
+#include "noded/shm/process_identity.h"
 
 namespace reelfs::noded {
 namespace {
@@ -19,7 +21,8 @@ using namespace std::chrono_literals;
 
 // A device that hangs in them is found out by the calls for which others are left.
 constexpr std::size_t kAdviceAtOnce = 2;
-constexpr Duration kBusyPagePause = 1ms;  // another worker's page write takes about as long
+constexpr Duration kBusyPagePause = 1ms;   // another worker's page write takes about as long
+constexpr Duration kStoppedAfter = 200ms;  // and where it does not end: whether that worker runs at all
 
 spdlog::logger& log() {
   static auto& instance = logger("noded.device");
@@ -64,17 +67,23 @@ class Device::PageGuard {
  public:
   PageGuard(DeviceTable& table, std::uint32_t page, WorkerId worker, std::uint64_t changes)
       : table_(table), page_(page), worker_(worker), changes_(changes) {}
-  ~PageGuard() { table_.release_page(page_, worker_, changes_, written_); }
+  ~PageGuard() {
+    if (!released_) release(false);
+  }
   PageGuard(const PageGuard&) = delete;
   PageGuard& operator=(const PageGuard&) = delete;
-  void written() { written_ = true; }
+  /// @return as DeviceTable::release_page
+  bool release(bool written) {
+    released_ = true;
+    return table_.release_page(page_, worker_, changes_, written);
+  }
 
  private:
   DeviceTable& table_;
   const std::uint32_t page_;
   const WorkerId worker_;
   const std::uint64_t changes_;
-  bool written_ = false;
+  bool released_ = false;
 };
 
 /// Reads through memory of its own, so that its caller may go while a call hangs.
@@ -244,27 +253,41 @@ Task<void> Device::write_page(std::uint32_t page) {
 
 asio::awaitable<void> Device::run_write_page(std::shared_ptr<Device> self, std::uint32_t page,
                                              Answer<void> answer) {
-  const auto wanted = table_->page_changes(page);
+  auto wanted = table_->page_changes(page);
   auto copy = std::make_shared<Buffer>(kPageBytes);
+  DeviceTable::PageWriter writer;
+  writer.worker = options_.worker;
+  writer.pid = static_cast<std::uint32_t>(getpid());
+  auto look_at = clock_.now() + kStoppedAfter;
   for (;;) {
     // A process that hangs in a write of a failed device keeps its claim.
     if (auto refused = self->usable(); !refused) {
       answer.give(std::move(refused));
       co_return;
     }
-    const auto claimed = table_->claim_page(page, options_.worker, wanted, copy->span());
+    const auto claimed = table_->claim_page(page, writer, wanted, copy->span());
     if (claimed.claim == DeviceTable::PageClaim::written) {
       answer.give(ok());
       co_return;
     }
     if (claimed.claim == DeviceTable::PageClaim::busy) {
-      co_await sleep_for(kBusyPagePause);
+      // A process that was stopped in the middle would keep everybody waiting until it is continued.
+      writer.instead_of = WorkerId();
+      if (const auto now = clock_.now(); now >= look_at) {
+        look_at = now + kStoppedAfter;
+        if (is_stopped(claimed.writer_pid)) writer.instead_of = claimed.writer;
+      }
+      if (!writer.instead_of) co_await sleep_for(kBusyPagePause);
       continue;
     }
     PageGuard guard(*table_, page, options_.worker, claimed.changes);
+    crash_point("page.copied");
     auto written = co_await write(table_->geometry().table_offset + page * kPageBytes, copy);
-    if (written) guard.written();
     crash_point("page.on_disk");
+    if (guard.release(written.has_value()) && written) {
+      wanted = table_->page_changes(page);
+      continue;
+    }
     answer.give(std::move(written));
     co_return;
   }

@@ -12,6 +12,7 @@ namespace {
 
 char armed_name[64];
 std::atomic<int> arrivals_left{0};
+int armed_signal = SIGKILL;
 
 }  // namespace
 
@@ -23,14 +24,15 @@ void arm_crash_point() {
   if (length >= sizeof armed_name) return;
   std::memcpy(armed_name, text, length);
   armed_name[length] = 0;
+  if (colon != nullptr && std::strstr(colon, ":stop") != nullptr) armed_signal = SIGSTOP;
   arrivals_left = colon != nullptr ? std::atoi(colon + 1) : 1;
 }
 
 void crash_point(const char* name) noexcept {
   if (arrivals_left.load(std::memory_order_relaxed) <= 0 || std::strcmp(armed_name, name) != 0) return;
   if (arrivals_left.fetch_sub(1) == 1) {
-    kill(getpid(), SIGKILL);
-    for (;;) pause();
+    kill(getpid(), armed_signal);
+    while (armed_signal == SIGKILL) pause();
   }
 }
 

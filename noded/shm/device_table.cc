@@ -548,7 +548,11 @@ std::vector<std::uint32_t> DeviceTable::owned_by(WorkerId worker) {
 void DeviceTable::release_pages(WorkerId worker) {
   const ShmLock lock(head().mutex, *this);
   for (std::uint32_t page = 0; page < page_count(); ++page) {
-    if (pages_[page].writer == worker.value) pages_[page].writer = 0;
+    auto& slot = pages_[page];
+    if (slot.writer == worker.value) slot.writer = 0;
+    if (slot.late != worker.value) continue;
+    ++slot.changes;
+    slot.late = 0;
   }
 }
 
@@ -571,7 +575,7 @@ std::uint64_t DeviceTable::page_changes(std::uint32_t page) {
   return pages_[page].changes;
 }
 
-DeviceTable::ClaimedPage DeviceTable::claim_page(std::uint32_t page, WorkerId worker, std::uint64_t wanted,
+DeviceTable::ClaimedPage DeviceTable::claim_page(std::uint32_t page, PageWriter writer, std::uint64_t wanted,
                                                  std::span<std::byte> copy) {
   REELFS_ASSERT(page < page_count() && copy.size() == kPageBytes);
   PageDescriptors descriptors;
@@ -583,8 +587,16 @@ DeviceTable::ClaimedPage DeviceTable::claim_page(std::uint32_t page, WorkerId wo
       claimed.claim = PageClaim::written;
       return claimed;
     }
-    if (slot.writer != 0) return claimed;
-    slot.writer = worker.value;
+    claimed.writer = WorkerId(slot.writer);
+    claimed.writer_pid = slot.writer_pid;
+    if (slot.late == writer.worker.value) return claimed;  // its own two writes could pass each other
+    if (slot.writer != 0) {
+      const bool taken_over = slot.late == 0 && slot.writer == writer.instead_of.value;
+      if (!taken_over) return claimed;
+      slot.late = slot.writer;  // before it loses the claim: now both are told of by it
+    }
+    slot.writer_pid = writer.pid;
+    slot.writer = writer.worker.value;
     crash_point("page.claimed");
     claimed.claim = PageClaim::claimed;
     claimed.changes = slot.changes;
@@ -628,15 +640,21 @@ void DeviceTable::encode_page(std::uint32_t page, const PageDescriptors& descrip
   }
 }
 
-void DeviceTable::release_page(std::uint32_t page, WorkerId worker, std::uint64_t changes, bool written) {
+bool DeviceTable::release_page(std::uint32_t page, WorkerId worker, std::uint64_t changes, bool written) {
   REELFS_ASSERT(page < page_count());
   crash_point("page.written");
   const ShmLock lock(head().mutex, *this);
   auto& slot = pages_[page];
-  if (slot.writer != worker.value) return;
-  if (written) slot.written = std::max(slot.written, changes);
-  crash_point("page.marked");
-  slot.writer = 0;
+  if (slot.writer == worker.value) {
+    if (written) slot.written = std::max(slot.written, changes);
+    crash_point("page.marked");
+    slot.writer = 0;
+    return false;
+  }
+  if (slot.late != worker.value) return false;
+  ++slot.changes;
+  slot.late = 0;
+  return true;
 }
 
 std::size_t DeviceTable::copy_pages(std::uint32_t first, std::span<PageSlot> out) {

@@ -36,9 +36,12 @@ struct PageSlot {
   std::uint64_t changes = 0;  // of descriptors in it
   std::uint64_t written = 0;  // the value of `changes` when the page was last copied out and then written
   std::uint32_t writer = 0;   // WorkerId that is writing it: one at a time
+  std::uint32_t writer_pid = 0;
+  std::uint32_t late = 0;  // WorkerId that was stopped in a write, which may still reach the device: somebody
+                           // else has written the page instead, and is to be made good for then
   std::uint32_t reserved = 0;
 };
-static_assert(sizeof(PageSlot) == 24);
+static_assert(sizeof(PageSlot) == 32);
 
 struct BlockCounts {
   std::uint32_t blocks = 0;
@@ -181,7 +184,7 @@ class DeviceTable {
   std::optional<BlockSlot> disown(std::uint32_t block, WorkerId worker);
   /// Blocks that it owns.
   std::vector<std::uint32_t> owned_by(WorkerId worker);
-  /// Releases the table pages that it was writing.
+  /// Releases the table pages that it was writing, or was late with.
   void release_pages(WorkerId worker);
   /// Counts bytes that were found behind the end, unless anything happened since. @return whether it did
   /// count them
@@ -200,13 +203,22 @@ class DeviceTable {
   };
   struct ClaimedPage {
     PageClaim claim = PageClaim::busy;
-    std::uint64_t changes = 0;  // that the copy holds
+    std::uint64_t changes = 0;     // that the copy holds
+    WorkerId writer;               // busy: who writes it
+    std::uint32_t writer_pid = 0;  // and its pid
+  };
+  struct PageWriter {
+    WorkerId worker;
+    std::uint32_t pid = 0;
+    WorkerId instead_of;  // takes the claim over from this worker, all of whose threads are stopped
   };
   /// @param copy  one page
-  ClaimedPage claim_page(std::uint32_t page, WorkerId worker, std::uint64_t wanted,
+  ClaimedPage claim_page(std::uint32_t page, PageWriter writer, std::uint64_t wanted,
                          std::span<std::byte> copy);
   /// @param written  false: the write failed, the page stays dirty
-  void release_page(std::uint32_t page, WorkerId worker, std::uint64_t changes, bool written);
+  /// @return whether another worker had taken the claim over: what it wrote may have been overwritten, and the
+  /// page is dirty once more
+  bool release_page(std::uint32_t page, WorkerId worker, std::uint64_t changes, bool written);
   /// Copies up to out.size() pages' states from `first` on. @return how many
   std::size_t copy_pages(std::uint32_t first, std::span<PageSlot> out);
   /// The page as it would be written now. @param copy  one page  @return how much of it is on disk

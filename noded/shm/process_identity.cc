@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <filesystem>
+#include <fstream>
 #include <optional>
 #include <string>
 
@@ -15,6 +17,15 @@
 
 namespace reelfs::noded {
 namespace {
+
+/// Field 3 of a proc(5) stat file: 0 where it cannot be told.
+char state_in(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  const auto end_of_name = line.rfind(") ");  // the command's name may hold anything
+  return end_of_name != std::string::npos && end_of_name + 2 < line.size() ? line[end_of_name + 2] : '\0';
+}
 
 /// Field 22 of /proc/PID/stat; 0 where the process is gone, empty where that cannot be told.
 std::optional<std::uint64_t> start_ticks_of(std::uint32_t pid) {
@@ -65,6 +76,16 @@ bool is_alive(const ProcessIdentity& process) {
   }
   const auto start_ticks = start_ticks_of(process.pid);
   return !start_ticks || *start_ticks == process.start_ticks;
+}
+
+bool is_stopped(std::uint32_t pid) {
+  std::error_code failed;
+  std::filesystem::directory_iterator threads("/proc/" + std::to_string(pid) + "/task", failed);
+  for (; !failed && threads != std::filesystem::directory_iterator(); threads.increment(failed)) {
+    const auto state = state_in(threads->path() / "stat");
+    if (state != 'T' && state != 't') return false;
+  }
+  return !failed;
 }
 
 }  // namespace reelfs::noded

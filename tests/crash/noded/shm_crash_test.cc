@@ -60,7 +60,7 @@ class ShmCrash : public ::testing::TestWithParam<std::string> {
 
   bool persist(WorkerId worker, std::uint32_t page) {
     Buffer copy(kPageBytes);
-    const auto claimed = table->claim_page(page, worker, table->page_changes(page), copy.span());
+    const auto claimed = table->claim_page(page, {worker, 1, {}}, table->page_changes(page), copy.span());
     if (claimed.claim == DeviceTable::PageClaim::busy) return false;
     if (claimed.claim == DeviceTable::PageClaim::written) return true;
     std::copy(copy.span().begin(), copy.span().end(), pages.page(page).begin());

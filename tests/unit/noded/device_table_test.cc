@@ -132,15 +132,57 @@ TEST_F(DeviceTableTest, APageIsWrittenByOneAtATimeUntilItIsWhatWasWanted) {
   Buffer copy(kPageBytes);
   const auto block = allocate();
   const auto wanted = table->page_changes(0);
-  const auto claimed = table->claim_page(0, kOne, wanted, copy.span());
+  const auto claimed = table->claim_page(0, {kOne, 1, {}}, wanted, copy.span());
   ASSERT_EQ(claimed.claim, DeviceTable::PageClaim::claimed);
-  EXPECT_EQ(table->claim_page(0, kTwo, wanted, copy.span()).claim, DeviceTable::PageClaim::busy);
+  const auto busy = table->claim_page(0, {kTwo, 2, {}}, wanted, copy.span());
+  EXPECT_EQ(busy.claim, DeviceTable::PageClaim::busy);
+  EXPECT_EQ(busy.writer, kOne);
+  EXPECT_EQ(busy.writer_pid, 1u);
   const auto entry = copy.span().subspan(block * sizeof(DescriptorEntry), sizeof(DescriptorEntry));
   EXPECT_EQ(decode_descriptor({DeviceId(7), block}, 4 * kMiB, entry).value(), table->slot(block).descriptor);
   allocate(SegmentId(2));
   table->release_page(0, kOne, claimed.changes, true);
-  EXPECT_EQ(table->claim_page(0, kTwo, wanted, copy.span()).claim, DeviceTable::PageClaim::written);
+  EXPECT_EQ(table->claim_page(0, {kTwo, 2, {}}, wanted, copy.span()).claim, DeviceTable::PageClaim::written);
   EXPECT_EQ(table->dirty_pages(), std::vector<std::uint32_t>{0}) << "it changed meanwhile";
+}
+
+TEST_F(DeviceTableTest, AStoppedWritersPageIsTakenOverAndDirtyAgainWhenItsOldCopyMayBeThere) {
+  using Claim = DeviceTable::PageClaim;
+  constexpr WorkerId kThree{3};
+  Buffer copy(kPageBytes);
+  allocate();
+  auto wanted = table->page_changes(0);
+  ASSERT_EQ(table->claim_page(0, {kOne, 1, {}}, wanted, copy.span()).claim, Claim::claimed);
+  EXPECT_EQ(table->claim_page(0, {kTwo, 2, kThree}, wanted, copy.span()).claim, Claim::busy) << "not its";
+  const auto second = table->claim_page(0, {kTwo, 2, kOne}, wanted, copy.span());
+  ASSERT_EQ(second.claim, Claim::claimed);
+  EXPECT_EQ(table->claim_page(0, {kThree, 3, kTwo}, wanted, copy.span()).claim, Claim::busy)
+      << "one at a time";
+  EXPECT_FALSE(table->release_page(0, kTwo, second.changes, true));
+  EXPECT_TRUE(table->dirty_pages().empty());
+  allocate(SegmentId(2));
+  wanted = table->page_changes(0);
+  EXPECT_EQ(table->claim_page(0, {kOne, 1, {}}, wanted, copy.span()).claim, Claim::busy)
+      << "its earlier write could pass this one";
+  const auto third = table->claim_page(0, {kThree, 3, {}}, wanted, copy.span());
+  ASSERT_EQ(third.claim, Claim::claimed);
+  EXPECT_FALSE(table->release_page(0, kThree, third.changes, true));
+  EXPECT_TRUE(table->release_page(0, kOne, wanted, true)) << "it is told to write once more";
+  EXPECT_EQ(table->dirty_pages(), std::vector<std::uint32_t>{0});
+  EXPECT_EQ(table->claim_page(0, {kOne, 1, {}}, table->page_changes(0), copy.span()).claim, Claim::claimed);
+}
+
+TEST_F(DeviceTableTest, WhatADeadWriterMayHaveOverwrittenIsWrittenAgain) {
+  Buffer copy(kPageBytes);
+  allocate();
+  const auto wanted = table->page_changes(0);
+  (void)table->claim_page(0, {kOne, 1, {}}, wanted, copy.span());
+  const auto second = table->claim_page(0, {kTwo, 2, kOne}, wanted, copy.span());
+  (void)table->release_page(0, kTwo, second.changes, true);
+  table->release_pages(kTwo);
+  EXPECT_TRUE(table->dirty_pages().empty());
+  table->release_pages(kOne);
+  EXPECT_EQ(table->dirty_pages(), std::vector<std::uint32_t>{0});
 }
 
 TEST_F(DeviceTableTest, ThreadsTakeDifferentBlocks) {
@@ -241,6 +283,21 @@ TEST(ProcessIdentity, AProcessThatCannotBeLookedAtIsNotCalledDead) {
   const bool alive = is_alive(self);
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
   EXPECT_TRUE(alive);
+}
+
+TEST(ProcessIdentity, IsStoppedWhenAllItsThreadsAre) {
+  EXPECT_FALSE(is_stopped(static_cast<std::uint32_t>(getpid())));
+  EXPECT_FALSE(is_stopped(0));
+  const pid_t child = fork();
+  if (child == 0) {
+    raise(SIGSTOP);
+    _exit(0);
+  }
+  ASSERT_EQ(waitpid(child, nullptr, WUNTRACED), child);
+  EXPECT_TRUE(is_stopped(static_cast<std::uint32_t>(child)));
+  kill(child, SIGCONT);
+  ASSERT_EQ(waitpid(child, nullptr, 0), child);
+  EXPECT_FALSE(is_stopped(static_cast<std::uint32_t>(child)));
 }
 
 TEST(ProcessIdentity, ADeadProcessIsNotAliveNorIsOneWithItsNumber) {

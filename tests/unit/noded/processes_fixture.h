@@ -198,7 +198,7 @@ class ProcessesTest : public ::testing::Test {
     rpc::Client client(context, clock, {endpoint.host(), static_cast<std::uint16_t>(endpoint.port())}, {});
     client.set_epoch(Epoch(3));
     auto reply = testing::run(
-        context, client.call(method, request, Deadline::after(clock, kPatience), std::move(payload)));
+        context, client.call(method, request, Deadline::after(clock, patience), std::move(payload)));
     testing::run(context, client.stop());
     if (!reply) return reply.error();
     if (answered != nullptr) *answered = std::move(reply.value().payload);
@@ -256,6 +256,7 @@ class ProcessesTest : public ::testing::Test {
   const Uuid device_uuid = Uuid::random();
   std::map<std::uint32_t, pid_t> pids;
   pid_t predecessor = 0;
+  Duration patience = kPatience;  // of a call
   const std::uint64_t unit = round_up(wire::record_bytes(5000), kPageBytes);
 };
 

@@ -47,6 +47,35 @@ TEST_F(ProcessesTest, AFollowerWaitsForItsDyingPredecessor) {
   EXPECT_TRUE(allocate(2, 1)) << "what the predecessor had is served again";
 }
 
+// With an old copy of a page in its hands, which it writes when it is continued.
+TEST_F(ProcessesTest, AWorkerThatIsStoppedInAWriteOfTheTableHoldsUpNobody) {
+  start_node();
+  end(2, SIGKILL);
+  index.forget();
+  setenv("REELFS_CRASH_POINT", "page.copied:1:stop", 1);
+  start(2);
+  unsetenv("REELFS_CRASH_POINT");
+  ASSERT_TRUE(wait_until([&] { return index.status(1) != nullptr && index.status(2) != nullptr; }));
+  patience = 200ms;
+  ASSERT_TRUE(wait_until([&] {
+    (void)allocate(2, 2);
+    int status = 0;
+    return waitpid(pids.at(2), &status, WUNTRACED | WNOHANG) == pids.at(2) && WIFSTOPPED(status);
+  }));
+  patience = 5s;
+  EXPECT_TRUE(allocate(1, 3)) << "in the same page";
+  kill(pids.at(2), SIGCONT);
+  EXPECT_TRUE(wait_until([&] { return allocate(2, 4).has_value(); }));
+  wire::DescribeNodeRequest request;
+  request.set_check(true);
+  Result<wire::DescribeNodeReply> told = Error(Errc::busy);
+  ASSERT_TRUE(wait_until([&] {
+    told = call<wire::DescribeNodeReply>(1, Method::describe_node, request);
+    return told && told.value().devices_size() == 1 && told.value().devices(0).dirty_pages() == 0;
+  })) << "it makes good for what it has overwritten";
+  for (const auto& fault : told.value().faults()) ADD_FAILURE() << fault;
+}
+
 TEST_F(ProcessesTest, ALeaderWaitsForItsDyingPredecessor) {
   start_node();
   kill(pids.at(2), SIGSTOP);
