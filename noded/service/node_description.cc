@@ -67,7 +67,8 @@ wire::DeviceDescription describe_device(DeviceTable& table, Processes& processes
   first = 0;
   while (const auto count = table.copy_pages(first, pages)) {
     for (std::uint32_t i = 0; i < count; ++i) {
-      if (pages[i].written < pages[i].changes) told.set_dirty_pages(told.dirty_pages() + 1);
+      if (pages[i].written < pages[i].changes || pages[i].late != 0)
+        told.set_dirty_pages(told.dirty_pages() + 1);
       const auto writer = processes.find(WorkerId(pages[i].writer));
       if (writer == processes.end()) continue;
       writer->second.set_claimed_pages(writer->second.claimed_pages() + 1);
