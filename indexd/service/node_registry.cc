@@ -543,11 +543,15 @@ Task<rpc::Reply> NodeRegistry::command(NodeId node, wire::Method method,
   co_return std::move(*command->answer);
 }
 
+/// Greater than any that this index server or one before it gave.
+std::uint64_t NodeRegistry::next_command() { return options_.epoch.value << 32 | ++commands_given_; }
+
 Task<wire::DeviceInfo> NodeRegistry::attach_device(NodeId node, std::string path) {
   auto request = std::make_shared<wire::AttachDeviceRequest>();
   request->set_path(path);
   request->set_cluster(options_.cluster.raw());
   request->set_block_bytes(options_.block_bytes);
+  request->set_command(next_command());
   REELFS_CO_TRY(const auto reply, co_await command(node, wire::Method::attach_device, request));
   wire::AttachDeviceReply message;
   if (!message.ParseFromString(reply.message)) co_return Error(Errc::protocol, "reply does not parse");
@@ -596,6 +600,7 @@ Task<wire::DeviceInfo> NodeRegistry::remove_device(NodeId node, std::string path
   auto request = std::make_shared<wire::DetachDeviceRequest>();
   request->set_path(path);
   request->set_cluster(options_.cluster.raw());
+  request->set_command(next_command());
   REELFS_CO_TRY(const auto reply, co_await command(node, wire::Method::detach_device, request));
   wire::DetachDeviceReply message;
   if (!message.ParseFromString(reply.message)) co_return Error(Errc::protocol, "reply does not parse");

@@ -164,6 +164,7 @@ class NodeRegistry {
                                      Deadline limit, std::shared_ptr<Command> command);
   Task<rpc::Reply> command(NodeId node, wire::Method method,
                            std::shared_ptr<const google::protobuf::MessageLite> request);
+  std::uint64_t next_command();
   Task<wire::DeviceInfo> attach_device(NodeId node, std::string path);
   Task<void> wait_until_known(NodeId node, std::string path, wire::State state);
   asio::awaitable<void> record_device(NodeId node, wire::DeviceInfo device);
@@ -178,6 +179,7 @@ class NodeRegistry {
   const rpc::ClientOptions client_options_;
   TaskGroup group_;
   WallTime started_;
+  std::uint32_t commands_given_ = 0;
   TimePoint watched_;  // when it last looked for silence
   std::map<NodeId, Node> nodes_;
   std::map<DeviceId, DeviceRow> devices_;  // the rows

@@ -73,6 +73,10 @@ class Leader {
   /// @errors not_found (not a device of the node), exists (initialised with another identity), not_permitted
   /// (not blank), no_space, busy (in use), io
   Task<void> initialise_device(NewDevice device);
+  /// To be asked before a device is added or removed by the index's command of this number.
+  /// @param command  0: it has none
+  /// @errors stale_generation: a later one about the path was heard before
+  Result<void> heed(const std::filesystem::path& path, std::uint64_t command);
   /// Makes a path one of the node's devices from now on, and brings it up where it bears our superblock. One
   /// that is a device already is tried again where it does not serve. Repeating it is safe.
   /// @errors not_found, not_permitted (what is there is not ours, in use, or too small), io
@@ -127,8 +131,9 @@ class Leader {
   const Clock& clock_;
   const Options options_;
   DeviceList list_;
-  bool list_changes_ = false;                              // a change of it is being saved
-  std::map<DeviceId, std::filesystem::path> being_added_;  // ready, and not in the list yet
+  bool list_changes_ = false;                                // a change of it is being saved
+  std::map<std::filesystem::path, std::uint64_t> commands_;  // the last about each path
+  std::map<DeviceId, std::filesystem::path> being_added_;    // ready, and not in the list yet
   std::map<std::filesystem::path, Place> places_;
   std::set<std::string> adopting_;
   std::function<void()> changed_ = [] {};

@@ -347,6 +347,16 @@ Task<void> Leader::initialise_and_bring_up(NewDevice device) {
   co_return ok();
 }
 
+Result<void> Leader::heed(const std::filesystem::path& path, std::uint64_t command) {
+  if (command == 0) return ok();
+  auto& last = commands_[path.lexically_normal()];
+  if (command < last) {
+    return Error(Errc::stale_generation, "a later command about " + path.string() + " was carried out");
+  }
+  last = command;
+  return ok();
+}
+
 Task<DeviceStatus> Leader::add_device(std::filesystem::path path, std::uint64_t block_bytes) {
   if (!path.is_absolute()) co_return Error(Errc::invalid, "a device's path begins with /");
   path = path.lexically_normal();

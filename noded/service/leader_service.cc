@@ -51,6 +51,7 @@ Task<rpc::Response> initialise(Leader& leader, rpc::Request request) {
 
 Task<rpc::Response> attach(Leader& leader, rpc::Request request) {
   REELFS_CO_TRY(const auto message, request.parse<wire::AttachDeviceRequest>());
+  REELFS_CO_TRY(leader.heed(message.path(), message.command()));
   REELFS_CO_TRY(const auto status, co_await leader.add_device(message.path(), message.block_bytes()));
   wire::AttachDeviceReply reply;
   to_wire(status, *reply.mutable_device());
@@ -59,6 +60,7 @@ Task<rpc::Response> attach(Leader& leader, rpc::Request request) {
 
 Task<rpc::Response> detach(Leader& leader, rpc::Request request) {
   REELFS_CO_TRY(const auto message, request.parse<wire::DetachDeviceRequest>());
+  REELFS_CO_TRY(leader.heed(message.path(), message.command()));
   REELFS_CO_TRY(const auto status, co_await leader.remove_device(message.path()));
   wire::DetachDeviceReply reply;
   to_wire(status, *reply.mutable_device());

@@ -238,6 +238,7 @@ Result<bool> Worker::leads() const {
 Task<wire::DeviceInfo> Worker::attach_device(wire::AttachDeviceRequest request, Deadline deadline) {
   REELFS_CO_TRY(const bool leads_here, leads());
   if (!leads_here) co_return co_await forward_attach_device(*leader_client_, std::move(request), deadline);
+  REELFS_CO_TRY(leader_->heed(request.path(), request.command()));
   REELFS_CO_TRY(const auto status, co_await leader_->add_device(request.path(), request.block_bytes()));
   wire::DeviceInfo info;
   to_wire(status, info);
@@ -247,6 +248,7 @@ Task<wire::DeviceInfo> Worker::attach_device(wire::AttachDeviceRequest request, 
 Task<wire::DeviceInfo> Worker::detach_device(wire::DetachDeviceRequest request, Deadline deadline) {
   REELFS_CO_TRY(const bool leads_here, leads());
   if (!leads_here) co_return co_await forward_detach_device(*leader_client_, std::move(request), deadline);
+  REELFS_CO_TRY(leader_->heed(request.path(), request.command()));
   REELFS_CO_TRY(const auto status, co_await leader_->remove_device(request.path()));
   wire::DeviceInfo info;
   to_wire(status, info);

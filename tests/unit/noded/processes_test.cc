@@ -134,6 +134,30 @@ TEST_F(ProcessesTest, RefusesAnEarlierEpochsCommands) {
   EXPECT_EQ(reply.error().code(), Errc::stale_epoch);
 }
 
+TEST_F(ProcessesTest, ACommandThatComesAfterALaterOneIsRefused) {
+  start_node();
+  const auto path = (files.directory() / "dev1").string();
+  wire::AttachDeviceRequest attach;
+  attach.set_path(path);
+  attach.set_cluster(files.cluster.raw());
+  attach.set_block_bytes(4 * kMiB);
+  attach.set_command(5);
+  wire::DetachDeviceRequest detach;
+  detach.set_path(path);
+  detach.set_cluster(files.cluster.raw());
+  detach.set_command(6);
+  ASSERT_TRUE(call<wire::AttachDeviceReply>(1, Method::attach_device, attach));
+  ASSERT_TRUE(call<wire::DetachDeviceReply>(1, Method::detach_device, detach));
+  for (const std::uint32_t worker : {1, 2}) {
+    const auto late = call<wire::AttachDeviceReply>(worker, Method::attach_device, attach);
+    ASSERT_FALSE(late) << "through worker " << worker;
+    EXPECT_EQ(late.error().code(), Errc::stale_generation) << late.error().describe();
+    EXPECT_TRUE(call<wire::DetachDeviceReply>(worker, Method::detach_device, detach)) << "a repetition";
+  }
+  attach.set_command(7);
+  EXPECT_TRUE(call<wire::AttachDeviceReply>(2, Method::attach_device, attach));
+}
+
 /// Makes the node's shared memory look like another version's, and back.
 class OtherVersionTest : public ProcessesTest {
  protected:

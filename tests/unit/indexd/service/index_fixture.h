@@ -121,6 +121,7 @@ class FakeNode {
   std::optional<Errc> refuse_commands;
   const FakeNode* commands_after = nullptr;  // who is to be asked before it answers
   int commands = 0;
+  std::vector<std::uint64_t> numbers;      // of those to attach a device
   bool blank = false;                      // its device has no superblock
   wire::State state = wire::STATE_ONLINE;  // of its device, where that is not blank
   std::int64_t since_ns = 0;               // that it is in this state; 0: it does not say
@@ -185,7 +186,9 @@ class FakeNode {
         co_return rpc::Response(wire::Empty());
       }
       case Method::attach_device: {
+        REELFS_CO_TRY(const auto message, request.parse<wire::AttachDeviceRequest>());
         REELFS_CO_TRY(co_await take_command());
+        numbers.push_back(message.command());
         wire::AttachDeviceReply reply;
         fill_device(*reply.mutable_device());
         co_return rpc::Response(reply);

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <functional>
+
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
@@ -485,6 +488,16 @@ TEST_F(DeviceCommandTest, WhoKnowsNoLeaderDoesNotSpeakForTheNode) {
   leader->commands_after = follower;
   const auto added = add();
   ASSERT_TRUE(added) << added.error().describe();
+}
+
+TEST_F(DeviceCommandTest, CommandsAreNumberedInTheirOrderAlsoAfterARestart) {
+  ASSERT_TRUE(add());
+  restart();
+  ASSERT_TRUE(add());
+  ASSERT_GT(leader->numbers.size(), 2u);
+  EXPECT_EQ(std::adjacent_find(leader->numbers.begin(), leader->numbers.end(), std::greater_equal<>()),
+            leader->numbers.end())
+      << "each greater than the last";
 }
 
 class LateWorkerTest : public DeviceCommandTest {
