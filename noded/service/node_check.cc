@@ -12,7 +12,9 @@ namespace {
 
 constexpr std::uint32_t kPagesAtOnce = 64;
 
-bool is_clean(const PageSlot& page) { return page.written >= page.changes && page.writer == 0 && page.late == 0; }
+bool is_clean(const PageSlot& page) {
+  return page.written >= page.changes && page.writer == 0 && page.late == 0;
+}
 
 std::optional<std::string> fault_of_owner(DeviceTable& table, std::uint32_t block, const MappedAreas& areas) {
   const BlockAddress address{table.device(), block};

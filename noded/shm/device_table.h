@@ -216,8 +216,8 @@ class DeviceTable {
   ClaimedPage claim_page(std::uint32_t page, PageWriter writer, std::uint64_t wanted,
                          std::span<std::byte> copy);
   /// @param written  false: the write failed, the page stays dirty
-  /// @return whether another worker had taken the claim over: what it wrote may have been overwritten, and the
-  /// page is dirty once more
+  /// @return whether another worker had taken the claim over: what it wrote may have been overwritten, and
+  /// the page is dirty once more
   bool release_page(std::uint32_t page, WorkerId worker, std::uint64_t changes, bool written);
   /// Copies up to out.size() pages' states from `first` on. @return how many
   std::size_t copy_pages(std::uint32_t first, std::span<PageSlot> out);
