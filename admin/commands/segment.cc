@@ -27,6 +27,7 @@ namespace fs = std::filesystem;
 struct SegmentOptions {
   ClusterOptions cluster;
   std::string channel;
+  bool degraded = false;
   std::string what;  // number or file
 };
 
@@ -54,6 +55,11 @@ Result<std::vector<wire::SegmentInfo>> list_segments(Connection& connection, std
   }
 }
 
+bool is_degraded(const wire::SegmentInfo& segment) {
+  return std::any_of(segment.copies().begin(), segment.copies().end(),
+                     [](const auto& copy) { return !copy.available(); });
+}
+
 Result<void> list(const SegmentOptions& options) {
   REELFS_TRY(auto connection, options.cluster.connect());
   std::uint64_t channel = 0;  // any
@@ -62,6 +68,7 @@ Result<void> list(const SegmentOptions& options) {
     channel = found.inode();
   }
   REELFS_TRY(auto segments, list_segments(*connection, channel, 0));
+  if (options.degraded) std::erase_if(segments, [](const auto& segment) { return !is_degraded(segment); });
   REELFS_TRY(auto nodes, connection->list_nodes());
   if (options.cluster.json) {
     json all = json::array();
@@ -210,6 +217,7 @@ void add_segment(CLI::App& app, Action& action) {
     auto options = std::make_shared<SegmentOptions>();
     options->cluster.add_to(*command);
     command->add_option("--channel", options->channel, "Only those of this channel");
+    command->add_flag("--degraded", options->degraded, "Only those with a copy out of reach");
     command->callback([options, &action] { action = [options] { return list(*options); }; });
   }
   {

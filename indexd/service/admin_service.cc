@@ -197,7 +197,8 @@ Task<void> AdminService::note_degraded(wire::ClusterStatusReply& reply) const {
         "out of "
         "service: {}",
         segments, lost, device.device(), device.path(), nodes_.name(NodeId{device.node()}), device.reason()));
-    problem.set_advice("reelctl segment list names them; bring the device back to have all their copies");
+    problem.set_advice(
+        "reelctl segment list --degraded names them; bring the device back to have all their copies");
     problem.set_since_ns(device.since_ns());
   }
   co_return ok();

@@ -18,6 +18,10 @@ class Devices(BoxTest):
         found = [device for device in self.box.devices() if device["path"] == str(path)]
         return found[0] if found else {"state": "absent", "reason": ""}
 
+    def degraded_by(self, number):
+        return [segment["segment"] for segment in self.box.reelctl("segment", "list", "--degraded")["segments"]
+                if any(copy["device"] == number and not copy["available"] for copy in segment["copies"])]
+
     def is_(self, state, path):
         return lambda: self.device(path)["state"] == state
 
@@ -110,18 +114,21 @@ class Devices(BoxTest):
     def test_a_device_that_vanishes_comes_back_with_what_it_had(self):
         device = self.box.directory / "node1.dev1"
         self.assertEqual(self.device(device)["state"], "online")
+        known = self.device(device)["device"]
         for number in range(4):
             (self.channel / f"{number}").write_bytes(bytes([number]) * (5 << 20))
         hidden = device.with_suffix(".hidden")
         device.rename(hidden)
         try:
             until(self.is_("offline", device), "it is missed", 10)
+            self.assertTrue(self.degraded_by(known))
             for number in range(4):
                 self.assertEqual((self.channel / f"{number}").read_bytes(), bytes([number]) * (5 << 20))
             (self.channel / "meanwhile").write_bytes(b"m" * 300_000)
         finally:
             hidden.rename(device)
         until(self.is_("online", device), "it is back", 10)
+        self.assertEqual(self.degraded_by(known), [])
         until(lambda: self.adds_up(device), "its free blocks and segments' copies add up to all its blocks", 30)
 
     def test_added_and_removed_devices_outlive_the_node(self):
