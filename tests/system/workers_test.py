@@ -143,7 +143,7 @@ class WorkersDie(BoxTest):
         self.assertGreater(len(points), 10)
         cold = {"leader.removed", "leader.devices", "leader.process"}  # where a node starts whose workers are all gone
         leading = {"leader.adopted"}
-        # After another death in the table; of a table that is full; where a device fails.
+        # After another death in the table; where a writer leaves its segment; where a device fails: not under a stream.
         seldom = {"table.repair.redone", "unfilled.filled", "table.retire.filled"}
         self.assertLess(cold | leading | seldom, points)
         for point in sorted(points - cold - leading - seldom):
