@@ -91,7 +91,8 @@ Result<void> commit_file(Transaction& txn, Inode& inode, const FileCommit& file,
   auto& row = inode.row;
   row.size = std::max(row.size, file.size.value_or(0));
   row.mtime_ns = file.mtime_ns.value_or(now);
-  row.ctime_ns = now;
+  // When it was written, as its mount has told everyone since: a commit later on changes nothing of that.
+  row.ctime_ns = std::max(row.ctime_ns, row.mtime_ns);
   if (file.clear_suid) {
     row.mode &= ~static_cast<std::uint32_t>(S_ISUID);
     if ((row.mode & S_IXGRP) != 0) row.mode &= ~static_cast<std::uint32_t>(S_ISGID);

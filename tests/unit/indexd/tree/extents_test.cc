@@ -22,13 +22,14 @@ TEST_F(ExtentsTest, CommitGrowsTheFileAndCountsItsBytes) {
   FileCommit commit_of_two;
   commit_of_two.inode = file_;
   commit_of_two.extents = {extent(0, 1000, 1, 0), extent(1000, 500, 2, 64)};
-  commit_of_two.mtime_ns = 77;
+  const auto written = row(file_).ctime_ns + 77;
+  commit_of_two.mtime_ns = written;
   const auto done = run([&] { return commit(*txn_, {&commit_of_two, 1}, now_); }).value();
   const auto after = done.inodes.at(0).row;
   EXPECT_EQ(after.size, 1500U);
   EXPECT_EQ(after.stored_bytes, 1500U);
-  EXPECT_EQ(after.mtime_ns, 77);
-  EXPECT_EQ(after.ctime_ns, now_);
+  EXPECT_EQ(after.mtime_ns, written);
+  EXPECT_EQ(after.ctime_ns, written) << "when it was written, not when that was committed";
   EXPECT_EQ(row(file_), after);
   EXPECT_EQ(segment(1).live_bytes, 1000U);
   EXPECT_EQ(segment(2).live_bytes, 500U);
@@ -38,6 +39,17 @@ TEST_F(ExtentsTest, CommitGrowsTheFileAndCountsItsBytes) {
   EXPECT_EQ(put(file_, {}, 9000).value().inodes.at(0).row.size, 9000U);
   EXPECT_EQ(put(file_, {}, 10).value().inodes.at(0).row.size, 9000U) << "only grows";
   EXPECT_EQ(row(file_).mtime_ns, now_);
+}
+
+TEST_F(ExtentsTest, CommitOfWhatWasWrittenBeforeAnotherChangeLeavesItsTime) {
+  const auto changed = row(file_).ctime_ns;
+  FileCommit late;
+  late.inode = file_;
+  late.size = 10;
+  late.mtime_ns = changed - 1;
+  ASSERT_TRUE(run([&] { return commit(*txn_, {&late, 1}, now_); }));
+  EXPECT_EQ(row(file_).mtime_ns, changed - 1);
+  EXPECT_EQ(row(file_).ctime_ns, changed);
 }
 
 TEST_F(ExtentsTest, ALaterExtentShadowsAndSplitsEarlierOnes) {
