@@ -90,16 +90,16 @@ Task<void> OpenFile::punch_hole(std::uint64_t offset, std::uint64_t length) {
 Task<void> OpenFile::allocate(std::uint64_t offset, std::uint64_t length, bool keep_size) {
   if (length == 0) co_return Error(Errc::invalid);
   if (offset > kMaxFileBytes - length) co_return Error(Errc::file_too_big);
-  if (keep_size || offset + length <= FileTable::current(*file_).size) co_return ok();
   const auto until = deadline();
   REELFS_CO_TRY(co_await parts_.write_back->flush(file_, until));
   const WriteBack::Barrier barrier(*parts_.write_back, file_);
   REELFS_CO_TRY(co_await parts_.write_back->wait_for_commit(file_, until));
-  // A commit grows the file where setting the size might cut what another mount has appended meanwhile.
+  // A commit grows the file where setting the size might cut what another mount has appended meanwhile. The
+  // file counts as modified even where it does not grow.
   wire::CommitRequest request;
   auto& message = *request.add_files();
   message.set_inode(file_->inode.value);
-  message.set_size(offset + length);
+  if (!keep_size) message.set_size(offset + length);
   message.set_mtime_ns(parts_.clock.wall().time_since_epoch().count());
   REELFS_CO_TRY(const auto reply, co_await parts_.index.call<wire::CommitReply>(wire::Method::commit,
                                                                                 std::move(request), until));

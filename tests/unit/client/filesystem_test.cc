@@ -238,6 +238,18 @@ TEST_F(FileSystemTest, SeeksDataAndHoles) {
             std::string(100, 'd') + std::string(100, '\0') + std::string(100, 'd'));
 }
 
+TEST_F(FileSystemTest, AllocatingBehindTheEndModifiesTheFileAndLeavesItsSize) {
+  auto& fs = mount();
+  const auto file = create(fs, "allocated");
+  write(*file, 0, "bytes");
+  ASSERT_TRUE(run(file->flush()));
+  const auto before = cluster.commits.size();
+  ASSERT_TRUE(run(file->allocate(100, 1000, true)));
+  ASSERT_EQ(cluster.commits.size(), before + 1);
+  EXPECT_TRUE(cluster.commits.back().files(0).has_mtime_ns());
+  EXPECT_EQ(run(fs.get_attributes(file->inode())).value().size, 5u);
+}
+
 TEST_F(FileSystemTest, ReleasesTheInodeAfterTheLastHandle) {
   auto& fs = mount();
   const auto file = create(fs, "a.ts");
