@@ -1,0 +1,254 @@
+"""Two mounts of one cluster, tried against a model: what either does, both show from the moment it has returned.
+
+Strict for names, attributes of files, and contents of what was closed or synced; a directory's attributes may be 100 ms old, a growing file's
+length a second. REELFS_SEED repeats a run, REELFS_OPERATIONS makes it longer.
+"""
+import errno
+import os
+import random
+import stat
+import threading
+import time
+import unittest
+
+from harness import BoxTest, PATIENCE, until
+from operations import NAMES, OPEN_FILES, ROOT, Operation, Place, Slot, difference, random_operations, seen
+
+OPERATIONS = int(os.environ.get("REELFS_OPERATIONS", int(2000 / PATIENCE)))
+SEED = int(os.environ.get("REELFS_SEED", random.SystemRandom().randrange(1 << 32)))
+RACES = int(os.environ.get("REELFS_RACES", int(120 / PATIENCE)))
+DIRECTORY_ATTRIBUTES_S = 0.1
+GROWING_S = 1.0
+MIB = 1 << 20
+# Open files are written as one mount after the other has them: each write is followed by fsync, and goes to an offset, because where a file
+# ends is known to the index and not to a descriptor.
+WRITES = ("pwrite", "writev", "fallocate", "ftruncate")
+TOGETHER = tuple(one for one in OPEN_FILES if one[1] in WRITES + (
+    "open", "close", "pread", "fsync", "fchmod", "fchown", "futime", "data_and_holes", "link_open")) + NAMES
+SPECIAL = (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)
+
+
+class Model(Place):
+    """A directory on the local disk: the kernel's own file system is the model."""
+
+
+class Together:
+    """The model, and one directory as two mounts show it. Of the open files, the even ones are open on the first mount, the odd on the second."""
+
+    def __init__(self, model, mounts, dice):
+        self.model = Model(model)
+        self.mounts = [Place(mount) for mount in mounts]
+        self.dice = dice
+        for place in (self.model, self.mounts[0]):
+            os.makedirs(place.root)
+
+    def who(self, operation):
+        slots = [one for one in operation.arguments if isinstance(one, Slot)]
+        return self.mounts[slots[0] % 2] if slots else self.dice.choice(self.mounts)
+
+    def step(self, operation):
+        """@return what differs from the model, or None"""
+        actor = self.who(operation)
+        differs = difference(self.model.outcome(operation), actor.outcome(operation))
+        if differs:
+            return differs
+        if operation.kind in WRITES:
+            for one in operation.arguments:
+                if isinstance(one, Slot):
+                    actor.outcome(Operation(ROOT, "fsync", (one,)))
+        for what in operation.touched():
+            differs = self.look_at(what)
+            if differs:
+                return f"{what!r}, then: {differs}"
+        return None
+
+    def look_at(self, what):
+        want = self.model.attributes(what)
+        others = [self.mounts[what % 2]] if isinstance(what, Slot) else self.dice.sample(self.mounts, 2)
+        told = []
+        for mount in others:
+            got = mount.attributes(what)
+            differs = difference(seen(want), seen(got))
+            if differs and is_directory(want) and is_directory(got):
+                differs = self.directory_differs(mount, what)
+            differs = differs or self.contents_differ(mount, what, want)
+            if differs:
+                return f"mount {self.mounts.index(mount) + 1} shows {differs}"
+            told.append(got)
+        if len(told) == 2 and not isinstance(want, str) and not is_directory(want):
+            times = [(one.st_ino, one.st_mtime_ns, one.st_ctime_ns) for one in told]
+            if times[0] != times[1]:
+                return f"inode, mtime and ctime are {times[0]} on one mount, {times[1]} on the other"
+        return None
+
+    def directory_differs(self, mount, what):
+        """Attributes of a directory, which may be some time old, but no longer."""
+        deadline = time.monotonic() + DIRECTORY_ATTRIBUTES_S * PATIENCE
+        while True:
+            now = time.monotonic()
+            differs = difference(seen(self.model.attributes(what)), seen(mount.attributes(what)))
+            if not differs or now > deadline:
+                return differs
+
+    def contents_differ(self, mount, what, told):
+        if isinstance(told, str) or stat.S_IFMT(told.st_mode) in SPECIAL:
+            return None
+        if isinstance(what, Slot):
+            read = Operation(ROOT, "pread", (what, 0, MIB))
+        elif is_directory(told):
+            read = Operation(ROOT, "list", (what,))
+        elif stat.S_ISLNK(told.st_mode):
+            read = Operation(ROOT, "readlink", (what,))
+        else:
+            read = Operation(ROOT, "contents", (what,))
+        return difference(self.model.outcome(read), mount.outcome(read))
+
+    def whole_tree_differs(self):
+        for place in (self.model, *self.mounts):
+            place.close_all()
+        want = self.model.picture()
+        for mount in self.mounts:
+            differs = difference(want, mount.picture())
+            if differs:
+                return f"mount {self.mounts.index(mount) + 1} shows {differs}"
+        return None
+
+
+def is_directory(told):
+    return not isinstance(told, str) and stat.S_ISDIR(told.st_mode)
+
+
+class TwoMounts(BoxTest):
+    box_settings = {"device_size": "2G"}
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.second = cls.box.another_mount()
+
+    def setUp(self):
+        super().setUp()
+        self.other = self.second.point / self.channel.name
+
+    def carry_out(self, count, seed):
+        dice = random.Random(seed)
+        together = Together(self.local() / "tree", [self.channel / "tree", self.other / "tree"], dice)
+        operations = random_operations(dice, count, kinds=TOGETHER, users=(ROOT,))
+        for number, operation in enumerate(operations):
+            differs = together.step(operation)
+            if differs:
+                before = "\n".join(f"    {one}" for one in operations[max(0, number - 30):number])
+                self.fail(f"REELFS_SEED={SEED} operation {number}, after\n{before}\n{operation}: {differs}")
+        differs = together.whole_tree_differs()
+        self.assertIsNone(differs, f"REELFS_SEED={SEED}, in the end")
+
+    def test_what_either_does_both_show(self):
+        self.carry_out(OPERATIONS, SEED)
+
+    def test_what_either_does_both_show_while_others_look(self):
+        """Answers are on their way to a mount all the time, and must not be believed longer than what overtakes them."""
+        done = threading.Event()
+        looks = []
+
+        def look(root, seed):
+            dice = random.Random(seed)
+            place = Place(root)
+            kinds = [one for one in NAMES if one[1] in ("stat", "list", "contents", "readlink", "getxattr")]
+            while not done.is_set():
+                for operation in random_operations(dice, 50, kinds=kinds, users=(ROOT,)):
+                    place.outcome(operation)
+                looks.append(50)
+
+        lookers = [threading.Thread(target=look, args=(root / "tree", number))
+                   for number, root in enumerate((self.channel, self.other))]
+        for looker in lookers:
+            looker.start()
+        try:
+            self.carry_out(OPERATIONS // 4, SEED + 1)
+        finally:
+            done.set()
+            for looker in lookers:
+                looker.join()
+        self.assertGreater(sum(looks), 0)
+
+    def test_of_two_that_want_the_same_one_gets_it(self):
+        """As lock files, spool directories and numbered recordings rely on."""
+        (self.channel / "from").mkdir()
+        contests = {
+            "created": lambda root, number: os.close(os.open(root / f"f{number}", os.O_CREAT | os.O_EXCL | os.O_WRONLY)),
+            "made": lambda root, number: os.mkdir(root / f"d{number}"),
+            "linked": lambda root, number: os.link(root / "linked", root / f"l{number}"),
+            # To a name of its own: where both names are one file by the time the kernel looks, rename does nothing.
+            "taken": lambda root, number: os.rename(root / "from" / str(number), root / f"t{number}-{root.parent.name}"),
+            "removed": lambda root, number: os.unlink(root / f"f{number}"),
+            "emptied": lambda root, number: os.rmdir(root / f"d{number}"),
+        }
+        (self.channel / "linked").touch()
+        for number in range(RACES // len(contests)):
+            (self.channel / "from" / str(number)).touch()
+            for what, contest in contests.items():
+                results = self.race([lambda root=root: contest(root, number) for root in (self.channel, self.other)])
+                losers = [one for one in results if one is not None]
+                self.assertEqual(len(losers), 1, f"{what} {number}: {results}")
+                self.assertIn(losers[0].errno, (errno.EEXIST, errno.ENOENT), f"{what} {number}: {results}")
+                self.assertEqual(sorted(os.listdir(self.channel)), sorted(os.listdir(self.other)), what)
+
+    @staticmethod
+    def race(contestants):
+        """Each in a thread of its own, all at once. @return the error of each, or None"""
+        results = [None] * len(contestants)
+        start = threading.Barrier(len(contestants))
+
+        def one(index):
+            start.wait()
+            try:
+                contestants[index]()
+            except OSError as failed:
+                results[index] = failed
+
+        threads = [threading.Thread(target=one, args=(index,)) for index in range(len(contestants))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return results
+
+    def test_a_file_that_grows_is_seen_growing(self):
+        """Its length never goes back, is at most a second old, and what lies before it is what was written."""
+        noise = random.Random(SEED).randbytes(MIB)
+        with open(self.channel / "growing", "wb", buffering=0) as file, open(self.other / "growing", "rb") as reader:
+            last = 0
+            for number in range(8):
+                begin = file.tell()
+                file.write(noise[number:number + 50_000 + number])
+                written, size = time.monotonic(), file.tell()
+
+                def grown(size=size):
+                    nonlocal last
+                    length = os.stat(self.other / "growing").st_size
+                    self.assertGreaterEqual(length, last)
+                    last = length
+                    return length >= size
+
+                until(grown, "the other mount sees it", 30)
+                self.assertLess(time.monotonic() - written, GROWING_S * PATIENCE)
+                self.assertEqual(os.pread(reader.fileno(), MIB, begin), noise[number:number + 50_000 + number])
+
+    def test_what_is_synced_is_seen_at_once_where_it_is_open(self):
+        noise = random.Random(SEED).randbytes(MIB)
+        (self.channel / "shared").touch()
+        with open(self.channel / "shared", "r+b", buffering=0) as one, open(self.other / "shared", "r+b", buffering=0) as two:
+            content = bytearray()
+            for number in range(int(100 / PATIENCE)):
+                writer, reader = random.Random(SEED + number).sample((one, two), 2)
+                at = random.Random(SEED - number).randrange(len(content) + 1)
+                data = noise[number:number + 3000]
+                os.pwrite(writer.fileno(), data, at)
+                os.fsync(writer.fileno())
+                content[at:at + len(data)] = data
+                self.assertEqual(os.fstat(reader.fileno()).st_size, len(content))
+                self.assertEqual(os.pread(reader.fileno(), MIB, 0), content, f"REELFS_SEED={SEED}, write {number}")
+
+
+if __name__ == "__main__":
+    unittest.main()
