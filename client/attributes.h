@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -33,6 +34,8 @@ struct Attributes {
   InodeId channel;
   InodeId parent;             // directories only
   std::uint64_t version = 0;  // kFirstVersion when made, grows with every change of data or attributes
+  /// They may be believed this long from when they are answered, see FileSystem::on_change.
+  std::chrono::milliseconds lease{0};
 };
 
 /// What setattr changes; what is absent stays.

@@ -71,11 +71,19 @@ Attributes FileTable::note(const Attributes& told) {
     file->confirmed = clock_.now();
     file->extents.note_version(told.version);
   }
-  return current(*file);
+  auto attributes = current(*file);
+  // What is written here changes without the index.
+  if (file->clean() && told.version == attributes.version) attributes.lease = told.lease;
+  return attributes;
+}
+
+void FileTable::distrust(InodeId inode) {
+  if (const auto file = find(inode)) file->confirmed = {};
 }
 
 Attributes FileTable::current(FileState& file) {
   auto attributes = file.attributes;
+  attributes.lease = {};
   const std::lock_guard lock(file.mutex);
   if (file.buffer.empty()) return attributes;
   attributes.size = std::max(attributes.size, file.buffer.end());

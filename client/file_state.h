@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "client/attributes.h"
-#include "client/condition.h"
 #include "client/extent_cache.h"
 #include "client/write_buffer.h"
+#include "common/async/condition.h"
 #include "common/base/clock.h"
 #include "common/base/error.h"
 #include "common/base/ids.h"
@@ -76,7 +76,9 @@ class FileTable {
   /// Takes in what the index has told of an inode, and answers with what is true here: never older than what
   /// was told before, and with what was written here and is not yet committed.
   Attributes note(const Attributes& told);
-  /// What is known of the file, with what was written here.
+  /// Another mount has changed it: what is known of it is to be asked for anew.
+  void distrust(InodeId inode);
+  /// What is known of the file, with what was written here. Without a lease.
   static Attributes current(FileState& file);
 
  private:

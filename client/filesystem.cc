@@ -29,6 +29,9 @@ using namespace std::chrono_literals;
 
 // How long the end of a mount waits for the index to take segments back.
 constexpr Duration kClosePatience = 5s;
+// The index answers a watch after a second.
+constexpr Duration kWatchPatience = 5s;
+constexpr Duration kWatchRetry = 100ms;
 
 spdlog::logger& log() { return logger("client.filesystem"); }
 
@@ -63,6 +66,17 @@ struct FileSystem::State {
     co_return files.note(from_wire(reply.attributes()));
   }
 
+  /// When something was asked, and how many changes by others had been told by then.
+  struct Asked {
+    TimePoint at;
+    std::uint64_t changes;
+  };
+  Asked asked() const { return {clock.now(), changes}; }
+  /// What is left of a lease in the answer. A change that was told meanwhile may have been made after what is
+  /// answered, and will not be told again.
+  std::chrono::milliseconds lease_left(Asked asked, std::uint32_t lease_ms) const;
+  asio::awaitable<void> watch();
+
   std::shared_ptr<FileHandle> handle_on(const std::shared_ptr<FileState>& file);
   Task<void> open_in_index(std::shared_ptr<FileState> file, Deadline until);
   Task<void> remove(InodeId parent, std::string name, bool directory);
@@ -80,6 +94,8 @@ struct FileSystem::State {
   Reader reader;
   std::shared_ptr<WriteBack> write_back;
   Releaser releaser;
+  std::function<asio::awaitable<void>(Change)> forget;  // nobody wants leases where empty
+  std::uint64_t changes = 0;                            // by others, told so far
   Condition index_stopped;
   enum class IndexLife { running, stopping, stopped } index_life = IndexLife::running;
   TaskGroup background;
@@ -194,7 +210,12 @@ FileSystem::~FileSystem() = default;
 Task<void> FileSystem::start() {
   REELFS_CO_TRY(state_->identity);
   state_->write_back->start();
+  if (state_->forget) state_->background.spawn(state_->watch());
   co_return co_await state_->index.start();
+}
+
+void FileSystem::on_change(std::function<asio::awaitable<void>(Change)> forget) {
+  state_->forget = std::move(forget);
 }
 
 asio::awaitable<void> FileSystem::stop() {
@@ -232,19 +253,79 @@ asio::awaitable<void> FileSystem::State::stop_index_at(Deadline until) {
   index_stopped.notify_all();
 }
 
+// ---- leases
+
+std::chrono::milliseconds FileSystem::State::lease_left(Asked asked, std::uint32_t lease_ms) const {
+  using std::chrono::milliseconds;
+  if (asked.changes != changes) return milliseconds::zero();
+  const auto passed = std::chrono::ceil<milliseconds>(clock.now() - asked.at);
+  return std::max(milliseconds(lease_ms) - passed, milliseconds::zero());
+}
+
+asio::awaitable<void> FileSystem::State::watch() {
+  std::uint64_t stream = 0;
+  std::uint64_t confirmed = 0;
+  while (index_life == IndexLife::running) {
+    wire::WatchChangesRequest request;
+    request.set_stream(stream);
+    request.set_confirmed(confirmed);
+    auto reply = co_await index.call<wire::WatchChangesReply>(wire::Method::watch_changes, std::move(request),
+                                                              Deadline::after(clock, kWatchPatience));
+    if (!reply) {
+      if (reply.error().code() == Errc::cancelled) co_return;
+      co_await sleep_for(kWatchRetry);
+      continue;
+    }
+    Change change;
+    change.everything = reply.value().everything();
+    for (const auto inode : reply.value().inodes()) change.inodes.push_back(InodeId{inode});
+    for (auto& name : *reply.value().mutable_names())
+      change.names.push_back({InodeId{name.parent()}, std::move(*name.mutable_name())});
+    if (change.everything) change.inodes = files.open_inodes();
+    for (const auto inode : change.inodes) files.distrust(inode);
+    if (change.everything || !change.inodes.empty() || !change.names.empty()) {
+      ++changes;
+      co_await forget(std::move(change));
+    }
+    stream = reply.value().stream();
+    confirmed = reply.value().upto();
+  }
+}
+
 // ---- names and attributes
 
-Task<Attributes> FileSystem::lookup(InodeId parent, std::string name) {
+Task<Found> FileSystem::find(InodeId parent, std::string name) {
+  const auto asked = state_->asked();
   wire::LookupRequest request;
   request.set_parent(parent.value);
   request.set_name(std::move(name));
-  co_return co_await state_->call_for_attributes(wire::Method::lookup, std::move(request));
+  const auto reply = co_await state_->call<wire::AttributesReply>(wire::Method::lookup, std::move(request));
+  if (!reply && reply.error().code() != Errc::not_found) co_return reply.error();
+  Found found;
+  if (!reply) co_return found;
+  found.lease = state_->lease_left(asked, reply.value().lease_ms());
+  if (!reply.value().has_attributes()) co_return found;
+  auto attributes = from_wire(reply.value().attributes());
+  attributes.lease = found.lease;
+  found.attributes = state_->files.note(attributes);
+  co_return found;
+}
+
+Task<Attributes> FileSystem::lookup(InodeId parent, std::string name) {
+  REELFS_CO_TRY(auto found, co_await find(parent, std::move(name)));
+  if (!found.attributes) co_return Error(Errc::not_found);
+  co_return std::move(*found.attributes);
 }
 
 Task<Attributes> FileSystem::get_attributes(InodeId inode) {
+  const auto asked = state_->asked();
   wire::GetAttributesRequest request;
   request.set_inode(inode.value);
-  co_return co_await state_->call_for_attributes(wire::Method::get_attributes, std::move(request));
+  REELFS_CO_TRY(const auto reply, co_await state_->call<wire::AttributesReply>(wire::Method::get_attributes,
+                                                                               std::move(request)));
+  auto attributes = from_wire(reply.attributes());
+  attributes.lease = state_->lease_left(asked, reply.lease_ms());
+  co_return state_->files.note(attributes);
 }
 
 Task<Attributes> FileSystem::set_attributes(InodeId inode, AttributeChanges changes) {
@@ -318,6 +399,7 @@ Task<std::string> FileSystem::read_link(InodeId inode) {
 }
 
 Task<DirectoryPage> FileSystem::read_directory(InodeId inode, std::uint64_t after, std::uint32_t limit) {
+  const auto asked = state_->asked();
   wire::ReadDirectoryRequest request;
   request.set_inode(inode.value);
   request.set_after(after);
@@ -326,12 +408,15 @@ Task<DirectoryPage> FileSystem::read_directory(InodeId inode, std::uint64_t afte
                                                                             std::move(request)));
   DirectoryPage page;
   page.end = reply.end();
+  page.lease = state_->lease_left(asked, reply.lease_ms());
   page.entries.reserve(static_cast<std::size_t>(reply.entries_size()));
   for (auto& message : *reply.mutable_entries()) {
     DirectoryEntry entry;
     entry.name = std::move(*message.mutable_name());
     entry.cookie = message.cookie();
-    entry.attributes = state_->files.note(from_wire(message.attributes()));
+    auto attributes = from_wire(message.attributes());
+    attributes.lease = page.lease;
+    entry.attributes = state_->files.note(attributes);
     page.entries.push_back(std::move(entry));
   }
   co_return std::move(page);

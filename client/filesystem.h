@@ -3,7 +3,9 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -40,6 +42,24 @@ struct DirectoryEntry {
 struct DirectoryPage {
   std::vector<DirectoryEntry> entries;  // "." and ".." are not among them
   bool end = false;
+  std::chrono::milliseconds lease{0};  // on the names
+};
+
+/// What a name leads to.
+struct Found {
+  std::optional<Attributes> attributes;  // none: there is no such name
+  std::chrono::milliseconds lease{0};    // on the name, or its absence
+};
+
+/// What another mount has changed: it must be asked for anew.
+struct Change {
+  struct Name {
+    InodeId parent;
+    std::string name;
+  };
+  bool everything = false;
+  std::vector<InodeId> inodes;  // attributes, extended attributes or data
+  std::vector<Name> names;
 };
 
 struct Space {
@@ -95,12 +115,20 @@ class FileSystem {
   FileSystem(const FileSystem&) = delete;
   FileSystem& operator=(const FileSystem&) = delete;
 
+  /// Wants leases: attributes and names may then be believed for as long as their `lease` says, because
+  /// `forget` is called, one change after the other, with what another mount has changed before that. The
+  /// other mount's call is answered when the coroutine has ended, or a little later without it. Before
+  /// start(); without it every lease is 0.
+  void on_change(std::function<asio::awaitable<void>(Change)> forget);
+
   /// Opens the session. @errors unavailable, timed_out, bad_config
   Task<void> start();
   /// Writes back what is collected, closes segments and the session (within the timeout), joins.
   asio::awaitable<void> stop();
 
+  /// @errors not_found
   Task<Attributes> lookup(InodeId parent, std::string name);
+  Task<Found> find(InodeId parent, std::string name);
   Task<Attributes> get_attributes(InodeId inode);
   Task<Attributes> set_attributes(InodeId inode, AttributeChanges changes);
   /// mkdir, mknod, symlink. @errors exists, not_permitted (a file at the root), …

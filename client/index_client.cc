@@ -10,7 +10,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-#include "client/condition.h"
+#include "common/async/condition.h"
 #include "common/async/event.h"
 #include "common/async/task_group.h"
 #include "common/async/timeout.h"

@@ -12,10 +12,10 @@
 #include <utility>
 #include <vector>
 
-#include "client/condition.h"
 #include "client/extent_cache.h"
 #include "client/node_pool.h"
 #include "client/segment_locations.h"
+#include "common/async/condition.h"
 #include "common/async/task.h"
 #include "common/async/task_group.h"
 #include "common/base/buffer.h"

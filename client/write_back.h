@@ -10,9 +10,9 @@
 #include <span>
 #include <vector>
 
-#include "client/condition.h"
 #include "client/file_state.h"
 #include "client/write_buffer.h"
+#include "common/async/condition.h"
 #include "common/async/event.h"
 #include "common/async/task.h"
 #include "common/async/task_group.h"

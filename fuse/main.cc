@@ -19,6 +19,7 @@
 #include "common/async/timeout.h"
 #include "common/base/clock.h"
 #include "common/observe/log.h"
+#include "fuse/ops/forgetting.h"
 #include "fuse/ops/mount.h"
 #include "fuse/ops/operations.h"
 #include "fuse/session/daemon.h"
@@ -30,6 +31,7 @@ namespace reelfs::fuse {
 namespace {
 
 constexpr std::chrono::seconds kBetweenAttempts{1};
+constexpr std::chrono::milliseconds kDetachPatience{500};
 
 /// Makes the root known, after which calls are let through.
 Task<void> find_root(Mount& mount, std::string channel) {
@@ -115,10 +117,13 @@ Result<void> serve(const Options& options, Mount& mount, std::optional<Daemon>& 
   const EndSignals signals;
   REELFS_TRY(auto channel, KernelChannel::mount(channel_options(options), operations(), &mount));
   channel->serve();
+  mount.invalidator.attach(*channel);
   if (daemon) daemon->ready();
   logger("fuse").info("mounted mountpoint={} cluster={}", options.mountpoint.string(),
                       options.cluster.string());
   signals.wait(channel->ended());
+  // Where the kernel waits for a call before it forgets something, that call is answered first.
+  if (!mount.invalidator.detach(kDetachPatience)) mount.operations.stop();
   channel->stop_serving();
   mount.operations.stop();  // answers what is under way, before the descriptor closes
   channel.reset();
@@ -138,6 +143,7 @@ Result<void> run(const Options& options, std::optional<Daemon>& daemon) {
   Operations loop;
   client::FileSystem files(loop.context(), clock, std::move(cluster), settings);
   Mount mount(files, loop, clock);
+  files.on_change([&mount](client::Change change) { return forget(mount, std::move(change)); });
   auto served = serve(options, mount, daemon);
   if (!served) loop.stop();
   loop.run(finish(mount));

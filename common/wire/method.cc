@@ -12,6 +12,8 @@ std::string_view to_string(Method method) noexcept {
       return "renew_session";
     case Method::close_session:
       return "close_session";
+    case Method::watch_changes:
+      return "watch_changes";
     case Method::lookup:
       return "lookup";
     case Method::get_attributes:

@@ -14,6 +14,7 @@ enum class Method : std::uint16_t {
   open_session = 1,
   renew_session = 2,
   close_session = 3,
+  watch_changes = 4,
   lookup = 10,          // -> AttributesReply
   get_attributes = 11,  // -> AttributesReply
   set_attributes = 12,  // -> AttributesReply

@@ -13,9 +13,9 @@ namespace reelfs::fuse {
 /// Inodes known to have no `security.capability`. The kernel asks for it before every write(2), so that the
 /// write can drop it, and libfuse 3.14 cannot tell it that we would do that ourselves
 /// (FUSE_HANDLE_KILLPRIV_V2); asking the index each time would double the cost of a write, and would stop
-/// writing while no index server answers. What this mount sets is known at once. What another sets is known
-/// at the second write after that: an absence older than kValid is answered once more, and asked for
-/// meanwhile. Any thread.
+/// writing while no index server answers. What this mount sets is known at once, and what another sets where
+/// this one holds a lease; else at the second write after that: an absence older than kValid is answered once
+/// more, and asked for meanwhile. Any thread.
 class AbsentCapabilities {
  public:
   explicit AbsentCapabilities(const Clock& clock) : clock_(clock) {}
@@ -48,6 +48,12 @@ class AbsentCapabilities {
     if (changes != changes_) return;
     if (until_.size() >= kMax) until_.clear();
     until_[inode] = clock_.now() + kValid;
+  }
+  /// Anything may have been set.
+  void clear() {
+    const std::lock_guard lock(mutex_);
+    ++changes_;
+    until_.clear();
   }
   /// One has been set, or may have been.
   void forget(InodeId inode) {

@@ -13,7 +13,7 @@ constexpr unsigned long kNameMax = 255;
 
 void answer(Request& request, const Result<client::Attributes>& found) {
   if (!found) return request.fail(found.error());
-  request.attributes(to_stat(found.value()), attributes_valid_seconds(found.value()));
+  request.attributes(to_stat(found.value()), to_seconds(found.value().lease));
 }
 
 Operation get_attributes(Mount& mount, Request request, InodeId inode) {
@@ -22,6 +22,7 @@ Operation get_attributes(Mount& mount, Request request, InodeId inode) {
 }
 
 Operation set_attributes(Mount& mount, Request request, InodeId inode, client::AttributeChanges changes) {
+  const BusyDirectories::Use use(mount.busy, inode);
   const auto changed = co_await mount.files.set_attributes(inode, std::move(changes));
   answer(request, changed);
 }

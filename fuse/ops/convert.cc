@@ -39,13 +39,14 @@ struct stat to_stat(const client::Attributes& attributes) {
   return result;
 }
 
-fuse_entry_param to_entry(const NodeIds& nodes, const client::Attributes& attributes) {
+fuse_entry_param to_entry(const NodeIds& nodes, const client::Attributes& attributes,
+                          std::chrono::milliseconds lease) {
   fuse_entry_param entry{};
   entry.ino = nodes.node(attributes.inode);
   entry.generation = attributes.generation;
   entry.attr = to_stat(attributes);
-  entry.attr_timeout = attributes_valid_seconds(attributes);
-  entry.entry_timeout = kNamesValidSeconds;
+  entry.attr_timeout = to_seconds(attributes.lease);
+  entry.entry_timeout = to_seconds(lease);
   return entry;
 }
 

@@ -74,10 +74,12 @@ void on_read(fuse_req_t raw, fuse_ino_t, std::size_t size, off_t offset, fuse_fi
   Mount::of(raw).start(raw, read(Request(raw, "read"), OpenFile::of(*info).handle, offset, size));
 }
 
-void on_write(fuse_req_t raw, fuse_ino_t, const char* data, std::size_t size, off_t offset,
+void on_write(fuse_req_t raw, fuse_ino_t node, const char* data, std::size_t size, off_t offset,
               fuse_file_info* info) {
   auto& mount = Mount::of(raw);
   Request request(raw, "write");
+  // The kernel takes the size and times of what it writes from a mapping to be unchanged.
+  if (info->writepage != 0) mount.invalidator.forget_attributes({node}, {});
   const auto bytes = std::as_bytes(std::span(data, size));
   const auto& file = OpenFile::of(*info);
   if ((info->flags & O_DSYNC) != 0) {

@@ -90,7 +90,7 @@ Task<std::string> list(Mount& mount, fuse_req_t raw, Reading reading) {
   REELFS_CO_TRY(auto page, co_await mount.files.read_directory(reading.inode, after, limit));
   for (const auto& entry : page.entries) {
     if (entry.cookie > kMaxCookie) co_return Error(Errc::protocol, "directory cookie out of range");
-    const auto described = to_entry(mount.nodes, entry.attributes);
+    const auto described = to_entry(mount.nodes, entry.attributes, page.lease);
     if (!listing.add(entry.name.c_str(), described, offset_of_cookie(entry.cookie))) break;
   }
   co_return listing.take();

@@ -64,6 +64,7 @@ Operation open(Mount& mount, Request request, InodeId inode, fuse_file_info info
 Operation create(Mount& mount, Request request, client::CreateOptions options, fuse_file_info info) {
   const auto parent = options.parent;
   const auto name = options.name;
+  const BusyDirectories::Use use(mount.busy, parent);
   const auto changes = mount.absent_capabilities.changes();
   auto created = co_await mount.files.create_file(std::move(options));
   if (!created) {

@@ -6,10 +6,12 @@
 #include "client/filesystem.h"
 #include "common/base/clock.h"
 #include "fuse/cache/absent_capabilities.h"
+#include "fuse/cache/busy_directories.h"
 #include "fuse/cache/cached_versions.h"
 #include "fuse/inodes/node_ids.h"
 #include "fuse/ops/open_files.h"
 #include "fuse/ops/refused_names.h"
+#include "fuse/session/invalidator.h"
 #include "fuse/session/operations.h"
 #include "fuse/session/request.h"
 
@@ -23,6 +25,8 @@ struct Mount {
   OpenFiles open_files;
   CachedVersions versions;
   AbsentCapabilities absent_capabilities;
+  BusyDirectories busy;
+  Invalidator invalidator;
   RefusedNames refused_names;
   std::atomic<bool> connected{false};  // FileSystem::start() has succeeded, and the root is known
 

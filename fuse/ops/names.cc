@@ -1,6 +1,7 @@
 // lookup, mknod, mkdir, symlink, link, unlink, rmdir, rename, readlink: what changes and follows names.
 #include <cerrno>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include <linux/fs.h>
@@ -24,24 +25,33 @@ void answer(Request& request, const Result<void>& done) {
 }
 
 /// "." and ".." come from NFS servers and open_by_handle_at(2), which know an inode and nothing else.
-Task<client::Attributes> find(Mount& mount, InodeId parent, std::string name) {
-  if (name == ".") co_return co_await mount.files.get_attributes(parent);
-  if (name == "..") {
-    if (parent == mount.nodes.root()) co_return co_await mount.files.get_attributes(parent);
-    REELFS_CO_TRY(auto directory, co_await mount.files.get_attributes(parent));
-    co_return co_await mount.files.get_attributes(directory.parent);
-  }
-  co_return co_await mount.files.lookup(parent, std::move(name));
+Task<client::Attributes> find_dots(Mount& mount, InodeId inode, bool parent) {
+  if (!parent || inode == mount.nodes.root()) co_return co_await mount.files.get_attributes(inode);
+  REELFS_CO_TRY(auto directory, co_await mount.files.get_attributes(inode));
+  co_return co_await mount.files.get_attributes(directory.parent);
+}
+
+Operation lookup_dots(Mount& mount, Request request, InodeId inode, bool parent) {
+  const auto found = co_await find_dots(mount, inode, parent);
+  answer(mount, request, found);
 }
 
 Operation lookup(Mount& mount, Request request, InodeId parent, std::string name) {
-  const auto found = co_await find(mount, parent, std::move(name));
-  answer(mount, request, found);
+  const BusyDirectories::Use use(mount.busy, parent);
+  const auto found = co_await mount.files.find(parent, std::move(name));
+  if (!found) co_return request.fail(found.error());
+  const auto& [attributes, lease] = found.value();
+  if (attributes) co_return request.entry(to_entry(mount.nodes, *attributes, lease));
+  if (lease.count() == 0) co_return request.fail_with(ENOENT);
+  fuse_entry_param absent{};  // node 0: the kernel may believe that there is none
+  absent.entry_timeout = to_seconds(lease);
+  request.entry(absent);
 }
 
 Operation create(Mount& mount, Request request, client::CreateOptions options) {
   const auto parent = options.parent;
   const auto name = options.name;
+  const BusyDirectories::Use use(mount.busy, parent);
   const auto created = co_await mount.files.create(std::move(options));
   if (!created && parent == kRootInode && created.error().code() == Errc::not_permitted)
     mount.refused_names.note(name);
@@ -49,16 +59,19 @@ Operation create(Mount& mount, Request request, client::CreateOptions options) {
 }
 
 Operation link(Mount& mount, Request request, InodeId inode, InodeId parent, std::string name) {
+  const BusyDirectories::Use use(mount.busy, parent);
   const auto linked = co_await mount.files.link(inode, parent, std::move(name));
   answer(mount, request, linked);
 }
 
 Operation unlink(Mount& mount, Request request, InodeId parent, std::string name) {
+  const BusyDirectories::Use use(mount.busy, parent);
   const auto done = co_await mount.files.unlink(parent, std::move(name));
   answer(request, done);
 }
 
 Operation remove_directory(Mount& mount, Request request, InodeId parent, std::string name) {
+  const BusyDirectories::Use use(mount.busy, parent);
   const auto done = co_await mount.files.remove_directory(parent, std::move(name));
   answer(request, done);
 }
@@ -72,6 +85,8 @@ struct Renaming {
 };
 
 Operation rename(Mount& mount, Request request, Renaming names) {
+  const BusyDirectories::Use use(mount.busy, names.parent);
+  const BusyDirectories::Use use_of_new(mount.busy, names.new_parent);
   const auto done = co_await mount.files.rename(names.parent, std::move(names.name), names.new_parent,
                                                 std::move(names.new_name), names.flags);
   answer(request, done);
@@ -96,6 +111,10 @@ client::CreateOptions options_for(const Mount& mount, const Request& request, fu
 
 void on_lookup(fuse_req_t raw, fuse_ino_t parent, const char* name) {
   auto& mount = Mount::of(raw);
+  const std::string_view wanted(name);
+  const bool is_parent = wanted == "..";
+  if (is_parent || wanted == ".")
+    return mount.start(raw, lookup_dots(mount, Request(raw, "lookup"), mount.inode(parent), is_parent));
   mount.start(raw, lookup(mount, Request(raw, "lookup"), mount.inode(parent), name));
 }
 

@@ -54,6 +54,7 @@ struct Setting {
 Operation set(Mount& mount, Request request, Setting setting) {
   const bool is_capability = setting.name == AbsentCapabilities::kName;
   const auto inode = setting.inode;
+  const BusyDirectories::Use use(mount.busy, inode);
   const auto done =
       co_await mount.files.set_xattr(inode, std::move(setting.name), std::move(setting.value), setting.flags);
   if (is_capability) mount.absent_capabilities.forget(inode);
@@ -62,6 +63,7 @@ Operation set(Mount& mount, Request request, Setting setting) {
 }
 
 Operation remove(Mount& mount, Request request, InodeId inode, std::string name) {
+  const BusyDirectories::Use use(mount.busy, inode);
   const auto done = co_await mount.files.remove_xattr(inode, std::move(name));
   if (!done) co_return request.fail(done.error());
   request.succeed();

@@ -220,6 +220,26 @@ void KernelChannel::serve() {
 
 int KernelChannel::ended() const { return state_->ended; }
 
+void KernelChannel::forget_name(fuse_ino_t directory, const std::string& name) {
+  // Expired, not dropped: it may be some process's working directory.
+  fuse_lowlevel_notify_expire_entry(state_->session.get(), directory, name.c_str(), name.size(),
+                                    FUSE_LL_EXPIRE_ONLY);
+}
+
+void KernelChannel::forget_attributes(fuse_ino_t node) {
+  constexpr off_t kAttributesOnly = -1;
+  fuse_lowlevel_notify_inval_inode(state_->session.get(), node, kAttributesOnly, 0);
+}
+
+void KernelChannel::forget_all_names() {
+  constexpr int kFuseNotifyIncEpoch = 8;  // FUSE_NOTIFY_INC_EPOCH: newer than Debian 12's headers
+  fuse_out_header notification{};
+  notification.len = sizeof notification;
+  notification.error = kFuseNotifyIncEpoch;
+  if (::write(fuse_session_fd(state_->session.get()), &notification, sizeof notification) < 0)
+    logger("fuse").debug("names stay until their leases end reason=\"{}\"", std::strerror(errno));
+}
+
 void KernelChannel::stop_serving() {
   const auto& mountpoint = state_->options.mountpoint;
   if (state_->is_on_top() && ::umount2(mountpoint.c_str(), UMOUNT_NOFOLLOW) != 0) {

@@ -38,6 +38,13 @@ class KernelChannel {
   /// A descriptor that becomes readable when the mount has been taken away from outside (umount, or an
   /// abort).
   int ended() const;
+  // What the kernel must ask for again before it is used. Any thread while serving, but never one that
+  // answers calls: the kernel may wait for calls under way in the directory.
+  void forget_name(fuse_ino_t directory, const std::string& name);
+  void forget_attributes(fuse_ino_t node);
+  /// All names of the mount, where the kernel can (6.16 and later); else each is believed for the rest of its
+  /// lease.
+  void forget_all_names();
   /// Unmounts if nobody uses the mount, so that dirty mapped pages are written; else stops serving all the
   /// same. Joins the threads.
   void stop_serving();

@@ -119,6 +119,7 @@ struct Operations::State {
   std::unordered_set<std::shared_ptr<Running>> running;
   bool stopping = false;
   std::promise<void> stopped;
+  bool stop_began = false;  // the caller's of stop()
   // Last: it uses the above.
   std::thread thread;
 
@@ -168,6 +169,7 @@ void Operations::run(asio::awaitable<void> coroutine) {
 }
 
 void Operations::stop() {
+  if (std::exchange(state_->stop_began, true)) return;
   auto stopped = state_->stopped.get_future();
   asio::post(state_->context, [state = state_.get()] {
     state->stopping = true;

@@ -40,7 +40,7 @@ class Operations {
   Result<void> run(Task<void> task);
   void run(asio::awaitable<void> coroutine);
 
-  /// Cancels all operations and waits for them. From another thread than the loop's.
+  /// Cancels all operations and waits for them; once. From another thread than the loop's.
   void stop();
 
  private:

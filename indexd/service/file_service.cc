@@ -39,15 +39,25 @@ void FileService::register_with(Dispatcher& dispatcher) {
 // ---- attributes
 
 Task<wire::AttributesReply> FileService::get_attributes(wire::GetAttributesRequest request) {
-  auto read = [inode = InodeId{request.inode()}](const View& view) { return tree::get_inode(view, inode); };
+  const InodeId id{request.inode()};
+  const auto mark = leases_.mark();
+  auto read = [id](const View& view) { return tree::get_inode(view, id); };
   REELFS_CO_TRY(const auto inode, co_await index_.peek(std::move(read)));
-  co_return attributes_reply(inode);
+  auto reply = attributes_reply(inode);
+  reply.set_lease_ms(leases_.grant(SessionId{request.session()}, {id}, mark));
+  co_return reply;
+}
+
+asio::awaitable<void> FileService::tell_of(InodeId inode, const wire::RequestHeader& header) {
+  Touched touched{{inode}, {}};
+  co_await leases_.changed(SessionId{header.session()}, std::move(touched));
 }
 
 Task<void> FileService::empty_in_steps(wire::RequestHeader header, tree::HoleParams range) {
+  const SessionId session{header.session()};
   range.max_extents = kExtentsAtOnce;
   for (;;) {
-    REELFS_CO_TRY(sessions_.renew(SessionId{header.session()}));
+    REELFS_CO_TRY(sessions_.renew(session));
     auto look = [&range](const View& view) {
       return tree::get_extents(view, {range.inode, range.offset, range.length, kExtentsAtOnce});
     };
@@ -65,19 +75,26 @@ Task<void> FileService::empty_in_steps(wire::RequestHeader header, tree::HolePar
     REELFS_CO_TRY(const auto emptied, co_await index_.run(std::move(step)));
     if (!emptied) co_return ok();
     segments_.emptied(*emptied);
+    co_await tell_of(range.inode, header);
   }
 }
 
 template <class Change>
 Task<rpc::Response> FileService::change_file(wire::RequestHeader header, Change change) {
+  const SessionId session{header.session()};
   std::vector<SegmentId> emptied;
-  auto op = [&change, &emptied](Transaction& txn, WallNs now) -> Result<wire::AttributesReply> {
+  Touched touched;
+  auto op = [&change, &emptied, &touched](Transaction& txn, WallNs now) -> Result<wire::AttributesReply> {
     REELFS_TRY(auto changed, change(txn, now));
     emptied = std::move(changed.emptied);
+    touched.inodes.push_back(changed.inode.id);
     return attributes_reply(changed.inode);
   };
   auto answered = co_await changes_.once(std::move(header), std::move(op));
-  if (answered) segments_.emptied(emptied);
+  if (answered) {
+    segments_.emptied(emptied);
+    co_await leases_.changed(session, std::move(touched));
+  }
   REELFS_CO_TRY(auto message, std::move(answered));
   co_return Changes::response(std::move(message));
 }
@@ -129,6 +146,7 @@ Task<rpc::Response> FileService::set_xattr(wire::SetXattrRequest request) {
     return wire::Empty();
   };
   REELFS_CO_TRY(auto message, co_await changes_.once(request.header(), std::move(op)));
+  co_await tell_of(params.inode, request.header());
   co_return Changes::response(std::move(message));
 }
 
@@ -138,6 +156,7 @@ Task<rpc::Response> FileService::remove_xattr(wire::RemoveXattrRequest request) 
     return wire::Empty();
   };
   REELFS_CO_TRY(auto message, co_await changes_.once(request.header(), std::move(op)));
+  co_await tell_of(InodeId{request.inode()}, request.header());
   co_return Changes::response(std::move(message));
 }
 
@@ -233,7 +252,12 @@ Task<rpc::Response> FileService::commit(wire::CommitRequest request) {
     return reply;
   };
   auto answered = co_await changes_.once(request.header(), std::move(op));
-  if (answered) segments_.emptied(emptied);
+  if (answered) {
+    segments_.emptied(emptied);
+    Touched touched;
+    for (const auto& file : files) touched.inodes.push_back(file.inode);
+    co_await leases_.changed(SessionId{request.header().session()}, std::move(touched));
+  }
   REELFS_CO_TRY(auto message, std::move(answered));
   if (request.sync()) {
     REELFS_CO_TRY(co_await index_.sync());

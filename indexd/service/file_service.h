@@ -8,6 +8,7 @@
 #include "common/wire/index.pb.h"
 #include "indexd/service/changes.h"
 #include "indexd/service/dispatcher.h"
+#include "indexd/service/leases.h"
 #include "indexd/tree/extents.h"
 
 namespace reelfs::indexd {
@@ -18,9 +19,14 @@ class SegmentKeeper;
 /// Answers what is asked about attributes and what files hold.
 class FileService {
  public:
-  FileService(Executor& index, Sessions& sessions, Changes& changes, NodeRegistry& nodes,
+  FileService(Executor& index, Sessions& sessions, Changes& changes, Leases& leases, NodeRegistry& nodes,
               SegmentKeeper& segments)
-      : index_(index), sessions_(sessions), changes_(changes), nodes_(nodes), segments_(segments) {}
+      : index_(index),
+        sessions_(sessions),
+        changes_(changes),
+        leases_(leases),
+        nodes_(nodes),
+        segments_(segments) {}
   void register_with(Dispatcher& dispatcher);
 
   Task<wire::AttributesReply> get_attributes(wire::GetAttributesRequest request);
@@ -43,6 +49,8 @@ class FileService {
     SegmentId segment;
     std::vector<SegmentCopy> copies;
   };
+  /// It was changed by who asked.
+  asio::awaitable<void> tell_of(InodeId inode, const wire::RequestHeader& header);
   /// Empties a range in steps until one more does it, so that nobody waits for long and no journal entry is
   /// too large. Readers may meet it half done, as holes. Nothing is done for a request that was carried out.
   Task<void> empty_in_steps(wire::RequestHeader header, tree::HoleParams range);
@@ -55,6 +63,7 @@ class FileService {
   Executor& index_;
   Sessions& sessions_;
   Changes& changes_;
+  Leases& leases_;
   NodeRegistry& nodes_;
   SegmentKeeper& segments_;
 };

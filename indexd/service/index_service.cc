@@ -16,15 +16,17 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
     : options_(std::move(options)),
       nodes_(context, clock, index, options_, std::move(client_options)),
       sessions_(context.get_executor(), clock, index, options_),
+      leases_(clock, options_.cache_lease, registry),
       segments_(context.get_executor(), clock, index, nodes_, options_),
       changes_(index, sessions_, clock),
-      names_(index, sessions_, changes_, options_),
-      files_(index, sessions_, changes_, nodes_, segments_),
+      names_(index, sessions_, changes_, leases_, options_),
+      files_(index, sessions_, changes_, leases_, nodes_, segments_),
       grants_(index, sessions_, nodes_, segments_),
       admin_(index, sessions_, changes_, nodes_, segments_, options_),
       dispatcher_(clock, registry) {
   dispatcher_.add(wire::Method::open_session, *this, &IndexService::open_session);
   dispatcher_.add(wire::Method::renew_session, *this, &IndexService::renew_session);
+  dispatcher_.add(wire::Method::watch_changes, *this, &IndexService::watch_changes);
   dispatcher_.add(wire::Method::close_session, *this, &IndexService::close_session);
   dispatcher_.add(wire::Method::register_worker, *this, &IndexService::register_worker);
   dispatcher_.add(wire::Method::heartbeat, *this, &IndexService::heartbeat);
@@ -34,7 +36,10 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
   grants_.register_with(dispatcher_);
   admin_.register_with(dispatcher_);
   nodes_.on_node_returned([this](NodeId node) { segments_.node_returned(node); });
-  sessions_.on_ended([this](SessionId session) { segments_.session_ended(session); });
+  sessions_.on_ended([this](SessionId session) {
+    leases_.session_ended(session);
+    segments_.session_ended(session);
+  });
   sessions_.on_emptied([this](const std::vector<SegmentId>& segments) { segments_.emptied(segments); });
 }
 
@@ -74,6 +79,11 @@ Task<wire::RenewSessionReply> IndexService::renew_session(wire::RenewSessionRequ
   reply.set_lease_ms(static_cast<std::uint32_t>(
       std::chrono::duration_cast<std::chrono::milliseconds>(options_.lease).count()));
   co_return reply;
+}
+
+Task<wire::WatchChangesReply> IndexService::watch_changes(wire::WatchChangesRequest request) {
+  REELFS_CO_TRY(sessions_.renew(SessionId{request.session()}));
+  co_return co_await leases_.watch(std::move(request));
 }
 
 Task<wire::Empty> IndexService::close_session(wire::CloseSessionRequest request) {

@@ -10,6 +10,7 @@
 #include "indexd/service/changes.h"
 #include "indexd/service/dispatcher.h"
 #include "indexd/service/file_service.h"
+#include "indexd/service/leases.h"
 #include "indexd/service/name_service.h"
 #include "indexd/service/node_registry.h"
 #include "indexd/service/options.h"
@@ -43,6 +44,7 @@ class IndexService {
 
   Task<wire::OpenSessionReply> open_session(wire::OpenSessionRequest request);
   Task<wire::RenewSessionReply> renew_session(wire::RenewSessionRequest request);
+  Task<wire::WatchChangesReply> watch_changes(wire::WatchChangesRequest request);
   Task<wire::Empty> close_session(wire::CloseSessionRequest request);
   Task<wire::RegisterWorkerReply> register_worker(wire::RegisterWorkerRequest request,
                                                   std::uint64_t connection);
@@ -53,6 +55,7 @@ class IndexService {
   const ServiceOptions options_;
   NodeRegistry nodes_;
   Sessions sessions_;
+  Leases leases_;
   SegmentKeeper segments_;
   Changes changes_;
   NameService names_;

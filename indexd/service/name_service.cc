@@ -27,14 +27,24 @@ void NameService::register_with(Dispatcher& dispatcher) {
 }
 
 Task<wire::AttributesReply> NameService::lookup(wire::LookupRequest request) {
-  auto find = [&request](const View& view) {
-    return tree::lookup(view, InodeId{request.parent()}, request.name());
-  };
-  REELFS_CO_TRY(const auto inode, co_await index_.peek(std::move(find)));
-  co_return attributes_reply(inode);
+  const InodeId parent{request.parent()};
+  const SessionId session{request.session()};
+  const auto mark = leases_.mark();
+  auto find = [&request, parent](const View& view) { return tree::lookup(view, parent, request.name()); };
+  const auto found = co_await index_.peek(std::move(find));
+  if (found) {
+    auto reply = attributes_reply(found.value());
+    reply.set_lease_ms(leases_.grant(session, {parent, found.value().id}, mark));
+    co_return reply;
+  }
+  wire::AttributesReply absent;
+  if (found.error().code() == Errc::not_found) absent.set_lease_ms(leases_.grant(session, {parent}, mark));
+  if (absent.lease_ms() == 0) co_return found.error();
+  co_return absent;
 }
 
 Task<rpc::Response> NameService::create(wire::CreateRequest request) {
+  const SessionId session{request.header().session()};
   tree::CreateParams params;
   params.parent = InodeId{request.parent()};
   params.name = request.name();
@@ -56,50 +66,66 @@ Task<rpc::Response> NameService::create(wire::CreateRequest request) {
     wire::AttributesReply reply;
     if (!reply.ParseFromString(answered.value()))
       co_return Error(Errc::corrupt, "a remembered answer does not parse");
-    REELFS_CO_TRY(
-        sessions_.opened(SessionId{request.header().session()}, InodeId{reply.attributes().inode()}));
+    REELFS_CO_TRY(sessions_.opened(session, InodeId{reply.attributes().inode()}));
   }
+  Touched touched{{params.parent}, {{params.parent, params.name}}};
+  if (answered) co_await leases_.changed(session, std::move(touched));
   REELFS_CO_TRY(auto message, std::move(answered));
   co_return Changes::response(std::move(message));
 }
 
 Task<rpc::Response> NameService::link(wire::LinkRequest request) {
+  const SessionId session{request.header().session()};
   const tree::LinkParams params{InodeId{request.inode()}, InodeId{request.parent()}, request.name()};
   auto op = [&params](Transaction& txn, WallNs now) -> Result<wire::AttributesReply> {
     REELFS_TRY(const auto inode, tree::link(txn, params, now));
     return attributes_reply(inode);
   };
   REELFS_CO_TRY(auto message, co_await changes_.once(request.header(), std::move(op)));
+  Touched touched{{params.inode, params.parent}, {{params.parent, params.name}}};
+  co_await leases_.changed(session, std::move(touched));
   co_return Changes::response(std::move(message));
 }
 
 Task<rpc::Response> NameService::unlink(wire::UnlinkRequest request) {
+  const SessionId session{request.header().session()};
   const tree::UnlinkParams params{InodeId{request.parent()}, request.name(), request.directory()};
   std::optional<InodeId> orphan;
-  auto op = [&params, &orphan](Transaction& txn, WallNs now) -> Result<wire::UnlinkReply> {
+  Touched touched{{params.parent}, {{params.parent, params.name}}};
+  auto op = [&params, &orphan, &touched](Transaction& txn, WallNs now) -> Result<wire::UnlinkReply> {
     REELFS_TRY(const auto inode, tree::unlink(txn, params, now));
     if (inode.row.nlink == 0) orphan = inode.id;
+    touched.inodes.push_back(inode.id);
     wire::UnlinkReply reply;
     to_wire(inode, *reply.mutable_attributes());
     return reply;
   };
   auto answered = co_await changes_.once(request.header(), std::move(op));
   if (answered && orphan) sessions_.orphaned(*orphan);
+  if (answered) co_await leases_.changed(session, std::move(touched));
   REELFS_CO_TRY(auto message, std::move(answered));
   co_return Changes::response(std::move(message));
 }
 
 Task<rpc::Response> NameService::rename(wire::RenameRequest request) {
+  const SessionId session{request.header().session()};
   const tree::RenameParams params{InodeId{request.parent()}, request.name(), InodeId{request.new_parent()},
                                   request.new_name(), request.flags()};
   std::optional<InodeId> orphan;
-  auto op = [&params, &orphan](Transaction& txn, WallNs now) -> Result<wire::Empty> {
+  Touched touched{{params.parent, params.new_parent},
+                  {{params.parent, params.name}, {params.new_parent, params.new_name}}};
+  auto op = [&params, &orphan, &touched](Transaction& txn, WallNs now) -> Result<wire::Empty> {
     REELFS_TRY(const auto renamed, tree::rename(txn, params, now));
+    touched.inodes.push_back(renamed.moved.id);
+    for (const auto& other : {renamed.replaced, renamed.exchanged}) {
+      if (other) touched.inodes.push_back(other->id);
+    }
     if (renamed.replaced && renamed.replaced->row.nlink == 0) orphan = renamed.replaced->id;
     return wire::Empty();
   };
   auto answered = co_await changes_.once(request.header(), std::move(op));
   if (answered && orphan) sessions_.orphaned(*orphan);
+  if (answered) co_await leases_.changed(session, std::move(touched));
   REELFS_CO_TRY(auto message, std::move(answered));
   co_return Changes::response(std::move(message));
 }
@@ -113,20 +139,26 @@ Task<wire::ReadLinkReply> NameService::read_link(wire::ReadLinkRequest request) 
 }
 
 Task<wire::ReadDirectoryReply> NameService::read_directory(wire::ReadDirectoryRequest request) {
-  auto read = [&request](const View& view) -> Result<wire::ReadDirectoryReply> {
+  const InodeId directory{request.inode()};
+  const auto mark = leases_.mark();
+  std::vector<InodeId> read_of{directory};
+  auto read = [&request, &read_of, directory](const View& view) -> Result<wire::ReadDirectoryReply> {
     const auto limit = std::clamp<std::uint32_t>(request.limit(), 1, kMaxDirectoryPage);
-    REELFS_TRY(const auto page, tree::read_directory(view, InodeId{request.inode()}, request.after(), limit));
+    REELFS_TRY(const auto page, tree::read_directory(view, directory, request.after(), limit));
     wire::ReadDirectoryReply reply;
     for (const auto& entry : page.entries) {
       auto& described = *reply.add_entries();
       described.set_name(entry.name);
       described.set_cookie(entry.cookie);
       to_wire(entry.inode, *described.mutable_attributes());
+      read_of.push_back(entry.inode.id);
     }
     reply.set_end(page.end);
     return reply;
   };
-  co_return co_await index_.read(std::move(read));
+  REELFS_CO_TRY(auto reply, co_await index_.read(std::move(read)));
+  reply.set_lease_ms(leases_.grant(SessionId{request.session()}, read_of, mark));
+  co_return reply;
 }
 
 }  // namespace reelfs::indexd

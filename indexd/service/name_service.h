@@ -5,6 +5,7 @@
 #include "common/wire/index.pb.h"
 #include "indexd/service/changes.h"
 #include "indexd/service/dispatcher.h"
+#include "indexd/service/leases.h"
 #include "indexd/service/options.h"
 
 namespace reelfs::indexd {
@@ -12,8 +13,9 @@ namespace reelfs::indexd {
 /// Answers what is asked about names and directories.
 class NameService {
  public:
-  NameService(Executor& index, Sessions& sessions, Changes& changes, const ServiceOptions& options)
-      : index_(index), sessions_(sessions), changes_(changes), options_(options) {}
+  NameService(Executor& index, Sessions& sessions, Changes& changes, Leases& leases,
+              const ServiceOptions& options)
+      : index_(index), sessions_(sessions), changes_(changes), leases_(leases), options_(options) {}
   void register_with(Dispatcher& dispatcher);
 
   Task<wire::AttributesReply> lookup(wire::LookupRequest request);
@@ -28,6 +30,7 @@ class NameService {
   Executor& index_;
   Sessions& sessions_;
   Changes& changes_;
+  Leases& leases_;
   const ServiceOptions& options_;
 };
 

@@ -23,8 +23,9 @@ struct ServiceOptions {
   /// second.
   Duration suspect_limit = std::chrono::milliseconds(750);
   Duration silence_limit =
-      std::chrono::milliseconds(1500);        // a worker silent for longer is offline: six heartbeats
-  Duration lease = std::chrono::seconds(10);  // of a session: three renewals may get lost
+      std::chrono::milliseconds(1500);              // a worker silent for longer is offline: six heartbeats
+  Duration lease = std::chrono::seconds(10);        // of a session: three renewals may get lost
+  Duration cache_lease = std::chrono::seconds(10);  // of names and attributes, see Leases
   Duration node_call_limit = std::chrono::seconds(2);  // allocating, fencing, sealing, freeing
   Duration adopt_retry = std::chrono::seconds(5);      // between attempts to initialise one blank device
   /// A segment in which nothing lives is freed this long after its writer closed it: mounts commit what they

@@ -314,13 +314,14 @@ Result<Renamed> rename(Transaction& txn, const RenameParams& params, WallNs now)
   }
   REELFS_TRY(step.check());
   // Two names of one file: nothing is to be done, says rename(2).
-  if (step.target && step.target->id == step.moved.id) return Renamed{.moved = step.moved, .replaced = {}};
+  if (step.target && step.target->id == step.moved.id)
+    return Renamed{.moved = step.moved, .replaced = {}, .exchanged = {}};
   if ((params.flags & RENAME_EXCHANGE) != 0) {
     REELFS_TRY(step.exchange());
-    return Renamed{.moved = std::move(step.moved), .replaced = {}};
+    return Renamed{.moved = std::move(step.moved), .replaced = {}, .exchanged = std::move(step.target)};
   }
   REELFS_TRY(step.move());
-  return Renamed{.moved = std::move(step.moved), .replaced = std::move(step.target)};
+  return Renamed{.moved = std::move(step.moved), .replaced = std::move(step.target), .exchanged = {}};
 }
 
 Result<std::string> read_link(const Reader& reader, InodeId id) {

@@ -55,7 +55,8 @@ struct RenameParams {
 };
 struct Renamed {
   Inode moved;
-  std::optional<Inode> replaced;  // lost the new name; an orphan where nlink is 0
+  std::optional<Inode> replaced;   // lost the new name; an orphan where nlink is 0
+  std::optional<Inode> exchanged;  // has the old name now
 };
 /// As renameat2(2). @errors not_found, exists, cross_channel, invalid (into itself, flags), not_directory,
 /// is_directory, not_empty, stale_handle, name_too_long

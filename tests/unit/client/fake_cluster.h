@@ -13,8 +13,8 @@
 #include <boost/asio/io_context.hpp>
 
 #include "client/cluster_config.h"
-#include "client/condition.h"
 #include "client/extent_cache.h"
+#include "common/async/condition.h"
 #include "common/base/clock.h"
 #include "common/rpc/server.h"
 #include "common/wire/common.pb.h"
@@ -46,7 +46,7 @@ class FakeNode {
   const std::uint32_t number_;
   rpc::Server server_;
   rpc::Endpoint endpoint_;
-  client::Condition never_;
+  Condition never_;
 };
 
 /// An index server over real connections with its tree in memory, and nodes. Request ids are honoured as the
@@ -107,7 +107,7 @@ class FakeCluster {
   std::unique_ptr<rpc::Server> server_;
   rpc::Endpoint endpoint_;
   std::set<wire::Method> held_;
-  client::Condition released_;
+  Condition released_;
   std::map<wire::Method, int> calls_;
   std::map<std::uint64_t, File> files_;
   std::map<std::pair<std::uint64_t, std::string>, std::uint64_t> names_;

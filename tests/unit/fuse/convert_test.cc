@@ -58,14 +58,13 @@ TEST(Convert, NowIsTheIndexsAndNotOurs) {
   EXPECT_FALSE(changes.atime_ns || changes.mtime_ns);
 }
 
-TEST(Convert, TheKernelBelievesNoNameAndOnlyDirectoriesAttributesForATick) {
+TEST(Convert, TheKernelBelievesWhatIsLeasedAndNoLonger) {
   client::Attributes attributes;
-  attributes.mode = S_IFREG | 0644;
   EXPECT_EQ(to_entry({}, attributes).attr_timeout, 0);
-  attributes.mode = S_IFDIR | 0755;
-  EXPECT_GT(to_entry({}, attributes).attr_timeout, 0);
-  EXPECT_LT(to_entry({}, attributes).attr_timeout, 0.001);
   EXPECT_EQ(to_entry({}, attributes).entry_timeout, 0);
+  attributes.lease = std::chrono::milliseconds(1500);
+  EXPECT_EQ(to_entry({}, attributes, std::chrono::milliseconds(250)).attr_timeout, 1.5);
+  EXPECT_EQ(to_entry({}, attributes, std::chrono::milliseconds(250)).entry_timeout, 0.25);
 }
 
 TEST(Convert, TheMountedRootIsNodeOne) {

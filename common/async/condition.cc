@@ -1,4 +1,4 @@
-#include "client/condition.h"
+#include "common/async/condition.h"
 
 #include <algorithm>
 #include <chrono>
@@ -12,7 +12,7 @@
 
 #include "common/base/assert.h"
 
-namespace reelfs::client {
+namespace reelfs {
 
 struct Condition::Waiter {
   Waiter(Condition& where, const asio::any_io_executor& executor) : condition(where), timer(executor) {
@@ -52,4 +52,4 @@ void Condition::notify_all() {
   }
 }
 
-}  // namespace reelfs::client
+}  // namespace reelfs

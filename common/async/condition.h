@@ -5,7 +5,7 @@
 #include "common/async/task.h"
 #include "common/base/clock.h"
 
-namespace reelfs::client {
+namespace reelfs {
 
 /// Coroutines of one loop wait here until something they look at has changed.
 ///
@@ -29,4 +29,4 @@ class Condition {
   std::list<Waiter*> waiters_;
 };
 
-}  // namespace reelfs::client
+}  // namespace reelfs
