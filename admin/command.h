@@ -61,5 +61,6 @@ void add_node(CLI::App& app, Action& action);
 void add_node_show(CLI::App& node, Action& action);
 void add_device(CLI::App& app, Action& action);
 void add_segment(CLI::App& app, Action& action);
+void add_mount(CLI::App& app, Action& action);
 
 }  // namespace reelfs::admin

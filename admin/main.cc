@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
   add_node(app, action);
   add_device(app, action);
   add_segment(app, action);
+  add_mount(app, action);
   CLI11_PARSE(app, argc, argv);
 
   reelfs::LogConfig log;

@@ -11,8 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "admin/box/mounts.h"
 #include "admin/connection.h"
+#include "common/mounts/mounts.h"
 #include "common/wire/index.pb.h"
 
 namespace reelfs::admin {

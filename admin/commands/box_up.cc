@@ -6,10 +6,10 @@
 #include <fmt/format.h>
 
 #include "admin/box/box.h"
-#include "admin/box/mounts.h"
 #include "admin/box/supervisor.h"
 #include "admin/command.h"
 #include "admin/output.h"
+#include "common/mounts/mounts.h"
 
 namespace reelfs::admin {
 namespace {

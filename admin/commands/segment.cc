@@ -12,10 +12,10 @@
 #include <nlohmann/json.hpp>
 #include <sys/stat.h>
 
-#include "admin/box/mounts.h"
 #include "admin/command.h"
 #include "admin/output.h"
 #include "admin/render.h"
+#include "common/mounts/mounts.h"
 #include "common/wire/index.pb.h"
 
 namespace reelfs::admin {

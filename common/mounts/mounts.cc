@@ -1,8 +1,10 @@
-#include "admin/box/mounts.h"
+#include "common/mounts/mounts.h"
 
 #include <cerrno>
+#include <cstdio>
 #include <fstream>
 #include <sstream>
+#include <string_view>
 
 #include <spawn.h>
 #include <sys/mount.h>
@@ -11,7 +13,7 @@
 
 extern char** environ;
 
-namespace reelfs::admin {
+namespace reelfs {
 namespace {
 
 // proc(5): space, tab, newline and backslash stand as \ooo.
@@ -45,21 +47,30 @@ Result<void> run_fusermount(const std::filesystem::path& point, Unmount how) {
   return ok();
 }
 
+constexpr std::string_view kConnections = "/sys/fs/fuse/connections/";
+
+std::string connection_file(const MountEntry& fuse, const char* name) {
+  return std::string(kConnections) + std::to_string(fuse.device_minor) + "/" + name;
+}
+
 }  // namespace
 
-std::vector<Mount> parse_mountinfo(const std::string& text) {
-  std::vector<Mount> all;
+std::vector<MountEntry> parse_mountinfo(const std::string& text) {
+  std::vector<MountEntry> all;
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
     // id parent major:minor root POINT options [tags…] - TYPE SOURCE super-options
     std::istringstream fields(line);
     std::string skipped;
+    std::string device;
     std::string point;
-    fields >> skipped >> skipped >> skipped >> skipped >> point;
+    MountEntry mount;
+    fields >> skipped >> skipped >> device >> skipped >> point >> mount.options;
     while (fields >> skipped && skipped != "-") {
     }
-    Mount mount;
     if (!(fields >> mount.type >> mount.source)) continue;
+    fields >> mount.super_options;
+    if (std::sscanf(device.c_str(), "%u:%u", &mount.device_major, &mount.device_minor) != 2) continue;
     mount.point = unescape(point);
     mount.source = unescape(mount.source);
     all.push_back(std::move(mount));
@@ -67,23 +78,23 @@ std::vector<Mount> parse_mountinfo(const std::string& text) {
   return all;
 }
 
-std::vector<Mount> mounts() {
+std::vector<MountEntry> mounts() {
   std::ifstream file("/proc/self/mountinfo");
   std::ostringstream text;
   text << file.rdbuf();
   return parse_mountinfo(text.str());
 }
 
-std::optional<Mount> mounted_at(const std::filesystem::path& point) {
-  std::optional<Mount> topmost;
+std::optional<MountEntry> mounted_at(const std::filesystem::path& point) {
+  std::optional<MountEntry> topmost;
   for (auto& mount : mounts()) {
     if (mount.point == point) topmost = std::move(mount);
   }
   return topmost;
 }
 
-std::vector<Mount> mounted_below(const std::filesystem::path& directory) {
-  std::vector<Mount> below;
+std::vector<MountEntry> mounted_below(const std::filesystem::path& directory) {
+  std::vector<MountEntry> below;
   const auto prefix = directory.string() + "/";
   for (auto& mount : mounts()) {
     if (mount.point == directory || mount.point.string().starts_with(prefix))
@@ -99,4 +110,20 @@ Result<void> unmount(const std::filesystem::path& point, Unmount how) {
   return from_errno(errno, "unmounting " + point.string());
 }
 
-}  // namespace reelfs::admin
+std::optional<std::uint64_t> calls_waiting(const MountEntry& fuse) {
+  std::ifstream file(connection_file(fuse, "waiting"));
+  std::uint64_t count = 0;
+  if (!(file >> count)) return std::nullopt;
+  return count;
+}
+
+Result<void> abort_connection(const MountEntry& fuse) {
+  if (!fuse.type.starts_with("fuse"))
+    return Error(Errc::invalid, fuse.point.string() + " is not a FUSE mount but " + fuse.type);
+  if (std::ofstream file(connection_file(fuse, "abort")); file << 1 << std::flush) return ok();
+  // Without fusectl: forcing aborts first, and unmounts where nobody has a file open or stands in it.
+  if (::umount2(fuse.point.c_str(), UMOUNT_NOFOLLOW | MNT_FORCE) == 0 || errno == EBUSY) return ok();
+  return from_errno(errno, "aborting " + fuse.point.string());
+}
+
+}  // namespace reelfs

@@ -1,8 +1,8 @@
-#include "admin/box/mounts.h"
+#include "common/mounts/mounts.h"
 
 #include <gtest/gtest.h>
 
-namespace reelfs::admin {
+namespace reelfs {
 namespace {
 
 TEST(Mountinfo, ReadsPointTypeAndSource) {
@@ -34,4 +34,4 @@ TEST(Mounts, FindsTheTopmostAtAPath) {
 }
 
 }  // namespace
-}  // namespace reelfs::admin
+}  // namespace reelfs
