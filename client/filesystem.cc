@@ -80,7 +80,8 @@ struct FileSystem::State {
   std::shared_ptr<FileHandle> handle_on(const std::shared_ptr<FileState>& file);
   Task<void> open_in_index(std::shared_ptr<FileState> file, Deadline until);
   Task<void> remove(InodeId parent, std::string name, bool directory);
-  asio::awaitable<void> stop_index_at(Deadline until);
+  asio::awaitable<void> stop(IndexClient::Ending ending);
+  asio::awaitable<void> stop_index_at(Deadline until, IndexClient::Ending ending);
 
   asio::io_context& context;
   const Clock& clock;
@@ -96,6 +97,10 @@ struct FileSystem::State {
   Releaser releaser;
   std::function<asio::awaitable<void>(Change)> forget;  // nobody wants leases where empty
   std::uint64_t changes = 0;                            // by others, told so far
+  struct Watched {
+    std::uint64_t stream = 0;
+    std::uint64_t confirmed = 0;
+  } watched;
   Condition index_stopped;
   enum class IndexLife { running, stopping, stopped } index_life = IndexLife::running;
   TaskGroup background;
@@ -114,6 +119,8 @@ IndexClient::Options index_options(const FileSystemOptions& options, const Tls& 
   IndexClient::Options index;
   index.purpose = options.purpose;
   index.timeout = options.timeout;
+  index.session = options.standing.session;
+  index.last_request = options.standing.last_request;
   if (tls) index.tls = tls.value();
   return index;
 }
@@ -218,8 +225,40 @@ void FileSystem::on_change(std::function<asio::awaitable<void>(Change)> forget) 
   state_->forget = std::move(forget);
 }
 
-asio::awaitable<void> FileSystem::stop() {
+asio::awaitable<void> FileSystem::stop() { co_await state_->stop(IndexClient::Ending::close_session); }
+
+asio::awaitable<void> FileSystem::leave() { co_await state_->stop(IndexClient::Ending::leave_session); }
+
+Task<Standing> FileSystem::pause(std::chrono::milliseconds limit) {
   auto& state = *state_;
+  const auto until = Deadline::after(state.clock, limit);
+  REELFS_CO_TRY(co_await state.write_back->sync_all(until));
+  REELFS_CO_TRY(co_await state.releaser.pause(until));
+  if (!state.index.session()) co_return Error(Errc::unavailable, "there is no session with the index");
+  Standing standing;
+  standing.session = state.index.session();
+  standing.last_request = state.index.last_request();
+  standing.stream = state.watched.stream;
+  standing.confirmed = state.watched.confirmed;
+  co_return standing;
+}
+
+void FileSystem::resume() { state_->releaser.resume(); }
+
+std::shared_ptr<FileHandle> FileSystem::adopt(const FileHandle::Carried& carried) {
+  const auto file = state_->files.obtain(carried.attributes.inode);
+  ++file->uses;
+  file->open_in_index = true;
+  state_->files.note(carried.attributes);
+  state_->files.distrust(file->inode);
+  if (carried.untold && file->locked([&] { return file->errors; }) == 0) file->fail(*carried.untold);
+  auto handle = state_->handle_on(file);
+  if (carried.untold) static_cast<OpenFile&>(*handle).owe_failures();
+  return handle;
+}
+
+asio::awaitable<void> FileSystem::State::stop(IndexClient::Ending ending) {
+  auto& state = *this;
   const auto drained = co_await state.write_back->drain(state.deadline());
   if (!drained) log().error("written bytes are lost error={}", drained.error().describe());
   co_await state.write_back->stop();
@@ -227,11 +266,11 @@ asio::awaitable<void> FileSystem::stop() {
   co_await state.reader.stop();
   co_await state.records.stop();
   // The writer gives its grants back to an index that may be gone.
-  state.background.spawn(state.stop_index_at(Deadline::after(state.clock, kClosePatience)));
+  state.background.spawn(state.stop_index_at(Deadline::after(state.clock, kClosePatience), ending));
   co_await state.writer.stop();
   if (state.index_life == State::IndexLife::running) {
     state.index_life = State::IndexLife::stopping;
-    co_await state.index.stop();
+    co_await state.index.stop(ending);
     state.index_life = State::IndexLife::stopped;
   }
   while (state.index_life != State::IndexLife::stopped) {
@@ -243,12 +282,12 @@ asio::awaitable<void> FileSystem::stop() {
   co_await state.nodes.stop();
 }
 
-asio::awaitable<void> FileSystem::State::stop_index_at(Deadline until) {
+asio::awaitable<void> FileSystem::State::stop_index_at(Deadline until, IndexClient::Ending ending) {
   co_await sleep_for(until.left(clock));
   if (index_life != IndexLife::running) co_return;
   log().warn("the index is not reached, segments stay open until the session runs out");
   index_life = IndexLife::stopping;
-  co_await index.stop();
+  co_await index.stop(ending);
   index_life = IndexLife::stopped;
   index_stopped.notify_all();
 }
@@ -263,12 +302,12 @@ std::chrono::milliseconds FileSystem::State::lease_left(Asked asked, std::uint32
 }
 
 asio::awaitable<void> FileSystem::State::watch() {
-  std::uint64_t stream = 0;
-  std::uint64_t confirmed = 0;
+  // Another process's stream goes on: what it was not told in time is told here.
+  watched = {options.standing.stream, options.standing.confirmed};
   while (index_life == IndexLife::running) {
     wire::WatchChangesRequest request;
-    request.set_stream(stream);
-    request.set_confirmed(confirmed);
+    request.set_stream(watched.stream);
+    request.set_confirmed(watched.confirmed);
     auto reply = co_await index.call<wire::WatchChangesReply>(wire::Method::watch_changes, std::move(request),
                                                               Deadline::after(clock, kWatchPatience));
     if (!reply) {
@@ -287,8 +326,7 @@ asio::awaitable<void> FileSystem::State::watch() {
       ++changes;
       co_await forget(std::move(change));
     }
-    stream = reply.value().stream();
-    confirmed = reply.value().upto();
+    watched = {reply.value().stream(), reply.value().upto()};
   }
 }
 

@@ -68,11 +68,21 @@ struct Space {
   std::uint64_t files = 0;
 };
 
+/// Who a client is to the index: what another process needs to go on in its place.
+struct Standing {
+  SessionId session;  // none: whoever starts with this opens one of its own
+  std::uint64_t last_request = 0;
+  // What it has been told of others' changes, as numbered by the index.
+  std::uint64_t stream = 0;
+  std::uint64_t confirmed = 0;
+};
+
 struct FileSystemOptions {
   std::string purpose = "client";             // shown by `reelctl status`
   std::chrono::milliseconds timeout{30'000};  // every call ends by then
   std::uint64_t max_dirty_bytes = 256u
                                   << 20;  // written, not yet acknowledged by nodes; above it writers wait
+  Standing standing;                      // of the process whose place this one takes, if any
 };
 
 /// An open file. Every open of one inode in one FileSystem shares the written data, so each reads what the
@@ -103,6 +113,13 @@ class FileHandle {
   virtual Task<void> punch_hole(std::uint64_t offset, std::uint64_t length) = 0;
   /// Grows the size to at least offset + length unless keep_size; space itself is not set aside.
   virtual Task<void> allocate(std::uint64_t offset, std::uint64_t length, bool keep_size) = 0;
+
+  /// What FileSystem::adopt() of another process makes an equal handle of. @pre FileSystem::pause()
+  struct Carried {
+    Attributes attributes;
+    std::optional<Error> untold;  // failure of earlier writes that no fsync has told
+  };
+  virtual Carried carry() = 0;
 };
 
 /// A cluster as a filesystem. Lives on one io_context; all calls from its thread, except
@@ -125,6 +142,17 @@ class FileSystem {
   Task<void> start();
   /// Writes back what is collected, closes segments and the session (within the timeout), joins.
   asio::awaitable<void> stop();
+
+  /// For another process to go on in this one's place: what was written is on stable storage, and nothing is
+  /// on its way that changes what the index knows of this session. Of no effect until the other starts; where
+  /// it does not, resume() and go on.
+  /// @pre no other call is under way but reads and lookups, nor begins   @errors as sync()
+  Task<Standing> pause(std::chrono::milliseconds limit);
+  void resume();
+  /// Instead of stop(), after pause(), when the other has started: gives segments back, leaves the session.
+  asio::awaitable<void> leave();
+  /// Before start() with a Standing: a handle that the other process had.
+  std::shared_ptr<FileHandle> adopt(const FileHandle::Carried& carried);
 
   /// @errors not_found
   Task<Attributes> lookup(InodeId parent, std::string name);

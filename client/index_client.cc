@@ -60,6 +60,8 @@ struct IndexClient::State {
         clock(machine_clock),
         config(std::move(cluster)),
         options(std::move(opts)),
+        session(options.session),
+        last_request(options.last_request),
         background(io.get_executor()) {
     for (const auto& endpoint : config.indexes) {
       rpc::ClientOptions client_options;
@@ -119,7 +121,7 @@ struct IndexClient::State {
   std::uint64_t block_bytes = 0;
   Duration lease = kFirstLease;
 
-  std::uint64_t last_request = 0;
+  std::uint64_t last_request;
   std::set<std::uint64_t> unanswered;
 
   std::function<void(Epoch)> epoch_callback;
@@ -278,12 +280,12 @@ Task<void> IndexClient::start() {
   }
 }
 
-asio::awaitable<void> IndexClient::stop() {
+asio::awaitable<void> IndexClient::stop(Ending ending) {
   state_->stopping = true;
   state_->stop_began.notify_all();
   state_->opened.notify_all();
   co_await state_->background.stop();
-  if (state_->connected) {
+  if (state_->connected && ending == Ending::close_session) {
     wire::CloseSessionRequest request;
     request.set_session(state_->session.value);
     const auto deadline = Deadline::after(state_->clock, kCloseSessionPatience);
@@ -296,6 +298,7 @@ asio::awaitable<void> IndexClient::stop() {
 }
 
 SessionId IndexClient::session() const { return state_->session; }
+std::uint64_t IndexClient::last_request() const { return state_->last_request; }
 Epoch IndexClient::epoch() const { return state_->epoch; }
 std::uint64_t IndexClient::block_bytes() const { return state_->block_bytes; }
 

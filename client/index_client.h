@@ -26,7 +26,10 @@ class IndexClient {
     std::string purpose;
     std::chrono::milliseconds timeout{30'000};
     std::shared_ptr<const rpc::TlsContext> tls;
+    SessionId session;               // of another process, to go on with; none: start() opens one
+    std::uint64_t last_request = 0;  // of that session: later ones have greater numbers
   };
+  enum class Ending { close_session, leave_session };
   IndexClient(asio::io_context& context, const Clock& clock, ClusterConfig config, Options options);
   ~IndexClient();
   IndexClient(const IndexClient&) = delete;
@@ -36,10 +39,12 @@ class IndexClient {
   /// later call.
   /// @errors unavailable, timed_out, bad_config (another cluster answers)
   Task<void> start();
-  /// Ends calls under way with `cancelled`, closes the session, joins.
-  asio::awaitable<void> stop();
+  /// Ends calls under way with `cancelled`, closes the session or leaves it to another process, joins.
+  asio::awaitable<void> stop(Ending ending = Ending::close_session);
 
   SessionId session() const;
+  /// The greatest number that a request of this session has had.
+  std::uint64_t last_request() const;
   Epoch epoch() const;
   std::uint64_t block_bytes() const;
   /// Told when the index's epoch is first known and whenever it grows.

@@ -65,6 +65,18 @@ Task<void> OpenFile::fsync() {
   co_return std::move(synced);
 }
 
+FileHandle::Carried OpenFile::carry() {
+  Carried carried;
+  carried.attributes = FileTable::current(*file_);
+  if (auto failed = unreported(); !failed) carried.untold = std::move(failed.error());
+  return carried;
+}
+
+void OpenFile::owe_failures() {
+  const std::lock_guard lock(file_->mutex);
+  told_by_write_ = told_by_fsync_ = 0;
+}
+
 Task<std::uint64_t> OpenFile::seek(std::uint64_t offset, bool hole) {
   const auto until = deadline();
   REELFS_CO_TRY(co_await parts_.write_back->flush(file_, until));

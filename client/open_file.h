@@ -36,8 +36,11 @@ class OpenFile final : public FileHandle {
   Task<std::uint64_t> seek(std::uint64_t offset, bool hole) override;
   Task<void> punch_hole(std::uint64_t offset, std::uint64_t length) override;
   Task<void> allocate(std::uint64_t offset, std::uint64_t length, bool keep_size) override;
+  Carried carry() override;
 
   const std::shared_ptr<FileState>& file() const { return file_; }
+  /// The file's failures have not been told here.
+  void owe_failures();
   /// True the first time: the handle is given back once.
   bool give_back() { return !std::exchange(given_back_, true); }
 

@@ -54,12 +54,29 @@ bool Releaser::is_due(FileState& file) {
 void Releaser::give_back(std::shared_ptr<FileState> file) {
   if (!is_due(*file)) return;
   waiting_.push_back(std::move(file));
-  if (!std::exchange(telling_, true)) group_.spawn(tell_all());
+  tell_soon();
+}
+
+void Releaser::tell_soon() {
+  if (!paused_ && !std::exchange(telling_, true)) group_.spawn(tell_all());
+}
+
+Task<void> Releaser::pause(Deadline deadline) {
+  paused_ = true;
+  while (telling_) {
+    REELFS_CO_TRY(co_await told_all_.wait(clock_, deadline));
+  }
+  co_return ok();
+}
+
+void Releaser::resume() {
+  paused_ = false;
+  if (!waiting_.empty()) tell_soon();
 }
 
 asio::awaitable<void> Releaser::tell_all() {
   co_await sleep_for(kCollect);
-  while (!waiting_.empty()) {
+  while (!waiting_.empty() && !paused_) {
     const auto end = waiting_.begin() + std::min(std::ssize(waiting_), kMaxTogether);
     std::vector<std::shared_ptr<FileState>> due;
     for (auto at = waiting_.begin(); at != end; ++at) {
@@ -70,6 +87,7 @@ asio::awaitable<void> Releaser::tell_all() {
     if (!due.empty()) co_await tell(std::move(due));
   }
   telling_ = false;
+  told_all_.notify_all();
 }
 
 asio::awaitable<void> Releaser::tell(std::vector<std::shared_ptr<FileState>> files) {

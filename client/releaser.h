@@ -8,6 +8,8 @@
 #include <boost/asio/any_io_executor.hpp>
 
 #include "client/file_state.h"
+#include "common/async/condition.h"
+#include "common/async/task.h"
 #include "common/async/task_group.h"
 #include "common/base/clock.h"
 
@@ -25,11 +27,15 @@ class Releaser {
 
   /// Where nobody uses the file, it has nothing left to be committed and the index holds it open.
   void give_back(std::shared_ptr<FileState> file);
+  /// Tells nothing more until resume(). @return once nothing is being told  @errors timed_out, cancelled
+  Task<void> pause(Deadline deadline);
+  void resume();
   /// Times that the index was told anything.
   std::uint64_t told() const { return told_; }
   asio::awaitable<void> stop() { return group_.stop(); }
 
  private:
+  void tell_soon();
   asio::awaitable<void> tell_all();
   asio::awaitable<void> tell(std::vector<std::shared_ptr<FileState>> files);
   static bool is_due(FileState& file);
@@ -40,6 +46,8 @@ class Releaser {
   const std::chrono::milliseconds timeout_;
   std::vector<std::shared_ptr<FileState>> waiting_;
   bool telling_ = false;
+  bool paused_ = false;
+  Condition told_all_;
   std::uint64_t told_ = 0;
   TaskGroup group_;
 };
