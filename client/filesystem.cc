@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include <boost/asio/cancellation_state.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/this_coro.hpp>
 
 #include "client/file_state.h"
 #include "client/index_client.h"
@@ -76,6 +78,7 @@ struct FileSystem::State {
   /// answered, and will not be told again.
   std::chrono::milliseconds lease_left(Asked asked, std::uint32_t lease_ms) const;
   asio::awaitable<void> watch();
+  void start_watching();
 
   std::shared_ptr<FileHandle> handle_on(const std::shared_ptr<FileState>& file);
   Task<void> open_in_index(std::shared_ptr<FileState> file, Deadline until);
@@ -100,10 +103,11 @@ struct FileSystem::State {
   struct Watched {
     std::uint64_t stream = 0;
     std::uint64_t confirmed = 0;
-  } watched;
+  } watched;  // another process's stream goes on: what it was not told in time is told here
   Condition index_stopped;
   enum class IndexLife { running, stopping, stopped } index_life = IndexLife::running;
   TaskGroup background;
+  std::unique_ptr<TaskGroup> watching;
 };
 
 namespace {
@@ -192,6 +196,7 @@ FileSystem::State::State(asio::io_context& io, const Clock& machine_clock, Clust
       write_back(
           std::make_shared<WriteBack>(io, machine_clock, index, writer, files, write_back_options(options))),
       releaser(io.get_executor(), machine_clock, index, files, options.timeout),
+      watched{options.standing.stream, options.standing.confirmed},
       background(io.get_executor()) {
   index.on_epoch([this](Epoch epoch) { nodes.set_epoch(epoch); });
   index.on_resume([this] { return files.open_inodes(); });
@@ -217,7 +222,7 @@ FileSystem::~FileSystem() = default;
 Task<void> FileSystem::start() {
   REELFS_CO_TRY(state_->identity);
   state_->write_back->start();
-  if (state_->forget) state_->background.spawn(state_->watch());
+  state_->start_watching();
   co_return co_await state_->index.start();
 }
 
@@ -234,6 +239,7 @@ Task<Standing> FileSystem::pause(std::chrono::milliseconds limit) {
   const auto until = Deadline::after(state.clock, limit);
   REELFS_CO_TRY(co_await state.write_back->sync_all(until));
   REELFS_CO_TRY(co_await state.releaser.pause(until));
+  if (state.watching) co_await state.watching->stop();
   if (!state.index.session()) co_return Error(Errc::unavailable, "there is no session with the index");
   Standing standing;
   standing.session = state.index.session();
@@ -243,7 +249,10 @@ Task<Standing> FileSystem::pause(std::chrono::milliseconds limit) {
   co_return standing;
 }
 
-void FileSystem::resume() { state_->releaser.resume(); }
+void FileSystem::resume() {
+  state_->releaser.resume();
+  if (!state_->watching || state_->watching->stopping()) state_->start_watching();
+}
 
 std::shared_ptr<FileHandle> FileSystem::adopt(const FileHandle::Carried& carried) {
   const auto file = state_->files.obtain(carried.attributes.inode);
@@ -278,6 +287,7 @@ asio::awaitable<void> FileSystem::State::stop(IndexClient::Ending ending) {
         co_await state.index_stopped.wait(state.clock, Deadline::after(state.clock, kClosePatience));
     if (!waited && waited.error().code() == Errc::cancelled) break;
   }
+  if (state.watching) co_await state.watching->stop();
   co_await state.background.stop();
   co_await state.nodes.stop();
 }
@@ -301,9 +311,13 @@ std::chrono::milliseconds FileSystem::State::lease_left(Asked asked, std::uint32
   return std::max(milliseconds(lease_ms) - passed, milliseconds::zero());
 }
 
+void FileSystem::State::start_watching() {
+  if (!forget) return;
+  watching = std::make_unique<TaskGroup>(context.get_executor());
+  watching->spawn(watch());
+}
+
 asio::awaitable<void> FileSystem::State::watch() {
-  // Another process's stream goes on: what it was not told in time is told here.
-  watched = {options.standing.stream, options.standing.confirmed};
   while (index_life == IndexLife::running) {
     wire::WatchChangesRequest request;
     request.set_stream(watched.stream);
@@ -325,6 +339,8 @@ asio::awaitable<void> FileSystem::State::watch() {
     if (change.everything || !change.inodes.empty() || !change.names.empty()) {
       ++changes;
       co_await forget(std::move(change));
+      const auto cancellation = co_await asio::this_coro::cancellation_state;
+      if (cancellation.cancelled() != asio::cancellation_type::none) co_return;  // and not confirmed
     }
     watched = {reply.value().stream(), reply.value().upto()};
   }

@@ -4,6 +4,7 @@
 #include "fuse/ops/convert.h"
 #include "fuse/ops/mount.h"
 #include "fuse/ops/operations.h"
+#include "fuse/ops/recall.h"
 
 namespace reelfs::fuse {
 namespace {
@@ -16,19 +17,30 @@ void answer(Request& request, const Result<client::Attributes>& found) {
   request.attributes(to_stat(found.value()), to_seconds(found.value().lease));
 }
 
+/// Those of the root and of channels are told though the index is away.
+Task<client::Attributes> find_attributes(Mount& mount, InodeId inode) {
+  auto known = mount.last_known.attributes(inode);
+  if (!known) co_return co_await ask_attributes(mount, inode);
+  const bool is_likely = inode == mount.nodes.root() && mount.last_known.is_current(inode);
+  const auto patience = is_likely ? kShortPatience : LastKnown::kSilence;
+  co_return co_await ask_or_recall(mount, ask_attributes(mount, inode), patience, std::move(known));
+}
+
 Operation get_attributes(Mount& mount, Request request, InodeId inode) {
-  const auto found = co_await mount.files.get_attributes(inode);
+  const auto found = co_await find_attributes(mount, inode);
   answer(request, found);
 }
 
 Operation set_attributes(Mount& mount, Request request, InodeId inode, client::AttributeChanges changes) {
   const BusyDirectories::Use use(mount.busy, inode);
+  mount.last_known.changed(inode);
   const auto changed = co_await mount.files.set_attributes(inode, std::move(changes));
   answer(request, changed);
 }
 
 Operation space(Mount& mount, Request request, InodeId inode) {
-  const auto space = co_await mount.files.statfs(inode);
+  auto known = mount.last_known.space(inode);
+  const auto space = co_await ask_or_recall(mount, ask_space(mount, inode), kShortPatience, std::move(known));
   if (!space) co_return request.fail(space.error());
   struct statvfs answer {};
   answer.f_bsize = kSpaceUnitBytes;

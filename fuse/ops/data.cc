@@ -71,7 +71,8 @@ Operation seek(Request request, Handle handle, std::uint64_t offset, bool hole) 
 }
 
 void on_read(fuse_req_t raw, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* info) {
-  Mount::of(raw).start(raw, read(Request(raw, "read"), OpenFile::of(*info).handle, offset, size));
+  auto& mount = Mount::of(raw);
+  mount.start(raw, read(Request(raw, "read"), mount.open_files.find(info->fh), offset, size));
 }
 
 void on_write(fuse_req_t raw, fuse_ino_t node, const char* data, std::size_t size, off_t offset,
@@ -81,29 +82,31 @@ void on_write(fuse_req_t raw, fuse_ino_t node, const char* data, std::size_t siz
   // The kernel takes the size and times of what it writes from a mapping to be unchanged.
   if (info->writepage != 0) mount.invalidator.forget_attributes({node}, {});
   const auto bytes = std::as_bytes(std::span(data, size));
-  const auto& file = OpenFile::of(*info);
+  auto handle = mount.open_files.find(info->fh);
   if ((info->flags & O_DSYNC) != 0) {
-    return mount.start(raw, write_and_sync(std::move(request), file.handle, offset, Buffer::copy_of(bytes)));
+    return mount.start(raw,
+                       write_and_sync(std::move(request), std::move(handle), offset, Buffer::copy_of(bytes)));
   }
-  const auto taken = file.handle->try_write(offset, bytes);
+  const auto taken = handle->try_write(offset, bytes);
   if (!taken) return request.fail(taken.error());
   if (taken.value()) return request.written(size);
-  mount.start(raw, write(std::move(request), file.handle, offset, Buffer::copy_of(bytes)));
+  mount.start(raw, write(std::move(request), std::move(handle), offset, Buffer::copy_of(bytes)));
 }
 
 void on_fallocate(fuse_req_t raw, fuse_ino_t, int mode, off_t offset, off_t length, fuse_file_info* info) {
   Range range;
   range.offset = static_cast<std::uint64_t>(offset);
   range.length = static_cast<std::uint64_t>(length);
-  Mount::of(raw).start(raw, allocate(Request(raw, "fallocate"), OpenFile::of(*info).handle, mode, range));
+  auto& mount = Mount::of(raw);
+  mount.start(raw, allocate(Request(raw, "fallocate"), mount.open_files.find(info->fh), mode, range));
 }
 
 void on_lseek(fuse_req_t raw, fuse_ino_t, off_t offset, int whence, fuse_file_info* info) {
   Request request(raw, "lseek");
   if (whence != SEEK_DATA && whence != SEEK_HOLE)
     return request.fail_with(EINVAL);  // the kernel answers the others
-  Mount::of(raw).start(raw,
-                       seek(std::move(request), OpenFile::of(*info).handle, offset, whence == SEEK_HOLE));
+  auto& mount = Mount::of(raw);
+  mount.start(raw, seek(std::move(request), mount.open_files.find(info->fh), offset, whence == SEEK_HOLE));
 }
 
 }  // namespace

@@ -66,6 +66,7 @@ Operation create(Mount& mount, Request request, client::CreateOptions options, f
   const auto name = options.name;
   const BusyDirectories::Use use(mount.busy, parent);
   const auto changes = mount.absent_capabilities.changes();
+  mount.last_known.changed(parent);
   auto created = co_await mount.files.create_file(std::move(options));
   if (!created) {
     if (parent == kRootInode && created.error().code() == Errc::not_permitted) mount.refused_names.note(name);
@@ -124,13 +125,15 @@ void on_create(fuse_req_t raw, fuse_ino_t parent, const char* name, mode_t mode,
 }
 
 void on_flush(fuse_req_t raw, fuse_ino_t, fuse_file_info* info) {
-  Mount::of(raw).start(raw, flush(Request(raw, "flush"), OpenFile::of(*info).handle));
+  auto& mount = Mount::of(raw);
+  mount.start(raw, flush(Request(raw, "flush"), mount.open_files.find(info->fh)));
 }
 
 // fdatasync is answered like fsync: times and size travel together with the extents that the data needs
 // anyway.
 void on_fsync(fuse_req_t raw, fuse_ino_t, int, fuse_file_info* info) {
-  Mount::of(raw).start(raw, fsync(Request(raw, "fsync"), OpenFile::of(*info).handle));
+  auto& mount = Mount::of(raw);
+  mount.start(raw, fsync(Request(raw, "fsync"), mount.open_files.find(info->fh)));
 }
 
 void on_release(fuse_req_t raw, fuse_ino_t, fuse_file_info* info) {

@@ -42,6 +42,7 @@ asio::awaitable<void> forget(Mount& mount, client::Change change) {
   std::vector<fuse_ino_t> nodes;
   for (const auto inode : change.inodes) {
     mount.absent_capabilities.forget(inode);
+    mount.last_known.changed(inode);
     nodes.push_back(mount.nodes.node(inode));
   }
   mount.invalidator.forget_attributes(std::move(nodes), set_from_thread(&Progress::attributes));
@@ -49,6 +50,7 @@ asio::awaitable<void> forget(Mount& mount, client::Change change) {
   std::set<InodeId> directories;
   std::vector<Invalidator::Name> names;
   for (auto& name : change.names) {
+    if (name.parent == kRootInode) mount.last_known.forget_channel(name.name);
     directories.insert(name.parent);
     names.push_back({mount.nodes.node(name.parent), std::move(name.name)});
   }

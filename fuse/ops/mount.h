@@ -8,19 +8,22 @@
 #include "fuse/cache/absent_capabilities.h"
 #include "fuse/cache/busy_directories.h"
 #include "fuse/cache/cached_versions.h"
+#include "fuse/cache/last_known.h"
 #include "fuse/inodes/node_ids.h"
 #include "fuse/ops/open_files.h"
 #include "fuse/ops/refused_names.h"
 #include "fuse/session/invalidator.h"
+#include "fuse/session/kernel_channel.h"
 #include "fuse/session/operations.h"
 #include "fuse/session/request.h"
 
 namespace reelfs::fuse {
 
 /// What the operations work with.
-struct Mount {
+struct Mount : KernelChannel::User {
   client::FileSystem& files;
   Operations& operations;
+  const Clock& clock;
   NodeIds nodes;
   OpenFiles open_files;
   CachedVersions versions;
@@ -28,12 +31,18 @@ struct Mount {
   BusyDirectories busy;
   Invalidator invalidator;
   RefusedNames refused_names;
+  LastKnown last_known;
   std::atomic<bool> connected{false};  // FileSystem::start() has succeeded, and the root is known
 
-  Mount(client::FileSystem& file_system, Operations& loop, const Clock& clock)
-      : files(file_system), operations(loop), absent_capabilities(clock) {}
+  Mount(client::FileSystem& file_system, Operations& loop, const Clock& machine_clock)
+      : User(machine_clock),
+        files(file_system),
+        operations(loop),
+        clock(machine_clock),
+        absent_capabilities(machine_clock),
+        last_known(machine_clock) {}
 
-  static Mount& of(fuse_req_t raw) { return *static_cast<Mount*>(fuse_req_userdata(raw)); }
+  static Mount& of(fuse_req_t raw) { return *static_cast<Mount*>(User::of(raw)); }
 
   InodeId inode(fuse_ino_t node) const { return nodes.inode(node); }
 

@@ -10,6 +10,7 @@
 #include "fuse/ops/convert.h"
 #include "fuse/ops/mount.h"
 #include "fuse/ops/operations.h"
+#include "fuse/ops/recall.h"
 
 namespace reelfs::fuse {
 namespace {
@@ -36,9 +37,17 @@ Operation lookup_dots(Mount& mount, Request request, InodeId inode, bool parent)
   answer(mount, request, found);
 }
 
+/// Channels are found though the index is away.
+Task<client::Found> find(Mount& mount, InodeId parent, std::string name) {
+  if (parent != kRootInode) co_return co_await mount.files.find(parent, std::move(name));
+  auto known = mount.last_known.channel(name);
+  auto question = ask_channel(mount, std::move(name));
+  co_return co_await ask_or_recall(mount, std::move(question), LastKnown::kSilence, std::move(known));
+}
+
 Operation lookup(Mount& mount, Request request, InodeId parent, std::string name) {
   const BusyDirectories::Use use(mount.busy, parent);
-  const auto found = co_await mount.files.find(parent, std::move(name));
+  const auto found = co_await find(mount, parent, std::move(name));
   if (!found) co_return request.fail(found.error());
   const auto& [attributes, lease] = found.value();
   if (attributes) co_return request.entry(to_entry(mount.nodes, *attributes, lease));
@@ -52,6 +61,7 @@ Operation create(Mount& mount, Request request, client::CreateOptions options) {
   const auto parent = options.parent;
   const auto name = options.name;
   const BusyDirectories::Use use(mount.busy, parent);
+  mount.last_known.changed(parent);
   const auto created = co_await mount.files.create(std::move(options));
   if (!created && parent == kRootInode && created.error().code() == Errc::not_permitted)
     mount.refused_names.note(name);
@@ -60,18 +70,22 @@ Operation create(Mount& mount, Request request, client::CreateOptions options) {
 
 Operation link(Mount& mount, Request request, InodeId inode, InodeId parent, std::string name) {
   const BusyDirectories::Use use(mount.busy, parent);
+  mount.last_known.changed(parent);
   const auto linked = co_await mount.files.link(inode, parent, std::move(name));
   answer(mount, request, linked);
 }
 
 Operation unlink(Mount& mount, Request request, InodeId parent, std::string name) {
   const BusyDirectories::Use use(mount.busy, parent);
+  mount.last_known.changed(parent);
   const auto done = co_await mount.files.unlink(parent, std::move(name));
   answer(request, done);
 }
 
 Operation remove_directory(Mount& mount, Request request, InodeId parent, std::string name) {
   const BusyDirectories::Use use(mount.busy, parent);
+  mount.last_known.changed(parent);
+  if (parent == kRootInode) mount.last_known.forget_channel(name);
   const auto done = co_await mount.files.remove_directory(parent, std::move(name));
   answer(request, done);
 }
@@ -87,6 +101,10 @@ struct Renaming {
 Operation rename(Mount& mount, Request request, Renaming names) {
   const BusyDirectories::Use use(mount.busy, names.parent);
   const BusyDirectories::Use use_of_new(mount.busy, names.new_parent);
+  mount.last_known.changed(names.parent);
+  mount.last_known.changed(names.new_parent);
+  if (names.parent == kRootInode) mount.last_known.forget_channel(names.name);
+  if (names.new_parent == kRootInode) mount.last_known.forget_channel(names.new_name);
   const auto done = co_await mount.files.rename(names.parent, std::move(names.name), names.new_parent,
                                                 std::move(names.new_name), names.flags);
   answer(request, done);

@@ -10,7 +10,7 @@
 namespace reelfs::fuse {
 namespace {
 
-[[noreturn]] void wait_for_child(int report, pid_t child) {
+[[noreturn]] void wait_for_child(int report, pid_t child, int failure_status) {
   char ready = 0;
   ssize_t got = 0;
   do {
@@ -18,19 +18,19 @@ namespace {
   } while (got < 0 && errno == EINTR);
   if (got == 1) ::_exit(0);
   ::waitpid(child, nullptr, 0);  // it has said why
-  ::_exit(1);
+  ::_exit(failure_status);
 }
 
 }  // namespace
 
-Result<Daemon> Daemon::enter() {
+Result<Daemon> Daemon::enter(int failure_status) {
   std::array<int, 2> pipe{};
   if (::pipe2(pipe.data(), O_CLOEXEC) != 0) return from_errno(errno, "pipe");
   const auto child = ::fork();
   if (child < 0) return from_errno(errno, "fork");
   if (child > 0) {
     ::close(pipe[1]);
-    wait_for_child(pipe[0], child);
+    wait_for_child(pipe[0], child, failure_status);
   }
   ::close(pipe[0]);
   ::setsid();

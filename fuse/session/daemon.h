@@ -5,11 +5,12 @@
 namespace reelfs::fuse {
 
 /// The way into the background, as mount(8) wants it: the command returns when the mount works, with status
-/// 0, or has said on standard error why it does not, with status 1. To be made before any thread.
+/// 0, or has said on standard error why it does not. To be made before any thread.
 class Daemon {
  public:
   /// Returns in the child alone; the parent waits for ready() or the child's end, and exits.
-  static Result<Daemon> enter();
+  /// @param failure_status  with which it exits in the latter case
+  static Result<Daemon> enter(int failure_status);
 
   /// The parent may exit with status 0; from now on there is no terminal.
   void ready();

@@ -20,7 +20,7 @@ class Installed(unittest.TestCase):
         programs = {path.name for path in (self.root / "usr/bin").iterdir()}
         self.assertEqual(programs, {"indexd", "noded", "reelctl", "reelfs"})
         pages = {path.stem for path in (self.root / "usr/share/man").glob("man*/*")}
-        self.assertEqual(pages, programs)
+        self.assertEqual(pages, programs | {"mount.reelfs"})
         for program in programs:
             self.assertIn(program, run(self.root / "usr/bin" / program, "--version").stdout)
 
@@ -33,10 +33,12 @@ class Installed(unittest.TestCase):
 
     def test_mount_finds_its_helper(self):
         helper = self.root / "usr/sbin/mount.reelfs"
-        self.assertIn("usage", run(helper, check=False).stderr)
+        self.assertIn("usage: mount.reelfs", run(helper, check=False).stderr)
 
     def test_manuals_have_every_option(self):
         for page in (self.root / "usr/share/man").glob("man*/*"):
+            if page.stem == "mount.reelfs":
+                continue
             text = page.read_text().replace("\\-", "-")
             told = run(PROGRAMS / page.stem, "--help-all" if page.stem == "reelctl" else "--help").stdout
             for option in set(re.findall(r"--[a-z][a-z-]*|(?<=-o )[a-z_]+", told)):

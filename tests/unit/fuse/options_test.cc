@@ -114,5 +114,82 @@ TEST(Options, HelpAndVersionNeedNothingElse) {
   EXPECT_EQ(parse({"-V"}).value().action, Options::Action::version);
 }
 
+Result<Options> parse_as_helper(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "/sbin/mount.reelfs");
+  return Options::parse(std::move(arguments), kRoot);
+}
+
+TEST(Options, TakesWhatMountGivesItsHelpers) {
+  const auto parsed =
+      parse_as_helper({"/c", "/m", "-n", "-v", "-N", "7", "-t", "reelfs", "-o", "ro,timeout=5,nofail"});
+  ASSERT_TRUE(parsed) << parsed.error().message();
+  EXPECT_EQ(parsed.value().action, Options::Action::mount);
+  EXPECT_FALSE(parsed.value().foreground);
+  EXPECT_EQ(parsed.value().cluster, "/c");
+  EXPECT_EQ(parsed.value().timeout, std::chrono::seconds(5));
+  EXPECT_EQ(parsed.value().kernel_flags, std::vector<std::string>{"ro"});
+}
+
+TEST(Options, AHelperThatIsToPretendMountsNothing) {
+  EXPECT_EQ(parse_as_helper({"/c", "/m", "-f"}).value().action, Options::Action::nothing);
+  EXPECT_EQ(parse_as_helper({"/c", "/m", "-nf"}).value().action, Options::Action::nothing);
+}
+
+TEST(Options, ASloppyHelperLeavesOutWhatItDoesNotKnow) {
+  EXPECT_FALSE(parse_as_helper({"/c", "/m", "-o", "fast"}));
+  EXPECT_TRUE(parse_as_helper({"/c", "/m", "-s", "-o", "fast,colour=blue"}));
+  EXPECT_FALSE(parse_as_helper({"/c", "/m", "-s", "-o", "timeout=soon"}));
+}
+
+TEST(Options, AHelperThatIsCalledWronglySaysHow) {
+  for (const auto& arguments : {std::vector<std::string>{}, {"/c"}, {"/c", "/m", "-x"}, {"/c", "/m", "-o"}}) {
+    const auto parsed = parse_as_helper(arguments);
+    ASSERT_FALSE(parsed);
+    EXPECT_EQ(parsed.error().code(), Errc::invalid);
+    EXPECT_NE(parsed.error().message().find("usage: mount.reelfs"), std::string::npos);
+  }
+}
+
+TEST(Options, RemountNeedsNoCluster) {
+  const auto parsed = parse({"whatever", "/m", "-o", "remount,ro"});
+  ASSERT_TRUE(parsed);
+  EXPECT_EQ(parsed.value().action, Options::Action::remount);
+  EXPECT_EQ(parsed.value().mountpoint, "/m");
+}
+
+TEST(Options, ASlashAtTheEndOfTheMountPointIsNoPartOfIt) {
+  EXPECT_EQ(parse({"/m/", "-o", "cluster=/c"}).value().mountpoint, "/m");
+}
+
+TEST(Options, ASuccessorHasWhatItIsNotToldFromItsPredecessor) {
+  const auto before =
+      parse({"/m", "-o", "cluster=/a\\,b,channel=gate,timeout=2.5,max_dirty=64M,ro,noallow_other", "-o",
+             "log=/l\\\\g"});
+  ASSERT_TRUE(before) << before.error().message();
+  const auto asked = parse({"--takeover", "/m", "-f", "-o", "timeout=7"});
+  ASSERT_TRUE(asked) << asked.error().message();
+  const auto after = asked.value().after(before.value().to_arguments());
+  ASSERT_TRUE(after) << after.error().message();
+  const auto& options = after.value();
+  EXPECT_EQ(options.action, Options::Action::take_over);
+  EXPECT_EQ(options.mountpoint, "/m");
+  EXPECT_EQ(options.cluster, "/a,b");
+  EXPECT_EQ(options.channel, "gate");
+  EXPECT_EQ(options.timeout, std::chrono::seconds(7));
+  EXPECT_EQ(options.max_dirty_bytes, 64 * kMiB);
+  EXPECT_EQ(options.log.file, "/l\\g");
+  EXPECT_EQ(options.kernel_flags, std::vector<std::string>{"ro"});
+  EXPECT_FALSE(options.allow_other);
+  EXPECT_TRUE(options.foreground);
+}
+
+TEST(Options, ASuccessorCannotChangeWhatTheKernelWasTold) {
+  for (const auto* option : {"ro", "channel=gate", "noatime"}) {
+    const auto asked = parse({"--takeover", "/m", "-o", option});
+    ASSERT_TRUE(asked);
+    EXPECT_FALSE(asked.value().after({"-o", "cluster=/c"})) << option;
+  }
+}
+
 }  // namespace
 }  // namespace reelfs::fuse

@@ -1,0 +1,120 @@
+#include "fuse/takeover/mount_state.h"
+
+#include <string>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+namespace reelfs::fuse {
+namespace {
+
+using nlohmann::json;
+
+json binary(const std::string& bytes) { return json::binary({bytes.begin(), bytes.end()}); }
+
+std::string bytes_of(const json& value) {
+  const auto& bytes = value.get_binary();
+  return {bytes.begin(), bytes.end()};
+}
+
+json to_json(const client::Attributes& of) {
+  return {{"inode", of.inode.value},
+          {"generation", of.generation},
+          {"mode", of.mode},
+          {"uid", of.uid},
+          {"gid", of.gid},
+          {"nlink", of.nlink},
+          {"rdev", of.rdev},
+          {"size", of.size},
+          {"stored_bytes", of.stored_bytes},
+          {"atime_ns", of.atime_ns},
+          {"mtime_ns", of.mtime_ns},
+          {"ctime_ns", of.ctime_ns},
+          {"btime_ns", of.btime_ns},
+          {"channel", of.channel.value},
+          {"parent", of.parent.value},
+          {"version", of.version}};
+}
+
+client::Attributes attributes_from(const json& from) {
+  client::Attributes attributes;
+  attributes.inode = InodeId(from.at("inode").get<std::uint64_t>());
+  from.at("generation").get_to(attributes.generation);
+  from.at("mode").get_to(attributes.mode);
+  from.at("uid").get_to(attributes.uid);
+  from.at("gid").get_to(attributes.gid);
+  from.at("nlink").get_to(attributes.nlink);
+  from.at("rdev").get_to(attributes.rdev);
+  from.at("size").get_to(attributes.size);
+  from.at("stored_bytes").get_to(attributes.stored_bytes);
+  from.at("atime_ns").get_to(attributes.atime_ns);
+  from.at("mtime_ns").get_to(attributes.mtime_ns);
+  from.at("ctime_ns").get_to(attributes.ctime_ns);
+  from.at("btime_ns").get_to(attributes.btime_ns);
+  attributes.channel = InodeId(from.at("channel").get<std::uint64_t>());
+  attributes.parent = InodeId(from.at("parent").get<std::uint64_t>());
+  from.at("version").get_to(attributes.version);
+  return attributes;
+}
+
+json to_json(const MountState::File& file) {
+  json message{{"number", file.number}, {"attributes", to_json(file.carried.attributes)}};
+  if (const auto& untold = file.carried.untold) {
+    message["untold_code"] = static_cast<std::uint16_t>(untold->code());
+    message["untold"] = untold->message();
+  }
+  return message;
+}
+
+MountState::File file_from(const json& from) {
+  MountState::File file;
+  from.at("number").get_to(file.number);
+  file.carried.attributes = attributes_from(from.at("attributes"));
+  if (from.contains("untold_code")) {
+    file.carried.untold.emplace(static_cast<Errc>(from.at("untold_code").get<std::uint16_t>()),
+                                from.at("untold").get<std::string>());
+  }
+  return file;
+}
+
+MountState state_from(const json& from) {
+  MountState state;
+  state.kernel.init_request = bytes_of(from.at("init_request"));
+  state.kernel.init_answer = bytes_of(from.at("init_answer"));
+  for (const auto& request : from.at("unanswered")) state.kernel.unanswered.push_back(bytes_of(request));
+  state.client.session = SessionId(from.at("session").get<std::uint64_t>());
+  from.at("last_request").get_to(state.client.last_request);
+  from.at("stream").get_to(state.client.stream);
+  from.at("confirmed").get_to(state.client.confirmed);
+  state.root = InodeId(from.at("root").get<std::uint64_t>());
+  for (const auto& file : from.at("files")) state.files.push_back(file_from(file));
+  return state;
+}
+
+}  // namespace
+
+json to_json(const MountState& state) {
+  json unanswered = json::array();
+  for (const auto& request : state.kernel.unanswered) unanswered.push_back(binary(request));
+  json files = json::array();
+  for (const auto& file : state.files) files.push_back(to_json(file));
+  return {{"init_request", binary(state.kernel.init_request)},
+          {"init_answer", binary(state.kernel.init_answer)},
+          {"unanswered", std::move(unanswered)},
+          {"session", state.client.session.value},
+          {"last_request", state.client.last_request},
+          {"stream", state.client.stream},
+          {"confirmed", state.client.confirmed},
+          {"root", state.root.value},
+          {"files", std::move(files)}};
+}
+
+Result<MountState> mount_state_from_json(const json& from) {
+  try {
+    return state_from(from);
+  } catch (const json::exception& error) {
+    return Error(Errc::protocol, std::string("the state of the mount is not understood: ") + error.what());
+  }
+}
+
+}  // namespace reelfs::fuse

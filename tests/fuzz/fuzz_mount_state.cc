@@ -1,0 +1,44 @@
+#include <nlohmann/json.hpp>
+
+#include "common/base/assert.h"
+#include "fuse/takeover/mount_state.h"
+#include "tests/fuzz/fuzz.h"
+
+namespace reelfs::fuzz {
+
+using nlohmann::json;
+
+void run(std::span<const std::byte> input) {
+  constexpr bool kStrict = true;
+  constexpr bool kThrow = false;
+  const std::vector<std::uint8_t> bytes(reinterpret_cast<const std::uint8_t*>(input.data()),
+                                        reinterpret_cast<const std::uint8_t*>(input.data()) + input.size());
+  const auto message = json::from_cbor(bytes, kStrict, kThrow);
+  const auto state = fuse::mount_state_from_json(message);
+  if (!state) {
+    REELFS_ASSERT(state.error().code() == Errc::protocol);
+    return;
+  }
+  const auto again = fuse::to_json(state.value());
+  const auto parsed = fuse::mount_state_from_json(again);
+  REELFS_ASSERT(parsed && fuse::to_json(parsed.value()) == again);
+}
+
+std::vector<std::string> seeds() {
+  fuse::MountState state;
+  state.kernel.init_request = "request";
+  state.kernel.init_answer = "answer";
+  state.kernel.unanswered = {"one", "two"};
+  state.client.session = SessionId(7);
+  state.client.last_request = 1000;
+  state.root = InodeId(1);
+  fuse::MountState::File file;
+  file.number = 3;
+  file.carried.attributes.inode = InodeId(42);
+  file.carried.untold.emplace(Errc::no_space, "full");
+  state.files.push_back(file);
+  const auto bytes = json::to_cbor(fuse::to_json(state));
+  return {std::string(bytes.begin(), bytes.end())};
+}
+
+}  // namespace reelfs::fuzz
