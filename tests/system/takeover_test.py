@@ -1,12 +1,12 @@
 """One reelfs goes on in the place of another: files stay open, nothing is lost, nobody sees an error, calls wait less than a second."""
-import ctypes
 import hashlib
+import json
 import os
 import pathlib
 import signal
+import socket
 import struct
 import subprocess
-import sys
 import threading
 import time
 import unittest
@@ -15,6 +15,15 @@ from harness import PATIENCE, REELCTL, REELFS, BoxTest, is_gone, run, until
 
 TIMES = 10
 LONGEST_STALL = 1.0  # promised; a busy machine may be slower to start a process, which is not counted
+
+
+def is_waiting(pid):
+    """Whether the process sleeps in a request to the mount."""
+    try:
+        return "fuse" in pathlib.Path(f"/proc/{pid}/stack").read_text() or \
+            "folio_wait" in pathlib.Path(f"/proc/{pid}/stack").read_text()
+    except OSError:
+        return False
 
 
 class Taker:
@@ -160,6 +169,62 @@ class TakeOver(BoxTest):
         self.assertEqual(len(seen), 300)
         self.assertEqual(os.stat("file7", dir_fd=here).st_size, 0)
 
+    def test_a_read_that_waits_for_the_nodes_is_answered_by_the_successor(self):
+        contents = os.urandom(3_000_000)
+        (self.channel / "recording").write_bytes(contents)
+        self.assertEqual((self.mount / self.name / "recording").stat().st_size, len(contents))
+        nodes = [process["pid"] for name, process in self.box.processes().items() if name.startswith("node")]
+        for pid in nodes:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            copies = [subprocess.Popen(["sha256sum", self.mount / self.name / "recording"], stdout=subprocess.PIPE, text=True)
+                      for _ in range(3)]
+            for copy in copies:
+                until(lambda: is_waiting(copy.pid), "it waits for the nodes")
+            copies[0].send_signal(signal.SIGINT)
+            copies[0].communicate(timeout=20 * PATIENCE)
+            self.taker.take_over()
+            copies[1].send_signal(signal.SIGINT)  # the successor knows of it
+            copies[1].communicate(timeout=20 * PATIENCE)
+        finally:
+            for pid in nodes:
+                os.kill(pid, signal.SIGCONT)
+        self.assertEqual(copies[2].communicate(timeout=60)[0].split()[0], hashlib.sha256(contents).hexdigest())
+        self.assertEqual([copy.returncode for copy in copies], [-signal.SIGINT, -signal.SIGINT, 0])
+
+    def test_what_another_mount_changes_is_seen_at_once_throughout(self):
+        """The kernel's names and attributes stay, and so must whoever tells it what to forget."""
+        ending = threading.Event()
+        wrong = []
+
+        def change_and_look():
+            number = 0
+            while not ending.is_set() and not wrong:
+                number += 1
+                here = self.channel / f"name{number}"
+                there = self.mount / self.name / here.name
+                if there.exists():  # which the kernel remembers, now that it has asked
+                    wrong.append(f"{there} exists already")
+                here.write_bytes(b"x" * number)
+                if not there.exists() or there.stat().st_size != number:
+                    wrong.append(f"{there} is not seen as it is")
+                here.rename(self.channel / "renamed")
+                if there.exists():
+                    wrong.append(f"{there} is still seen")
+            self.changes = number
+
+        changing = threading.Thread(target=change_and_look)
+        changing.start()
+        try:
+            for _ in range(5):
+                self.taker.take_over()
+                (self.mount / self.name / "between").write_bytes(b"x")
+        finally:
+            ending.set()
+            changing.join()
+        self.assertEqual(wrong, [])
+        self.assertGreater(self.changes, 5)
+
     def test_options_can_be_changed(self):
         self.taker.take_over("-o", "timeout=7.5,loglevel=debug")
         self.assertIn("debug", self.mount.log.read_text())
@@ -183,7 +248,6 @@ class TakeOver(BoxTest):
 
     def successor_dies_at_the_worst_moment(self):
         """It has been handed everything, calls wait, and it is gone."""
-        import socket
         device = os.stat(self.mount.point).st_dev
         with socket.socket(socket.AF_UNIX) as successor:
             successor.connect(f"/run/reelfs/mount-{os.major(device)}-{os.minor(device)}.sock")
@@ -217,7 +281,6 @@ class TakeOver(BoxTest):
         until(lambda: is_gone(listed[0]["pid"]), "the process in the background has ended")
 
     def reelctl_mounts(self):
-        import json
         return json.loads(run(REELCTL, "mount", "list", "--json").stdout)["mounts"]
 
 
