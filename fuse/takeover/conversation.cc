@@ -127,10 +127,7 @@ Result<Conversation::Message> Conversation::receive(Deadline deadline) {
     body.resize(std::min<std::size_t>(length, before + kReadAtOnce));
     REELFS_TRY(read_exactly(body.data() + before, body.size() - before, deadline, message.descriptor));
   }
-  constexpr bool kStrict = true;
-  constexpr bool kThrow = false;
-  message.content = nlohmann::json::from_cbor(body, kStrict, kThrow);
-  if (!message.content.is_object()) return Error(Errc::protocol, "a message is not understood");
+  REELFS_TRY(message.content, parse_message(body));
   return message;
 }
 

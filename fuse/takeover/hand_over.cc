@@ -100,7 +100,7 @@ Result<void> HandOver::hand_over(Conversation& successor) {
   const auto& clock = parts_.clock;
   const auto hello = successor.receive(Deadline::after(clock, kHelloPatience));
   if (!hello) return Error(Errc::cancelled, "it said nothing");
-  if (hello.value().content.value("protocol", 0) != kProtocol)
+  if (field(hello.value().content, "protocol", 0) != kProtocol)
     return Error(Errc::unsupported,
                  "the two versions cannot take over from each other: unmount, and mount again");
   if (!parts_.mount.connected) return Error(Errc::unavailable, "the cluster has not been reached yet");
@@ -146,8 +146,9 @@ Result<void> HandOver::hand_over_paused(Conversation& successor, KernelChannel::
   REELFS_TRY(pause_client(deadline, state));
   REELFS_TRY(successor.send({{"state", to_json(state)}}, deadline, parts_.channel.device()));
   REELFS_TRY(const auto up, successor.receive(deadline));
-  if (!up.content.value("up", false))
-    return Error(Errc::unavailable, up.content.value("failed", std::string("the successor did not come up")));
+  if (!field(up.content, "up", false))
+    return Error(Errc::unavailable,
+                 field(up.content, "failed", std::string("the successor did not come up")));
   return successor.send({{"go", true}}, deadline);
 }
 

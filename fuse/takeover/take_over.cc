@@ -41,7 +41,7 @@ Result<nlohmann::json> receive_consent(Conversation& conversation, Deadline dead
                                        Descriptor* descriptor) {
   REELFS_TRY(auto message, conversation.receive(deadline));
   if (message.content.contains("refused"))
-    return Error(Errc::busy, message.content.value("refused", std::string()));
+    return Error(Errc::busy, field(message.content, "refused", std::string("it says not why")));
   if (descriptor != nullptr) *descriptor = std::move(message.descriptor);
   return std::move(message.content);
 }

@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/base/assert.h"
+#include "fuse/takeover/message.h"
 #include "fuse/takeover/mount_state.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -9,12 +10,12 @@ namespace reelfs::fuzz {
 using nlohmann::json;
 
 void run(std::span<const std::byte> input) {
-  constexpr bool kStrict = true;
-  constexpr bool kThrow = false;
-  const std::vector<std::uint8_t> bytes(reinterpret_cast<const std::uint8_t*>(input.data()),
-                                        reinterpret_cast<const std::uint8_t*>(input.data()) + input.size());
-  const auto message = json::from_cbor(bytes, kStrict, kThrow);
-  const auto state = fuse::mount_state_from_json(message);
+  const auto message = fuse::parse_message({reinterpret_cast<const char*>(input.data()), input.size()});
+  if (!message) {
+    REELFS_ASSERT(message.error().code() == Errc::protocol);
+    return;
+  }
+  const auto state = fuse::mount_state_from_json(message.value());
   if (!state) {
     REELFS_ASSERT(state.error().code() == Errc::protocol);
     return;
