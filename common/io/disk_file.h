@@ -2,15 +2,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
-#include <memory>
 #include <span>
 
 #include "common/async/task.h"
-
-namespace reelfs {
-class BlockingPool;
-}
 
 namespace reelfs::io {
 
@@ -30,12 +24,5 @@ class DiskFile {
   virtual Task<void> discard(std::uint64_t offset, std::uint64_t bytes) = 0;
   virtual std::uint64_t size() const = 0;
 };
-
-enum class DiskFileMode { read_only, read_write };
-
-/// Opens with O_DIRECT (without, and a warning, where the filesystem refuses it, as some do).
-/// @errors not_found, access_denied, invalid (neither file nor block device), io
-Result<std::unique_ptr<DiskFile>> open_disk_file(const std::filesystem::path& path, DiskFileMode mode,
-                                                 BlockingPool& pool);
 
 }  // namespace reelfs::io

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -21,6 +22,14 @@ struct DeviceSight {
   friend bool operator==(const DeviceSight&, const DeviceSight&) = default;
 };
 
+/// An open device.
+class DeviceFile : public io::DiskFile {
+ public:
+  using BlockingSync = std::function<Result<void>()>;
+  /// Calls `work` where it may block, with what does as sync() does.
+  virtual Task<void> sync_by(std::function<Result<void>(const BlockingSync& sync)> work) = 0;
+};
+
 /// How a node reaches its devices. Whatever one device does, calls about others go on.
 class DeviceAccess {
  public:
@@ -35,7 +44,7 @@ class DeviceAccess {
   /// Opens a device for reading and writing, and keeps other nodes from it until the file is closed.
   /// @errors busy (a process of this node still has it open), not_permitted (in use by others, saying by whom
   /// as far as that is known), not_found, access_denied, invalid, io
-  virtual Task<std::unique_ptr<io::DiskFile>> open(std::filesystem::path path, Use use) = 0;
+  virtual Task<std::unique_ptr<DeviceFile>> open(std::filesystem::path path, Use use) = 0;
 };
 
 }  // namespace reelfs::noded

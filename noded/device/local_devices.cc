@@ -13,6 +13,8 @@
 #include <unistd.h>
 
 #include "common/base/crc32c.h"
+#include "common/base/descriptor.h"
+#include "common/io/blocking_disk.h"
 #include "common/observe/log.h"
 
 namespace reelfs::noded {
@@ -26,41 +28,37 @@ spdlog::logger& log() {
   return instance;
 }
 
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
-
 /// An open device with its threads, and the lock that keeps others away.
-class LocalDevice final : public io::DiskFile {
+class LocalDevice final : public DeviceFile {
  public:
-  LocalDevice(std::unique_ptr<BlockingPool> pool, Descriptor lock, std::unique_ptr<io::DiskFile> file)
-      : pool_(std::move(pool)), lock_(std::move(lock)), file_(std::move(file)) {}
+  LocalDevice(std::unique_ptr<BlockingPool> pool, Descriptor lock, io::BlockingDisk disk)
+      : pool_(std::move(pool)), lock_(std::move(lock)), disk_(std::move(disk)) {}
   Task<void> read(std::uint64_t offset, std::span<std::byte> into) override {
-    return file_->read(offset, into);
+    auto work = [this, offset, into] { return disk_.read(offset, into); };
+    co_return co_await pool_->run(std::move(work));
   }
   Task<void> write(std::uint64_t offset, std::span<const std::byte> from) override {
-    return file_->write(offset, from);
+    auto work = [this, offset, from] { return disk_.write(offset, from); };
+    co_return co_await pool_->run(std::move(work));
   }
-  Task<void> sync() override { return file_->sync(); }
+  Task<void> sync() override {
+    auto work = [this] { return disk_.sync(); };
+    co_return co_await pool_->run(std::move(work));
+  }
+  Task<void> sync_by(std::function<Result<void>(const BlockingSync&)> work) override {
+    auto whole = [this, work = std::move(work)] { return work([this] { return disk_.sync(); }); };
+    co_return co_await pool_->run(std::move(whole));
+  }
   Task<void> discard(std::uint64_t offset, std::uint64_t bytes) override {
-    return file_->discard(offset, bytes);
+    auto work = [this, offset, bytes] { return disk_.discard(offset, bytes); };
+    co_return co_await pool_->run(std::move(work));
   }
-  std::uint64_t size() const override { return file_->size(); }
+  std::uint64_t size() const override { return disk_.size(); }
 
  private:
   const std::unique_ptr<BlockingPool> pool_;
   const Descriptor lock_;
-  const std::unique_ptr<io::DiskFile> file_;
+  const io::BlockingDisk disk_;
 };
 
 /// Two hashes beside each other: nodes that share a device by mistake must not share a mark.
@@ -190,28 +188,28 @@ Task<DeviceSight> LocalDevices::look(std::filesystem::path path) {
   co_return co_await lookout.run(std::move(work));
 }
 
-Task<std::unique_ptr<io::DiskFile>> LocalDevices::open(std::filesystem::path path, Use use) {
+Task<std::unique_ptr<DeviceFile>> LocalDevices::open(std::filesystem::path path, Use use) {
   struct Opened {
-    Descriptor lock{-1};
-    std::unique_ptr<io::DiskFile> file;
+    Descriptor lock;
+    io::BlockingDisk disk;
   };
   auto pool = std::make_unique<BlockingPool>(kThreadsPerDevice, "device");
-  auto& threads = *pool;
   const auto mark = node_mark_;
-  auto work = [path, use, mark, &threads]() -> Result<Opened> {
+  auto work = [path, use, mark]() -> Result<Opened> {
     // Of a pipe that has taken the device's place, a plain open() would wait for the other end.
-    Opened opened{Descriptor(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)), nullptr};
-    if (opened.lock.get() < 0) return from_errno(errno, "opening " + path.string());
+    Descriptor lock(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+    if (lock.get() < 0) return from_errno(errno, "opening " + path.string());
     if (use == Use::first) {
       REELFS_TRY(check_not_in_use(path));
     }
-    REELFS_TRY(lock_for_node(opened.lock.get(), mark, use, path.string()));
-    REELFS_TRY(opened.file, io::open_disk_file(path, io::DiskFileMode::read_write, threads));
-    return opened;
+    REELFS_TRY(lock_for_node(lock.get(), mark, use, path.string()));
+    REELFS_TRY(auto disk, io::BlockingDisk::open(path));
+    return Opened{std::move(lock), std::move(disk)};
   };
   REELFS_CO_TRY(auto opened, co_await pool->run(std::move(work)));
-  std::unique_ptr<io::DiskFile> device =
-      std::make_unique<LocalDevice>(std::move(pool), std::move(opened.lock), std::move(opened.file));
+  if (!opened.disk.direct()) log().warn("no direct I/O, using the page cache device={}", path.string());
+  std::unique_ptr<DeviceFile> device =
+      std::make_unique<LocalDevice>(std::move(pool), std::move(opened.lock), std::move(opened.disk));
   co_return std::move(device);
 }
 

@@ -16,7 +16,7 @@ class LocalDevices final : public DeviceAccess {
  public:
   LocalDevices(const Uuid& cluster, std::string_view node_name);
   Task<DeviceSight> look(std::filesystem::path path) override;
-  Task<std::unique_ptr<io::DiskFile>> open(std::filesystem::path path, Use use) override;
+  Task<std::unique_ptr<DeviceFile>> open(std::filesystem::path path, Use use) override;
 
  private:
   const std::int64_t node_mark_;  // the byte that processes of this node lock

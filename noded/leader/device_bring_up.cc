@@ -59,7 +59,7 @@ Task<Blocks> find_blocks(io::DiskFile& file, Superblock superblock, std::string 
 
 /// Waits for processes of this node, where there are any, to close the device: until then a call of an
 /// earlier life may still write to it.
-Task<std::unique_ptr<io::DiskFile>> open_first(DeviceAccess& access, std::filesystem::path path) {
+Task<std::unique_ptr<DeviceFile>> open_first(DeviceAccess& access, std::filesystem::path path) {
   auto tries = kOpenTries;
   for (;;) {
     auto file = co_await access.open(path, DeviceAccess::Use::first);

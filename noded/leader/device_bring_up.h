@@ -37,7 +37,7 @@ struct DeviceStatus {
 /// A device made ready, or why not: then file and table are empty.
 struct BroughtUp {
   DeviceStatus status;
-  std::unique_ptr<io::DiskFile> file;
+  std::unique_ptr<DeviceFile> file;
   std::unique_ptr<DeviceTable> table;
 };
 

@@ -10,25 +10,13 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
+#include "common/base/descriptor.h"
+
 namespace reelfs::noded {
 namespace {
 
 using nlohmann::json;
 using std::filesystem::path;
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  const int fd_;
-};
 
 Result<void> write_whole(const path& file, const std::string& text) {
   const Descriptor fd(open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));

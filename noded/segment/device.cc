@@ -111,9 +111,14 @@ class Device::AsFile final : public io::DiskFile {
   const DevicePtr device_;
 };
 
-Device::Device(std::unique_ptr<io::DiskFile> file, std::unique_ptr<DeviceTable> table, const Clock& clock,
+Device::Device(std::unique_ptr<DeviceFile> file, std::unique_ptr<DeviceTable> table, const Clock& clock,
                Options options, TaskGroup& group)
-    : file_(std::move(file)), table_(std::move(table)), clock_(clock), options_(options), group_(group) {}
+    : file_(std::move(file)),
+      table_(std::move(table)),
+      clock_(clock),
+      options_(options),
+      group_(group),
+      flush_(*table_, options.worker) {}
 
 std::unique_ptr<io::DiskFile> Device::as_file() { return std::make_unique<AsFile>(shared_from_this()); }
 
@@ -127,12 +132,14 @@ Result<void> Device::usable() const {
 }
 
 void Device::retire(DeviceHealth health, const std::string& reason) {
-  const bool news = table_->retire(health, reason, clock_.wall().time_since_epoch().count());
-  if (news) {
-    log().error("device out of service device={} id={} state={} why=\"{}\"", table_->path(), id().value,
-                to_string(health), reason);
-  }
+  if (table_->retire(health, reason, clock_.wall().time_since_epoch().count())) log_out_of_service();
   if (const auto refused = usable(); !refused) give_up(refused.error());
+}
+
+void Device::log_out_of_service() const {
+  const auto verdict = table_->verdict();
+  log().error("device out of service device={} id={} state={} why=\"{}\"", table_->path(), id().value,
+              to_string(verdict.health), verdict.reason);
 }
 
 void Device::give_up(const Error& why) {
@@ -307,13 +314,20 @@ Task<void> Device::sync() {
   return Pending<void>::wait(std::move(pending));
 }
 
+Device::CallPtr Device::new_sync() {
+  const auto now_ns = clock_.wall().time_since_epoch().count();
+  auto call = std::make_shared<Call>();
+  call->work = file_->sync_by(
+      [this, now_ns](const DeviceFile::BlockingSync& sync) { return flush_.run(sync, now_ns); });
+  call->name = "a sync";
+  return call;
+}
+
 asio::awaitable<void> Device::run_syncs(std::shared_ptr<Device> self) {
   while (!sync_waiters_.empty()) {
     auto served = std::exchange(sync_waiters_, {});
-    auto call = std::make_shared<Call>();
-    call->work = file_->sync();
-    call->name = "a sync";
-    const auto synced = co_await submit(std::move(call));
+    const auto synced = co_await submit(new_sync());
+    if (flush_.found_failure()) log_out_of_service();
     for (auto& waiter : served) waiter.give(synced);
   }
   self->syncing_ = false;

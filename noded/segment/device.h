@@ -13,7 +13,9 @@
 #include "common/base/buffer.h"
 #include "common/base/clock.h"
 #include "common/io/disk_file.h"
+#include "noded/device/device_access.h"
 #include "noded/segment/pending.h"
+#include "noded/segment/shared_flush.h"
 #include "noded/shm/device_table.h"
 
 namespace reelfs::noded {
@@ -31,7 +33,7 @@ class Device : public std::enable_shared_from_this<Device> {
     Duration call_limit = std::chrono::seconds(3);  // of one read, write or sync
     std::size_t calls_at_once = 8;                  // as many as the device has threads
   };
-  Device(std::unique_ptr<io::DiskFile> file, std::unique_ptr<DeviceTable> table, const Clock& clock,
+  Device(std::unique_ptr<DeviceFile> file, std::unique_ptr<DeviceTable> table, const Clock& clock,
          Options options, TaskGroup& group);
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
@@ -63,8 +65,8 @@ class Device : public std::enable_shared_from_this<Device> {
   Task<void> persist(std::uint32_t block);
   /// Writes every page that is not on the device as it is in memory.
   Task<void> persist_all();
-  /// Everything written before is on stable storage when this returns. Those who wait together share one
-  /// fdatasync.
+  /// Everything written before is on stable storage when this returns. Those who wait together, in this
+  /// process and in others of the node, share one fdatasync.
   Task<void> sync();
 
  private:
@@ -82,8 +84,10 @@ class Device : public std::enable_shared_from_this<Device> {
   Task<void> write_page(std::uint32_t page);
   asio::awaitable<void> run_write_page(std::shared_ptr<Device> self, std::uint32_t page, Answer<void> answer);
   asio::awaitable<void> run_syncs(std::shared_ptr<Device> self);
+  CallPtr new_sync();
+  void log_out_of_service() const;
 
-  const std::unique_ptr<io::DiskFile> file_;
+  const std::unique_ptr<DeviceFile> file_;
   const std::unique_ptr<DeviceTable> table_;
   const Clock& clock_;
   const Options options_;
@@ -92,6 +96,7 @@ class Device : public std::enable_shared_from_this<Device> {
   std::deque<CallPtr> waiting_;
   std::deque<CallPtr> waiting_advice_;
   std::size_t running_advice_ = 0;
+  SharedFlush flush_;
   std::vector<Answer<void>> sync_waiters_;  // for the next fdatasync
   bool syncing_ = false;
   bool given_up_ = false;

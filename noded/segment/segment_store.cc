@@ -37,7 +37,7 @@ void SegmentStore::attach(ProcessTable& process, UnfilledTable& unfilled) {
   if (first) group_.spawn(look_after_devices());
 }
 
-Device& SegmentStore::add_device(std::unique_ptr<io::DiskFile> file, std::unique_ptr<DeviceTable> table) {
+Device& SegmentStore::add_device(std::unique_ptr<DeviceFile> file, std::unique_ptr<DeviceTable> table) {
   Device::Options device_options;
   device_options.worker = options_.worker;
   device_options.call_limit = options_.device_call_limit;
@@ -454,7 +454,7 @@ Task<std::size_t> SegmentStore::adopt(ProcessTable& dead) {
   const auto devices = devices_;
   for (const auto& device : devices) {
     if (fails(device)) continue;
-    device->table().release_pages(worker);
+    device->table().release_claims(worker);
     const auto written = co_await device->persist_all();
     if (!written && !fails(device)) co_return written.error();
   }

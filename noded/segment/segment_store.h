@@ -49,7 +49,7 @@ class SegmentStore {
 
   /// The node's shared tables, before anything else is asked. They outlive the store.
   void attach(ProcessTable& process, UnfilledTable& unfilled);
-  Device& add_device(std::unique_ptr<io::DiskFile> file, std::unique_ptr<DeviceTable> table);
+  Device& add_device(std::unique_ptr<DeviceFile> file, std::unique_ptr<DeviceTable> table);
   /// Empty where there is none.
   DevicePtr find_device(DeviceId device);
   const std::vector<DevicePtr>& devices() const { return devices_; }

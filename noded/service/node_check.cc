@@ -37,6 +37,19 @@ std::optional<std::string> fault_of_owner(DeviceTable& table, std::uint32_t bloc
   return fault;
 }
 
+std::optional<std::string> fault_of_flushes(DeviceTable& table, const MappedAreas& areas) {
+  const auto flushes = table.flushes();
+  if (flushes.stable > flushes.begun) {
+    return fmt::format("device {}: flush {} has succeeded, and {} have begun", table.device().value,
+                       flushes.stable, flushes.begun);
+  }
+  if (!flushes.flusher || areas.processes.contains(flushes.flusher)) return std::nullopt;
+  // It may have ended, and its area be gone, since the areas were attached.
+  if (table.flushes().flusher != flushes.flusher) return std::nullopt;
+  return fmt::format("device {} is being flushed by worker {}, which has no shared memory",
+                     table.device().value, flushes.flusher.value);
+}
+
 }  // namespace
 
 std::vector<std::string> check_areas(const MappedAreas& areas) {
@@ -47,6 +60,7 @@ std::vector<std::string> check_areas(const MappedAreas& areas) {
     if (const auto sound = device->check(); !sound) {
       faults.push_back(fmt::format("device {}: {}", id.value, sound.error().message()));
     }
+    if (auto fault = fault_of_flushes(*device, areas)) faults.push_back(std::move(*fault));
     std::uint32_t first = 0;
     while (const auto count = device->copy_slots(first, slots)) {
       for (std::uint32_t i = 0; i < count; ++i) {

@@ -3,8 +3,15 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <chrono>
+#include <climits>
 #include <cstring>
+#include <ctime>
 #include <functional>
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "common/base/assert.h"
 #include "noded/shm/crash_point.h"
@@ -54,6 +61,7 @@ struct DeviceTable::Head {
   std::int64_t health_since_ns;
   std::array<char, kMaxReasonBytes> health_reason;
   std::uint64_t life;
+  FlushBoard flushes;
   // fixed
   SuperblockPage superblock;
   std::array<char, kMaxPathBytes> path;
@@ -181,15 +189,18 @@ DeviceVerdict DeviceTable::verdict() const {
 }
 
 bool DeviceTable::retire(DeviceHealth health, std::string_view reason, std::int64_t now_ns) {
-  const ShmLock lock(head().mutex, *this);
-  const auto value = static_cast<std::uint32_t>(health);
-  if (head().health.load() >= value) return false;
-  auto& kept = head().health_reason;
-  kept.fill(0);
-  std::copy_n(reason.begin(), std::min(reason.size(), kept.size() - 1), kept.begin());
-  head().health_since_ns = now_ns;
-  crash_point("table.retire.filled");
-  head().health.store(value, std::memory_order_release);
+  {
+    const ShmLock lock(head().mutex, *this);
+    const auto value = static_cast<std::uint32_t>(health);
+    if (head().health.load() >= value) return false;
+    auto& kept = head().health_reason;
+    kept.fill(0);
+    std::copy_n(reason.begin(), std::min(reason.size(), kept.size() - 1), kept.begin());
+    head().health_since_ns = now_ns;
+    crash_point("table.retire.filled");
+    head().health.store(value, std::memory_order_release);
+  }
+  ring();
   return true;
 }
 
@@ -545,15 +556,25 @@ std::vector<std::uint32_t> DeviceTable::owned_by(WorkerId worker) {
   return owned;
 }
 
-void DeviceTable::release_pages(WorkerId worker) {
-  const ShmLock lock(head().mutex, *this);
-  for (std::uint32_t page = 0; page < page_count(); ++page) {
-    auto& slot = pages_[page];
-    if (slot.writer == worker.value) slot.writer = 0;
-    if (slot.late != worker.value) continue;
-    ++slot.changes;
-    slot.late = 0;
+void DeviceTable::release_claims(WorkerId worker) {
+  bool flushed = false;
+  {
+    const ShmLock lock(head().mutex, *this);
+    for (std::uint32_t page = 0; page < page_count(); ++page) {
+      auto& slot = pages_[page];
+      if (slot.writer == worker.value) slot.writer = 0;
+      if (slot.late != worker.value) continue;
+      ++slot.changes;
+      slot.late = 0;
+    }
+    auto& board = head().flushes;
+    flushed = board.flusher == worker.value;
+    if (flushed) {
+      ++board.lost;
+      board.flusher = 0;
+    }
   }
+  if (flushed) ring();
 }
 
 bool DeviceTable::extend_end(std::uint32_t block, SegmentId segment, std::uint64_t from, std::uint64_t to) {
@@ -565,6 +586,71 @@ bool DeviceTable::extend_end(std::uint32_t block, SegmentId segment, std::uint64
                          slot.owner == 0 && slot.in_flight == 0 && slot.end == from;
   if (untouched) slot.end = std::max(from, to);
   return untouched;
+}
+
+// ---- flushing
+
+DeviceTable::FlushState DeviceTable::flushes() {
+  const ShmLock lock(head().mutex, *this);
+  const auto& board = head().flushes;
+  return {board.begun, board.stable, WorkerId(board.flusher), board.lost};
+}
+
+FlushTurn DeviceTable::join_flush(const FlushWish& wish) {
+  const ShmLock lock(head().mutex, *this);
+  auto& board = head().flushes;
+  FlushTurn turn;
+  turn.bell = board.bell.load();
+  turn.number = board.flushing;
+  if (!serving()) {
+    turn.kind = FlushTurn::Kind::out_of_service;
+    return turn;
+  }
+  // The kernel tells each open file of a failed write once: after a flush of which nobody knows how it ended,
+  // it has to be asked for by each process.
+  const bool trusts = board.lost == wish.trusts;
+  if (trusts && board.stable >= wish.wanted) {
+    turn.kind = FlushTurn::Kind::served;
+    return turn;
+  }
+  const bool in_vain = board.flusher != 0 && board.flushing == wish.in_vain;
+  if (board.flusher != 0 && trusts && !in_vain) return turn;
+  turn.kind = FlushTurn::Kind::mine;
+  if (in_vain) ++board.lost;
+  turn.lost = board.lost;
+  turn.number = ++board.begun;
+  crash_point("flush.counted");
+  if (board.flusher != 0 && !in_vain) return turn;  // beside the flusher, for itself alone
+  board.flushing = turn.number;
+  board.flusher = wish.worker.value;
+  crash_point("flush.claimed");
+  return turn;
+}
+
+void DeviceTable::end_flush(std::uint64_t number, WorkerId worker, bool succeeded) {
+  {
+    const ShmLock lock(head().mutex, *this);
+    auto& board = head().flushes;
+    if (succeeded) board.stable = std::max(board.stable, number);
+    crash_point("flush.counted_stable");
+    if (board.flusher == worker.value && board.flushing == number) board.flusher = 0;
+  }
+  crash_point("flush.ended");
+  ring();
+}
+
+void DeviceTable::ring() {
+  auto& bell = head().flushes.bell;
+  bell.fetch_add(1);
+  syscall(SYS_futex, &bell, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+}
+
+void DeviceTable::wait_for_flush(std::uint32_t bell, Duration limit) {
+  const auto whole = std::chrono::duration_cast<std::chrono::seconds>(limit);
+  timespec left{};
+  left.tv_sec = whole.count();
+  left.tv_nsec = (limit - whole).count();
+  syscall(SYS_futex, &head().flushes.bell, FUTEX_WAIT, bell, &left, nullptr, 0);
 }
 
 // ---- writing the table through

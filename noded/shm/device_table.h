@@ -10,10 +10,12 @@
 #include <string_view>
 #include <vector>
 
+#include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/base/result.h"
 #include "noded/device/descriptor.h"
 #include "noded/device/superblock.h"
+#include "noded/shm/flush_board.h"
 #include "noded/shm/shm_area.h"
 #include "noded/shm/shm_lock.h"
 
@@ -184,11 +186,32 @@ class DeviceTable {
   std::optional<BlockSlot> disown(std::uint32_t block, WorkerId worker);
   /// Blocks that it owns.
   std::vector<std::uint32_t> owned_by(WorkerId worker);
-  /// Releases the table pages that it was writing, or was late with.
-  void release_pages(WorkerId worker);
+  /// Releases the table pages that it was writing, or was late with, and the flush for which others wait.
+  void release_claims(WorkerId worker);
   /// Counts bytes that were found behind the end, unless anything happened since. @return whether it did
   /// count them
   bool extend_end(std::uint32_t block, SegmentId segment, std::uint64_t from, std::uint64_t to);
+
+  // ---- flushing: see FlushBoard
+
+  struct FlushState {
+    std::uint64_t begun = 0;
+    std::uint64_t stable = 0;
+    WorkerId flusher;
+    std::uint32_t lost = 0;
+  };
+  FlushState flushes();
+  struct FlushWish {
+    WorkerId worker;
+    std::uint64_t wanted = 0;   // this flush or a later one: the first that begins after what it is to cover
+    std::uint32_t trusts = 0;   // the number of lost flushes when the caller last flushed itself
+    std::uint64_t in_vain = 0;  // the flush that it waited for long enough
+  };
+  FlushTurn join_flush(const FlushWish& wish);
+  /// @param succeeded  false: the device is out of service already
+  void end_flush(std::uint64_t number, WorkerId worker, bool succeeded);
+  /// Returns when the bell has changed, after the limit, or for no reason.
+  void wait_for_flush(std::uint32_t bell, Duration limit);
 
   // ---- writing the table through
 
@@ -246,6 +269,7 @@ class DeviceTable {
   std::uint32_t find_locked(SegmentId segment);
   Result<BlockSlot> holder(std::uint32_t block, SegmentId segment);
   Head& head();
+  void ring();
 
   std::unique_ptr<ShmArea> area_;
   Geometry geometry_;

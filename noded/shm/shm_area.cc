@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/base/crc32c.h"
+#include "common/base/descriptor.h"
 
 namespace reelfs::noded {
 namespace {
@@ -27,26 +28,19 @@ Result<std::byte*> map(int fd, std::uint64_t bytes, const std::string& name) {
   return static_cast<std::byte*>(address);
 }
 
-struct Descriptor {
-  int fd;
-  ~Descriptor() {
-    if (fd >= 0) close(fd);
-  }
-};
-
 }  // namespace
 
 Result<std::unique_ptr<ShmArea>> ShmArea::create(const std::string& name, const ShmShape& shape,
                                                  std::uint64_t entries, std::uint64_t total_bytes) {
   remove_shm(name);
   const Descriptor descriptor{shm_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600)};
-  if (descriptor.fd < 0) return from_errno(errno, "creating shared memory " + name);
+  if (descriptor.get() < 0) return from_errno(errno, "creating shared memory " + name);
   // Memory that is not there when it is first touched would be a SIGBUS later.
-  if (const int error = posix_fallocate(descriptor.fd, 0, static_cast<off_t>(total_bytes))) {
+  if (const int error = posix_fallocate(descriptor.get(), 0, static_cast<off_t>(total_bytes))) {
     remove_shm(name);
     return from_errno(error, "reserving shared memory " + name);
   }
-  auto bytes = map(descriptor.fd, total_bytes, name);
+  auto bytes = map(descriptor.get(), total_bytes, name);
   if (!bytes) {
     remove_shm(name);
     return std::move(bytes).error();
@@ -66,12 +60,12 @@ Result<std::unique_ptr<ShmArea>> ShmArea::create(const std::string& name, const 
 
 Result<std::unique_ptr<ShmArea>> ShmArea::attach(const std::string& name, const ShmShape& shape) {
   const Descriptor descriptor{shm_open(name.c_str(), O_RDWR | O_CLOEXEC, 0600)};
-  if (descriptor.fd < 0) return from_errno(errno, "opening shared memory " + name);
+  if (descriptor.get() < 0) return from_errno(errno, "opening shared memory " + name);
   struct stat status {};
-  if (fstat(descriptor.fd, &status) != 0) return from_errno(errno, "fstat of shared memory " + name);
+  if (fstat(descriptor.get(), &status) != 0) return from_errno(errno, "fstat of shared memory " + name);
   const auto size = static_cast<std::uint64_t>(status.st_size);
   if (size < sizeof(ShmHeader)) return Error(Errc::busy, "shared memory " + name + " is being made");
-  REELFS_TRY(auto* bytes, map(descriptor.fd, size, name));
+  REELFS_TRY(auto* bytes, map(descriptor.get(), size, name));
   auto area = std::unique_ptr<ShmArea>(new ShmArea(name, bytes, size));
   const auto& header = area->header();
   if (header.ready.load(std::memory_order_acquire) != 1) {
@@ -101,8 +95,8 @@ void remove_shm(const std::string& name) { shm_unlink(name.c_str()); }
 
 Result<void> read_shm(const std::string& name, std::span<std::byte> out) {
   const Descriptor descriptor{shm_open(name.c_str(), O_RDONLY | O_CLOEXEC, 0)};
-  if (descriptor.fd < 0) return from_errno(errno, "opening shared memory " + name);
-  const auto bytes = pread(descriptor.fd, out.data(), out.size(), 0);
+  if (descriptor.get() < 0) return from_errno(errno, "opening shared memory " + name);
+  const auto bytes = pread(descriptor.get(), out.data(), out.size(), 0);
   if (bytes < 0) return from_errno(errno, "reading shared memory " + name);
   if (static_cast<std::size_t>(bytes) != out.size()) {
     return Error(Errc::busy, "shared memory " + name + " is being made");

@@ -364,7 +364,7 @@ void Worker::give_back() {
     const auto device = store_.find_device(id);
     if (device && block < device->table().geometry().block_count) device->table().disown(block, worker);
   }
-  for (const auto& device : store_.devices()) device->table().release_pages(worker);
+  for (const auto& device : store_.devices()) device->table().release_claims(worker);
   remove_shm(state_.names.process(worker));
   if (state_.node_is_alive()) return;
   for (const auto& name : state_.own_areas(state_.names.prefix())) remove_shm(name);

@@ -68,6 +68,19 @@ class ShmCrash : public ::testing::TestWithParam<std::string> {
     return true;
   }
 
+  /// @return whether it was this worker's turn
+  bool flush(WorkerId worker) {
+    const auto state = table->flushes();
+    DeviceTable::FlushWish wish;
+    wish.worker = worker;
+    wish.wanted = state.begun + 1;
+    wish.trusts = state.lost;
+    const auto turn = table->join_flush(wish);
+    if (turn.kind != FlushTurn::Kind::mine) return false;
+    table->end_flush(turn.number, worker, true);
+    return true;
+  }
+
   /// A segment's whole life, several times over, as a worker leads it.
   void work(WorkerId worker, std::uint64_t first_segment) {
     for (std::uint64_t i = 0; i < kSegments; ++i) {
@@ -85,6 +98,7 @@ class ShmCrash : public ::testing::TestWithParam<std::string> {
       append.worker = worker;
       (void)table->begin_append(append, 0, kPageBytes, false);
       (void)table->end_append(append, kPageBytes);
+      (void)flush(worker);
       if (i % 4 == 0) continue;  // stays open, and owned
       (void)table->fence(block.value(), segment, Generation(2));
       (void)table->settle_fence(block.value(), segment, Generation(2));
@@ -110,7 +124,7 @@ class ShmCrash : public ::testing::TestWithParam<std::string> {
   /// What the leader does after a worker's death.
   void adopt() {
     for (const auto address : process->blocks()) table->disown(address.block, kChild);
-    table->release_pages(kChild);
+    table->release_claims(kChild);
     for (const auto page : table->dirty_pages()) EXPECT_TRUE(persist(kSurvivor, page));
   }
 
@@ -119,6 +133,7 @@ class ShmCrash : public ::testing::TestWithParam<std::string> {
     EXPECT_TRUE(good) << good.error().describe();
     EXPECT_TRUE(table->owned_by(kChild).empty());
     EXPECT_TRUE(table->dirty_pages().empty());
+    EXPECT_LE(table->flushes().stable, table->flushes().begun);
     std::map<std::uint64_t, int> seen;
     for (std::uint32_t block = 0; block < table->geometry().block_count; ++block) {
       const auto slot = table->slot(block);
@@ -161,6 +176,8 @@ TEST_P(ShmCrash, TheSurvivorGoesOnAndNothingIsLostOrOwnedTwice) {
     waitpid(child, &status, 0);
     adopt();
     expect_invariants();
+    EXPECT_TRUE(flush(kSurvivor)) << "nobody is waited for";
+    EXPECT_EQ(table->flushes().stable, table->flushes().begun);
     if (HasFailure()) FAIL() << "killed at " << armed;
     // The survivor leads the same segments to their ends, and frees all, so that each round begins alike.
     for (std::uint32_t block = 0; block < table->geometry().block_count; ++block) {
@@ -195,7 +212,9 @@ INSTANTIATE_TEST_SUITE_P(EachPoint, ShmCrash,
                                            "table.change.unlinked", "table.change.half",
                                            "table.change.applied", "table.append.owned",
                                            "table.append.counted", "table.append.advanced", "page.claimed",
-                                           "page.written", "page.marked", "process.added", "unfilled.filled"),
+                                           "page.written", "page.marked", "process.added", "unfilled.filled",
+                                           "flush.counted", "flush.claimed", "flush.counted_stable",
+                                           "flush.ended"),
                          [](const auto& info) {
                            auto name = info.param;
                            for (auto& letter : name) letter = letter == '.' ? '_' : letter;

@@ -179,9 +179,9 @@ TEST_F(DeviceTableTest, WhatADeadWriterMayHaveOverwrittenIsWrittenAgain) {
   (void)table->claim_page(0, {kOne, 1, {}}, wanted, copy.span());
   const auto second = table->claim_page(0, {kTwo, 2, kOne}, wanted, copy.span());
   (void)table->release_page(0, kTwo, second.changes, true);
-  table->release_pages(kTwo);
+  table->release_claims(kTwo);
   EXPECT_TRUE(table->dirty_pages().empty());
-  table->release_pages(kOne);
+  table->release_claims(kOne);
   EXPECT_EQ(table->dirty_pages(), std::vector<std::uint32_t>{0});
 }
 

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "common/async/timeout.h"
-#include "common/io/disk_file.h"
 #include "noded/device/device_access.h"
 
 namespace reelfs::noded {
@@ -16,6 +15,7 @@ namespace reelfs::noded {
 struct FileHooks {
   std::filesystem::path only;  // of this device; empty: of all
   std::function<void()> before_write;
+  std::function<void()> before_sync;  // on a thread of the device, where a flush is due
   bool fail_syncs = false;
   bool fail_writes = false;
   bool fail_reads = false;
@@ -25,9 +25,9 @@ struct FileHooks {
 };
 
 /// A device file that does as its hooks say.
-class HookedFile final : public io::DiskFile {
+class HookedFile final : public DeviceFile {
  public:
-  HookedFile(std::unique_ptr<io::DiskFile> file, std::filesystem::path path, const FileHooks& hooks)
+  HookedFile(std::unique_ptr<DeviceFile> file, std::filesystem::path path, const FileHooks& hooks)
       : file_(std::move(file)), path_(std::move(path)), hooks_(hooks) {}
 
   Task<void> read(std::uint64_t offset, std::span<std::byte> into) override {
@@ -46,6 +46,17 @@ class HookedFile final : public io::DiskFile {
     if (concerned() && hooks_.fail_syncs) co_return Error(Errc::io, "the flush was made to fail");
     co_return co_await file_->sync();
   }
+  Task<void> sync_by(std::function<Result<void>(const BlockingSync&)> work) override {
+    co_await wait_while_it_hangs();
+    auto hooked = [this, work = std::move(work)](const BlockingSync& sync) {
+      return work([&]() -> Result<void> {
+        if (concerned() && hooks_.before_sync) hooks_.before_sync();
+        if (concerned() && hooks_.fail_syncs) return Error(Errc::io, "the flush was made to fail");
+        return sync();
+      });
+    };
+    co_return co_await file_->sync_by(std::move(hooked));
+  }
   Task<void> discard(std::uint64_t offset, std::uint64_t bytes) override {
     while (hooks_.hang_discards) co_await sleep_for(std::chrono::milliseconds(1));
     co_await wait_while_it_hangs();
@@ -59,7 +70,7 @@ class HookedFile final : public io::DiskFile {
     while (concerned() && hooks_.hang) co_await sleep_for(std::chrono::milliseconds(1));
   }
 
-  const std::unique_ptr<io::DiskFile> file_;
+  const std::unique_ptr<DeviceFile> file_;
   const std::filesystem::path path_;
   const FileHooks& hooks_;
 };
@@ -71,10 +82,10 @@ class HookedDevices final : public DeviceAccess {
       : devices_(std::move(devices)), hooks_(hooks) {}
 
   Task<DeviceSight> look(std::filesystem::path path) override { return devices_->look(std::move(path)); }
-  Task<std::unique_ptr<io::DiskFile>> open(std::filesystem::path path, Use use) override {
+  Task<std::unique_ptr<DeviceFile>> open(std::filesystem::path path, Use use) override {
     while (hooks_.hang_opens) co_await sleep_for(std::chrono::milliseconds(1));
     REELFS_CO_TRY(auto file, co_await devices_->open(path, use));
-    std::unique_ptr<io::DiskFile> hooked = std::make_unique<HookedFile>(std::move(file), path, hooks_);
+    std::unique_ptr<DeviceFile> hooked = std::make_unique<HookedFile>(std::move(file), path, hooks_);
     co_return std::move(hooked);
   }
 

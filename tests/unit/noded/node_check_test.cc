@@ -81,6 +81,25 @@ TEST_F(NodeCheck, FindsAPageThatIsNotWhatWasWritten) {
   EXPECT_TRUE(faults_on_disk(1).empty());
 }
 
+TEST_F(NodeCheck, FindsAFlushThatNobodyMakes) {
+  ASSERT_TRUE(node->run(node->store.sync({SegmentId(1)})));
+  EXPECT_TRUE(faults().empty());
+  DeviceTable::FlushWish wish;
+  wish.worker = WorkerId(9);
+  wish.wanted = table(0).flushes().begun + 1;
+  wish.trusts = table(0).flushes().lost;
+  const auto turn = table(0).join_flush(wish);
+  ASSERT_EQ(turn.kind, FlushTurn::Kind::mine);
+  ASSERT_EQ(faults().size(), 1u);
+  EXPECT_NE(faults()[0].find("flushed by worker 9, which has no shared memory"), std::string::npos)
+      << faults()[0];
+  table(0).end_flush(turn.number, wish.worker, true);
+  EXPECT_TRUE(faults().empty());
+  table(0).end_flush(turn.number + 1, wish.worker, true);
+  ASSERT_EQ(faults().size(), 1u);
+  EXPECT_NE(faults()[0].find("has succeeded"), std::string::npos) << faults()[0];
+}
+
 TEST_F(NodeCheck, LeavesOutAPageThatIsStillToBeWritten) {
   ASSERT_TRUE(table(0).allocate(SegmentId(5), Generation(1), InodeId(2), WorkerId(0), 1));
   EXPECT_TRUE(faults_on_disk(0).empty());

@@ -286,6 +286,19 @@ TEST_F(SegmentStoreTest, AfterAFailedFlushNothingOnTheDeviceIsCalledStable) {
   EXPECT_FALSE(allocate(SegmentId(2))) << "and so are new ones";
 }
 
+TEST_F(SegmentStoreTest, AFailedFlushIsTheFailureOfTheOtherProcessesToo) {
+  ASSERT_TRUE(allocate());
+  ASSERT_TRUE(node->append({}));
+  TestNode other(files, 2);
+  ASSERT_TRUE(other.lead()) << "it takes over what the first has made";
+  ASSERT_TRUE(other.run(other.store.sync({kSegment})));
+  EXPECT_EQ(node->table().flushes().begun, 1u);
+  files.hooks.fail_syncs = true;
+  EXPECT_EQ(other.run(other.store.sync({kSegment})).error().code(), Errc::io);
+  files.hooks.fail_syncs = false;
+  EXPECT_EQ(node->run(node->store.sync({kSegment})).error().code(), Errc::io);
+}
+
 TEST_F(SegmentStoreTest, TheProcessTableNamesWhatIsWorkedOnAndMakesRoomForIt) {
   for (std::uint32_t i = 0; i < 8192; ++i) node->state.process->add({DeviceId(9), i});
   const auto address = allocate().value();

@@ -27,7 +27,7 @@ class HangingLooks final : public DeviceAccess {
     };
     co_return co_await lookout.run(std::move(work));
   }
-  Task<std::unique_ptr<io::DiskFile>> open(std::filesystem::path path, Use use) override {
+  Task<std::unique_ptr<DeviceFile>> open(std::filesystem::path path, Use use) override {
     return devices_.open(std::move(path), use);
   }
   void let_go() { let_go_.count_down(); }
