@@ -98,7 +98,7 @@ Result<void> run_worker(const Arguments& arguments, const noded::NodeConfig& con
   if (!config.tls.empty()) {
     REELFS_TRY(tls, rpc::TlsContext::load(config.tls));
   }
-  noded::LocalDevices devices(config.cluster, config.name);
+  noded::LocalDevices devices(config.cluster, config.name, WorkerId(arguments.worker));
   BlockingPool side_pool(kSideThreads, "side");
   const SystemClock clock;
   asio::io_context context(1);

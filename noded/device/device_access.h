@@ -4,9 +4,11 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "common/async/task.h"
+#include "common/base/ids.h"
 #include "common/io/disk_file.h"
 
 namespace reelfs::noded {
@@ -28,6 +30,9 @@ class DeviceFile : public io::DiskFile {
   using BlockingSync = std::function<Result<void>()>;
   /// Calls `work` where it may block, with what does as sync() does.
   virtual Task<void> sync_by(std::function<Result<void>(const BlockingSync& sync)> work) = 0;
+  /// Whether another process of this node that is or was that worker has the device open: one that was killed
+  /// has, until its last call of this device has ended. Empty where that cannot be told.
+  virtual std::optional<bool> in_use_by(WorkerId worker) const = 0;
 };
 
 /// How a node reaches its devices. Whatever one device does, calls about others go on.

@@ -5,8 +5,11 @@
 #include <chrono>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "common/async/timeout.h"
 #include "common/observe/log.h"
+#include "noded/device/own_descriptors.h"
 #include "noded/shm/crash_point.h"
 
 namespace reelfs::noded {
@@ -50,6 +53,7 @@ Leader::Leader(asio::any_io_executor executor, NodeState& state, const Clock& cl
 
 Task<void> Leader::start() {
   auto load = [configured = options_.devices, file = options_.device_list] {
+    use_own_descriptors({});
     return DeviceList::load(configured, file);
   };
   REELFS_CO_TRY(list_, co_await files_.run(std::move(load)));
@@ -156,7 +160,13 @@ Task<void> Leader::take_over(Uuid incarnation) {
                                                            identity.worker, identity.process));
   }
   REELFS_CO_TRY(co_await attach(std::move(areas)));
-  co_return co_await release_predecessor(identity.worker, identity.process);
+  const auto patience = Deadline::after(clock_, kPredecessorLimit);
+  for (;;) {
+    auto released = co_await release_predecessor(identity.worker, identity.process);
+    const bool again = !released && released.error().code() == Errc::exists;
+    if (!again || patience.left(clock_) <= Duration::zero()) co_return std::move(released);
+    co_await sleep_for(kLookAgain);
+  }
 }
 
 /// Afterwards every device that serves is attached here, so that what dead workers had of it can be released:
@@ -211,7 +221,7 @@ Task<void> Leader::outlive(std::string process_shm) {
   const auto patience = Deadline::after(clock_, kPredecessorLimit);
   for (;;) {
     const auto area = ProcessTable::attach(process_shm, state_.identity.cluster, Uuid{});
-    if (!area || !is_alive(area.value()->process())) co_return ok();
+    if (!area || !is_running(area.value()->process())) co_return ok();
     if (patience.left(clock_) <= Duration::zero()) co_return runs_already(*area.value());
     co_await sleep_for(kLookAgain);
   }
@@ -224,9 +234,10 @@ Task<void> Leader::release_predecessor(WorkerId worker, ProcessIdentity successo
   const auto& identity = state_.identity;
   const auto present = ProcessTable::attach(name, identity.cluster, state_.incarnation);
   if (present && present.value()->process() == successor) co_return ok();
-  if (present && is_alive(present.value()->process())) co_return runs_already(*present.value());
+  if (present && is_running(present.value()->process())) co_return runs_already(*present.value());
   if (present) {
-    REELFS_CO_TRY(co_await adopt(name));
+    REELFS_CO_TRY(const bool adopted, co_await adopt(name));
+    if (!adopted) co_return runs_already(*present.value());
   }
   REELFS_CO_TRY(auto created,
                 ProcessTable::create(name, identity.cluster, state_.incarnation, worker, successor));
@@ -237,23 +248,51 @@ Task<void> Leader::release_predecessor(WorkerId worker, ProcessIdentity successo
   co_return ok();
 }
 
-Task<void> Leader::adopt(std::string process_shm) {
+/// @return whether all is released: not yet, where it runs or calls of it hang
+Task<bool> Leader::adopt(std::string process_shm) {
   while (adopting_.contains(process_shm)) co_await sleep_for(kLookAgain);
   const Marked<std::string> adopting(adopting_, process_shm);
   const auto dead = ProcessTable::attach(process_shm, state_.identity.cluster, state_.incarnation);
-  if (!dead || is_alive(dead.value()->process())) co_return ok();
-  REELFS_CO_TRY(const auto released, co_await state_.store.adopt(*dead.value()));
-  log().info("released what a dead worker had worker={} pid={} blocks={}", dead.value()->worker().value,
-             dead.value()->process().pid, released);
+  if (!dead) co_return true;
+  if (is_running(dead.value()->process())) co_return false;
+  REELFS_CO_TRY(const auto adopted, co_await state_.store.adopt(*dead.value()));
+  const auto worker = dead.value()->worker();
+  const auto pid = dead.value()->process().pid;
+  const bool all = adopted.left_out.empty();
+  if (all || adopted.blocks > 0) {
+    log().info("released what a dead worker had worker={} pid={} blocks={} all={}", worker.value, pid,
+               adopted.blocks, all);
+  }
+  if (!all) {
+    give_up_devices(process_shm, worker, adopted.left_out);
+    co_return false;
+  }
   crash_point("leader.adopted");
+  hanging_since_.erase(process_shm);
   remove_shm(process_shm);
-  co_return ok();
+  co_return true;
+}
+
+/// Takes devices out of service on which calls of a killed worker have not ended for as long as a call may
+/// take.
+void Leader::give_up_devices(const std::string& process_shm, WorkerId worker,
+                             const std::vector<DevicePtr>& devices) {
+  const auto now = clock_.now();
+  const auto since = hanging_since_.try_emplace(process_shm, now).first->second;
+  const auto limit = state_.store.device_call_limit();
+  if (now - since < limit) return;
+  for (const auto& device : devices) {
+    if (!device->in_use_by(worker).value_or(false)) continue;
+    device->retire(DeviceHealth::stuck,
+                   fmt::format("a call of worker {}, which was killed, has not ended in {:.1f} s",
+                               worker.value, std::chrono::duration<double>(limit).count()));
+  }
 }
 
 asio::awaitable<void> Leader::release_dead() {
   for (const auto& name : state_.own_areas(state_.names.process_prefix())) {
     const auto process = ProcessTable::attach(name, state_.identity.cluster, state_.incarnation);
-    if (!process || is_alive(process.value()->process())) continue;
+    if (!process || is_running(process.value()->process())) continue;
     if (const auto released = co_await adopt(name); !released) {
       log().error("blocks of a dead worker not released name={} why=\"{}\"", name,
                   released.error().describe());

@@ -123,7 +123,9 @@ class Leader {
   void set_status(Place& place, DeviceStatus status);
   Task<void> change_list(std::function<void(DeviceList&)> change);
   Task<DeviceStatus> take_out(std::filesystem::path path, DeviceId known);
-  Task<void> adopt(std::string process_shm);
+  Task<bool> adopt(std::string process_shm);
+  void give_up_devices(const std::string& process_shm, WorkerId worker,
+                       const std::vector<DevicePtr>& devices);
   Task<void> release_predecessor(WorkerId worker, ProcessIdentity successor);
   Task<void> outlive(std::string process_shm);
 
@@ -136,6 +138,7 @@ class Leader {
   std::map<DeviceId, std::filesystem::path> being_added_;    // ready, and not in the list yet
   std::map<std::filesystem::path, Place> places_;
   std::set<std::string> adopting_;
+  std::map<std::string, TimePoint> hanging_since_;  // calls of dead processes, by their areas
   std::function<void()> changed_ = [] {};
   Event look_now_;
   BlockingPool files_{1, "devicelist"};

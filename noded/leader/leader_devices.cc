@@ -9,6 +9,7 @@
 
 #include "common/async/timeout.h"
 #include "common/observe/log.h"
+#include "noded/device/own_descriptors.h"
 #include "noded/leader/leader.h"
 
 namespace reelfs::noded {
@@ -311,7 +312,10 @@ Task<void> Leader::change_list(std::function<void(DeviceList&)> change) {
   list_changes_ = true;
   auto list = list_;
   change(list);
-  auto save = [list] { return list.save(); };
+  auto save = [list] {
+    use_own_descriptors({});
+    return list.save();
+  };
   auto saved = co_await files_.run(std::move(save));
   list_changes_ = false;
   if (saved) list_ = std::move(list);

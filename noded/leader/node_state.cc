@@ -54,7 +54,7 @@ std::vector<std::string> NodeState::own_areas(const std::string& prefix) const {
 std::optional<Uuid> NodeState::node_is_alive() const {
   for (const auto& name : own_areas(names.process_prefix())) {
     const auto area = ProcessTable::attach(name, identity.cluster, Uuid{});
-    if (area && is_alive(area.value()->process())) return area.value()->node_incarnation();
+    if (area && is_running(area.value()->process())) return area.value()->node_incarnation();
   }
   return std::nullopt;
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -41,6 +42,8 @@ class Device : public std::enable_shared_from_this<Device> {
   DeviceTable& table() { return *table_; }
   const DeviceTable& table() const { return *table_; }
   DeviceId id() const { return table_->device(); }
+  /// See DeviceFile.
+  std::optional<bool> in_use_by(WorkerId worker) const { return file_->in_use_by(worker); }
   /// Calls under way and waiting in this process.
   std::size_t queue_depth() const { return running_.size() + waiting_.size() + waiting_advice_.size(); }
 

@@ -404,11 +404,9 @@ Task<SegmentStore::RecordPiece> SegmentStore::read(RecordRange range) {
   co_return piece;
 }
 
-Task<void> SegmentStore::adopt_block(BlockAddress address, WorkerId dead, std::size_t& released) {
-  const auto device = find_device(address.device);
-  // One that is not here does not serve, and has nothing that is owned when it comes back.
-  if (!device || address.block >= device->table().geometry().block_count) co_return ok();
-  const auto slot = device->table().disown(address.block, dead);
+Task<void> SegmentStore::adopt_block(DevicePtr device, std::uint32_t block, WorkerId dead,
+                                     std::size_t& released) {
+  const auto slot = device->table().disown(block, dead);
   if (!slot) co_return ok();
   ++released;
   if (slot->descriptor.state != BlockState::open || slot->descriptor.fenced == 1) co_return ok();
@@ -418,15 +416,14 @@ Task<void> SegmentStore::adopt_block(BlockAddress address, WorkerId dead, std::s
   auto known = slot->descriptor;
   known.length = slot->end;
   const auto file = device->as_file();
-  REELFS_CO_TRY(const auto walked,
-                co_await find_block_end(*file, device->table().geometry(), address.block, known));
+  REELFS_CO_TRY(const auto walked, co_await find_block_end(*file, device->table().geometry(), block, known));
   const SegmentId segment(slot->descriptor.segment);
-  if (!device->table().extend_end(address.block, segment, slot->end, walked.end)) co_return ok();
+  if (!device->table().extend_end(block, segment, slot->end, walked.end)) co_return ok();
   UnfilledTable::Entry entry;
   entry.segment = segment.value;
   entry.length = walked.end;
-  entry.device = address.device.value;
-  entry.block = address.block;
+  entry.device = device->id().value;
+  entry.block = block;
   unfilled_->put(entry);
   co_return ok();
 }
@@ -441,24 +438,33 @@ std::vector<BlockAddress> SegmentStore::blocks_of(const ProcessTable& process) {
   return blocks;
 }
 
-Task<std::size_t> SegmentStore::adopt(ProcessTable& dead) {
+Task<SegmentStore::Adopted> SegmentStore::adopt(ProcessTable& dead) {
   const auto worker = dead.worker();
-  std::size_t released = 0;
+  const bool calls_hang = is_alive(dead.process());
+  Adopted adopted;
+  std::vector<DevicePtr> devices;
+  for (const auto& device : devices_) {
+    // One that is out of service is looked through when it comes back, which waits for those calls.
+    const bool left_out = calls_hang && device->usable() && device->in_use_by(worker).value_or(true);
+    (left_out ? adopted.left_out : devices).push_back(device);
+  }
   const auto blocks = blocks_of(dead);
-  // A device that fails meanwhile has nothing left to release: it is looked through when it comes back.
-  const auto fails = [](const DevicePtr& device) { return device && !device->usable(); };
-  for (const auto address : blocks) {
-    const auto adopted = co_await adopt_block(address, worker, released);
-    if (!adopted && !fails(find_device(address.device))) co_return adopted.error();
-  }
-  const auto devices = devices_;
   for (const auto& device : devices) {
-    if (fails(device)) continue;
-    device->table().release_claims(worker);
-    const auto written = co_await device->persist_all();
-    if (!written && !fails(device)) co_return written.error();
+    const auto done = co_await adopt_on(device, worker, blocks, adopted.blocks);
+    if (!done && device->usable()) co_return done.error();
   }
-  co_return released;
+  co_return std::move(adopted);
+}
+
+Task<void> SegmentStore::adopt_on(DevicePtr device, WorkerId dead, const std::vector<BlockAddress>& blocks,
+                                  std::size_t& released) {
+  for (const auto address : blocks) {
+    if (address.device != device->id() || address.block >= device->table().geometry().block_count) continue;
+    REELFS_CO_TRY(co_await adopt_block(device, address.block, dead, released));
+  }
+  device->table().release_claims(dead);
+  if (!device->usable()) co_return ok();
+  co_return co_await device->persist_all();
 }
 
 asio::awaitable<void> SegmentStore::stop() { co_await group_.stop(); }

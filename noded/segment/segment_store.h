@@ -125,11 +125,16 @@ class SegmentStore {
   /// The blocks that a process works on, and maybe others: what it names, and where it could not name them
   /// all, what the devices say.
   std::vector<BlockAddress> blocks_of(const ProcessTable& process);
+  struct Adopted {
+    std::size_t blocks = 0;           // released
+    std::vector<DevicePtr> left_out;  // on which calls of the dead worker have not ended
+  };
   /// Releases what a dead worker had: its blocks stay open, their ends found anew, with nobody as owner; what
   /// it was discarding is free; table pages it was writing are written. Any worker may do it; one is enough.
-  /// @pre every device of the node that serves is attached here
-  /// @return blocks released
-  Task<std::size_t> adopt(ProcessTable& dead);
+  /// Where the worker was killed and calls of it hang, the devices that they are on are left out.
+  /// @pre every device of the node that serves is attached here; the worker does not run
+  Task<Adopted> adopt(ProcessTable& dead);
+  Duration device_call_limit() const { return options_.device_call_limit; }
 
   std::size_t appends_under_way() const { return appends_under_way_; }
   asio::awaitable<void> stop();
@@ -160,7 +165,9 @@ class SegmentStore {
   asio::awaitable<void> write(UnderWay under_way, std::shared_ptr<Buffer> unit);
   asio::awaitable<void> discard(DevicePtr device, std::uint32_t block);
   Task<void> drain(Located located, Deadline deadline);
-  Task<void> adopt_block(BlockAddress address, WorkerId dead, std::size_t& released);
+  Task<void> adopt_on(DevicePtr device, WorkerId dead, const std::vector<BlockAddress>& blocks,
+                      std::size_t& released);
+  Task<void> adopt_block(DevicePtr device, std::uint32_t block, WorkerId dead, std::size_t& released);
 
   const Clock& clock_;
   const Options options_;

@@ -121,7 +121,7 @@ wire::DescribeNodeReply describe_node(const DescriptionOrder& order, const Mappe
     told.set_worker(worker.value);
     told.set_pid(identity.pid);
     told.set_leader(identity.pid == order.leader_pid);
-    told.set_alive(is_alive(identity));
+    told.set_alive(is_running(identity));
     told.set_started_ns(started_at_ns(identity, order.wall_ns));
   }
   if (areas.unfilled) describe_unfilled(*areas.unfilled, reply);

@@ -78,6 +78,13 @@ bool is_alive(const ProcessIdentity& process) {
   return !start_ticks || *start_ticks == process.start_ticks;
 }
 
+bool is_running(const ProcessIdentity& process) {
+  if (!is_alive(process)) return false;
+  // Its first thread is the loop's, and ends before the others only where all of them are to.
+  const auto state = state_in("/proc/" + std::to_string(process.pid) + "/stat");
+  return state != 'Z' && state != 'X';
+}
+
 bool is_stopped(std::uint32_t pid) {
   std::error_code failed;
   std::filesystem::directory_iterator threads("/proc/" + std::to_string(pid) + "/task", failed);

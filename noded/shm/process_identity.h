@@ -22,6 +22,10 @@ std::int64_t started_at_ns(const ProcessIdentity& process, std::int64_t wall_ns)
 /// process can wait, those of a living one must not be taken away.
 bool is_alive(const ProcessIdentity& process);
 
+/// False once it has been killed, or has ended: at most calls of its threads have not returned, of which each
+/// does nothing more than that, and which may hang. True where it cannot be told.
+bool is_running(const ProcessIdentity& process);
+
 /// True where every thread of the process is stopped, by SIGSTOP or a debugger: then none is in a system
 /// call, and none begins one before it is continued.
 bool is_stopped(std::uint32_t pid);

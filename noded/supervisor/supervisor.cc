@@ -26,6 +26,7 @@ using namespace std::chrono_literals;
 constexpr Duration kKillLimit = 10s;  // a killed process lives on until its last system call returns
 constexpr Duration kCallLimit = 2s;   // of a call that its process has not outlived: then it hangs
 constexpr Duration kLookPause = 200ms;
+constexpr Duration kHangLookPause = 1s;
 constexpr int kCannotExecute = 127;  // as a shell says it
 
 spdlog::logger& log() {
@@ -104,7 +105,10 @@ Result<void> Supervisor::run() {
       if (signal != SIGCHLD) stop(signal);
     }
     collect_ended();
-    if (!stopping_) continue;
+    if (!stopping_) {
+      replace_hanging();
+      continue;
+    }
     if (running_.empty() || only_calls_hang()) return outcome();
     if (clock_.now() < give_up_) continue;
     if (killed_) {
@@ -173,6 +177,25 @@ void Supervisor::note_ended(pid_t pid, int status) {
   }
 }
 
+void Supervisor::replace_hanging() {
+  const auto now = clock_.now();
+  for (auto at = running_.begin(); at != running_.end();) {
+    const auto [pid, worker] = *at;
+    const bool hangs = hangs_in_a_call(pid);
+    if (!hangs) seen_hanging_.erase(pid);
+    if (!hangs || now - seen_hanging_.try_emplace(pid, now).first->second < kCallLimit) {
+      ++at;
+      continue;
+    }
+    log().error(
+        "worker ended but for a call that hangs in the kernel, another takes its place worker={} pid={}",
+        worker.value, pid);
+    seen_hanging_.erase(pid);
+    plan_.ended(worker, now);
+    at = running_.erase(at);
+  }
+}
+
 void Supervisor::stop(int signal) {
   log().info("stopping workers={} signal={}", running_.size(), signal);
   plan_.stop();
@@ -214,6 +237,9 @@ Result<void> Supervisor::outcome() const {
 int Supervisor::wait_ms() const {
   auto until = plan_.next_due();
   if (stopping_) until = std::min(give_up_, clock_.now() + kLookPause);
+  // The kernel does not tell of a worker that has ended but for a call.
+  else if (!running_.empty())
+    until = std::min(until.value_or(TimePoint::max()), clock_.now() + kHangLookPause);
   if (!until) return -1;
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(*until - clock_.now()).count();
   return static_cast<int>(std::clamp<std::int64_t>(left, 0, INT_MAX));

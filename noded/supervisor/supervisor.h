@@ -20,8 +20,9 @@ namespace reelfs::noded {
 /// in the same way. EX_CONFIG of sysexits.h.
 inline constexpr int kBadConfigStatus = 78;
 
-/// Starts a node's worker processes, each with `--worker N`, and starts again those that end.
-/// They end with it: in order when it is told to stop, and killed by the kernel when it is killed itself.
+/// Starts a node's worker processes, each with `--worker N`, and starts again those that end, also where a
+/// call of a killed one hangs in the kernel, so that it cannot be waited for. They end with it: in order when
+/// it is told to stop, and killed by the kernel when it is killed itself.
 ///
 /// Has no part in what the workers do: they race for the internal port as when they are started one by one.
 /// To be used by the only thread of a process, whose children are the workers and nobody else.
@@ -51,6 +52,7 @@ class Supervisor {
   Result<pid_t> spawn(WorkerId worker);
   void collect_ended();
   void note_ended(pid_t pid, int status);
+  void replace_hanging();
   void stop(int signal);
   bool only_calls_hang();
   void signal_all(int signal);
@@ -61,6 +63,7 @@ class Supervisor {
   const Options options_;
   RestartPlan plan_;
   std::map<pid_t, WorkerId> running_;
+  std::map<pid_t, TimePoint> seen_hanging_;  // of those that run: nothing of it is left but a call
   bool stopping_ = false;
   bool killed_ = false;
   TimePoint give_up_;                       // while stopping: on those that have not ended

@@ -97,7 +97,7 @@ Result<void> Worker::refuse_other_versions() const {
     const auto owner = ProcessTable::owner_of(name);
     if (!owner || owner.value().layout_version == kShmLayoutVersion) continue;
     const auto& process = owner.value().process;
-    if (!is_alive(process)) continue;
+    if (!is_running(process)) continue;
     return Error(Errc::unsupported, "process " + std::to_string(process.pid) +
                                         " of this node is of another version of noded: its " +
                                         "shared memory has layout version " +

@@ -1,5 +1,6 @@
 """A disk that hangs: its calls end neither well nor badly, and the processes in them cannot be killed. The disk is a file on
 a file system that is frozen (fsfreeze), below which every write waits in the kernel."""
+import fcntl
 import os
 import pathlib
 import signal
@@ -17,6 +18,17 @@ PIECE = 64 << 10
 STALL = 5.0
 EJECTED = 5.0  # seconds after the first call that hangs
 ENDED = 10.0  # seconds until a process has ended that was told to
+LED = 2.0  # seconds until a node has another leader
+
+
+def in_a_call(pid):
+    """Whether a thread of the process is in a call that no signal ends."""
+    states = [path.read_text().rpartition(")")[2].split()[0] for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")]
+    return "D" in states
+
+
+def is_gone_whole(pid):
+    return not pathlib.Path(f"/proc/{pid}").exists() or (is_gone(pid) and not in_a_call(pid))
 
 
 class Stream:
@@ -166,6 +178,95 @@ class DeviceHangs(unittest.TestCase):
         until(lambda: self.device()["state"] == "online", "it is back by itself", 20)
         streams[0].stop()
         self.assertTrue(streams[0].is_right())
+        until(self.box.blocks_add_up, "free blocks and segments' copies add up to all blocks", 60)
+
+    def workers(self, state):
+        """Name and pid of node1's workers in this state."""
+        return [(name, process["pid"]) for name, process in self.box.processes().items()
+                if name.startswith("node1.") and process["state"] == state]
+
+    @staticmethod
+    def can_be_locked(path):
+        with open(path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    def freeze_under(self, pid):
+        """Until a call of that worker hangs there."""
+        def writes():
+            told = self.box.reelctl("node", "show", "node1")
+            return any(block["device"] == self.number for process in told["processes"] if process["pid"] == pid
+                       for block in process["blocks"])
+        until(writes, "it writes to the device")
+        self.freeze()
+        until(lambda: in_a_call(pid), "a call of it hangs")
+
+    def test_a_leader_that_is_killed_while_it_hangs_is_replaced(self):
+        before = os.urandom(20 << 20)
+        (self.channel / "before").write_bytes(before)
+        streams = [self.stream(f"{number}") for number in range(4)]
+        (leader, pid), = self.workers("leader")
+        self.freeze_under(pid)
+        (follower, _), = self.workers("follower")
+        log = self.box.directory / "log" / f"{follower}.log"
+        with limit(self, LED * PATIENCE, "the next leader"):
+            os.kill(pid, signal.SIGKILL)
+            # In its own words: the index may be waiting for the device.
+            until(lambda: "leading node=node1" in log.read_text(), "the other worker leads")
+        self.assertTrue(in_a_call(pid), "the killed one has not ended")
+        self.goes_on(streams, "under the next leader")
+        self.assertEqual([name for name, _ in self.workers("leader")], [follower])
+        until(lambda: self.device()["state"] == "failed", "the device is ejected", 3 * EJECTED)
+        self.goes_on(streams, "without the device")
+        (self.channel / "another").write_bytes(before)
+        self.box.start(leader)
+        self.assertEqual([name for name, _ in self.workers("follower")], [leader], "its successor")
+        self.assertTrue(in_a_call(pid), "the killed one has not ended")
+        self.assertEqual(self.box.faults(), [])
+        self.assertEqual(self.device()["state"], "failed", "it comes back when the last call has ended")
+        self.goes_on(streams, "with the successor")
+        self.thaw()
+        until(lambda: is_gone_whole(pid), "the killed one ends")
+        until(lambda: self.device()["state"] == "online", "it is back by itself", 20)
+        self.goes_on(streams, "after it came back")
+        for stream in streams:
+            stream.stop()
+        longest = max(stream.longest for stream in streams)
+        print(f"leader killed in a call that hangs: longest call of a stream {longest[0]:.2f} s ({longest[1]})", file=sys.stderr)
+        self.assertTrue(all(stream.is_right() for stream in streams))
+        for name in ("before", "another"):
+            self.assertEqual((self.channel / name).read_bytes(), before)
+        self.assertEqual(self.box.faults(), [])
+        until(self.box.blocks_add_up, "free blocks and segments' copies add up to all blocks", 60)
+        self.assertLess(longest[0], STALL * PATIENCE)
+
+    def test_a_node_that_is_killed_while_it_hangs_starts_without_the_device(self):
+        streams = [self.stream(f"{number}") for number in range(4)]
+        (_, pid), = self.workers("leader")
+        self.freeze_under(pid)
+        for stream in streams:
+            stream.stop_asked.set()
+        for _, worker in self.workers("leader") + self.workers("follower"):
+            os.kill(worker, signal.SIGKILL)
+        until(lambda: self.can_be_locked(self.box.directory / "node1.dev1"), "the other device is let go")
+        self.assertFalse(self.can_be_locked(self.path), "what hangs may still be written: nobody else may have the device")
+        with limit(self, 2 * ENDED * PATIENCE, "box start"):
+            self.box.start()
+        self.assertTrue(in_a_call(pid), "the killed one has not ended")
+        self.assertEqual(self.device()["state"], "offline")
+        self.assertIn("still in use by a process of this node", self.device()["reason"])
+        with open(self.channel / "another", "wb", buffering=0) as file:
+            file.write(os.urandom(1 << 20))
+            os.fsync(file.fileno())
+        for stream in streams:
+            stream.stop()
+        self.thaw()
+        until(lambda: self.device()["state"] == "online", "it is back by itself", 20)
+        self.assertTrue(all(stream.is_right() for stream in streams))
+        self.assertEqual(self.box.faults(), [])
         until(self.box.blocks_add_up, "free blocks and segments' copies add up to all blocks", 60)
 
     def test_the_box_goes_down_and_up_while_it_hangs(self):

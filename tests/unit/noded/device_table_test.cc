@@ -7,7 +7,9 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "noded/shm/process_identity.h"
 #include "noded/shm/process_table.h"
@@ -323,6 +325,33 @@ TEST(ProcessIdentity, ADeadProcessIsNotAliveNorIsOneWithItsNumber) {
   EXPECT_FALSE(is_alive(identity)) << "dead, though nobody waited for it yet";
   waitpid(child, nullptr, 0);
   EXPECT_FALSE(is_alive(identity));
+  close(ready[0]);
+  close(ready[1]);
+}
+
+TEST(ProcessIdentity, OneOfWhichOnlyACallIsLeftIsAliveAndDoesNotRun) {
+  EXPECT_TRUE(is_running(ProcessIdentity::self()));
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    const auto identity = ProcessIdentity::self();
+    std::thread([&] {
+      // Its first thread is to end before.
+      while (is_running(identity)) std::this_thread::yield();
+      const bool written = write(ready[1], &identity, sizeof identity) == sizeof identity;
+      while (written) pause();
+    }).detach();
+    syscall(SYS_exit, 0);
+  }
+  ProcessIdentity identity;
+  ASSERT_EQ(::read(ready[0], &identity, sizeof identity), static_cast<ssize_t>(sizeof identity));
+  EXPECT_TRUE(is_alive(identity));
+  EXPECT_FALSE(is_running(identity));
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  EXPECT_FALSE(is_alive(identity));
+  EXPECT_FALSE(is_running(identity));
   close(ready[0]);
   close(ready[1]);
 }

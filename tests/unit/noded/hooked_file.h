@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "common/async/timeout.h"
@@ -57,6 +58,7 @@ class HookedFile final : public DeviceFile {
     };
     co_return co_await file_->sync_by(std::move(hooked));
   }
+  std::optional<bool> in_use_by(WorkerId worker) const override { return file_->in_use_by(worker); }
   Task<void> discard(std::uint64_t offset, std::uint64_t bytes) override {
     while (hooks_.hang_discards) co_await sleep_for(std::chrono::milliseconds(1));
     co_await wait_while_it_hangs();

@@ -62,7 +62,7 @@ class TestNode {
       : files(node_files),
         store(context.get_executor(), clock,
               {.worker = WorkerId(worker), .device_call_limit = node_files.device_limit}),
-        access(std::make_unique<LocalDevices>(node_files.cluster, name), node_files.hooks),
+        access(std::make_unique<LocalDevices>(node_files.cluster, name, WorkerId(worker)), node_files.hooks),
         state(context.get_executor(), identity_of(node_files, worker, name), access, store),
         leader(context.get_executor(), state, clock,
                {.devices = node_files.devices, .device_list = node_files.directory() / "devices.json"}) {}

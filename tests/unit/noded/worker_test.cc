@@ -17,7 +17,7 @@ namespace {
 /// Devices of which no look ends before `let_go`.
 class HangingLooks final : public DeviceAccess {
  public:
-  HangingLooks(const Uuid& cluster, std::string_view node_name) : devices_(cluster, node_name) {}
+  HangingLooks(const Uuid& cluster, std::string_view node_name) : devices_(cluster, node_name, WorkerId(2)) {}
   Task<DeviceSight> look(std::filesystem::path /*path*/) override {
     ++begun;
     BlockingPool lookout(1, "lookout");
