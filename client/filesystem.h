@@ -107,7 +107,8 @@ class FileHandle {
   /// flush, and all of it on stable storage of every copy and in the index's synced journal. @errors once per
   /// handle, those of earlier writes
   virtual Task<void> fsync() = 0;
-  /// lseek's SEEK_DATA (hole = false) and SEEK_HOLE. @errors not_found stands for ENXIO
+  /// lseek's SEEK_DATA (hole = false) and SEEK_HOLE: a block with any data is data. @errors not_found stands
+  /// for ENXIO
   virtual Task<std::uint64_t> seek(std::uint64_t offset, bool hole) = 0;
   /// Deallocates; the size stays.
   virtual Task<void> punch_hole(std::uint64_t offset, std::uint64_t length) = 0;

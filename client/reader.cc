@@ -26,6 +26,8 @@ constexpr std::uint64_t kExtentsRange = 64 * kMiB;
 constexpr std::uint32_t kExtentsLimit = 1024;
 constexpr std::uint64_t kFirstAhead = 1 * kMiB;
 constexpr std::uint64_t kMostAhead = 4 * kMiB;
+// Data and holes are told in blocks, as local file systems do: programs take them for multiples of some size.
+constexpr std::uint64_t kSeekBlock = 4 * kKiB;
 // Reads of this size or more are not random: the rest of their records is wanted as well.
 constexpr std::size_t kLargeRead = 128 * kKiB;
 
@@ -226,18 +228,18 @@ Task<std::uint64_t> Reader::seek(File file, std::uint64_t offset, bool hole, Dea
   REELFS_CO_TRY(co_await confirm(file, deadline));
   const auto size = file->attributes.size;
   if (offset >= size) co_return Error(Errc::not_found, "beyond the end of the file");
-  auto at = offset;
+  auto at = offset / kSeekBlock * kSeekBlock;
   while (at < size) {
     // Up to where the index has answered: a hole may be of any size, and one answer covers all of it.
     const auto known_end = file->extents.first_unknown(at, size).value_or(size);
-    if (known_end == at) {
-      REELFS_CO_TRY(co_await fetch_extents(file, at, size, deadline));
+    if (known_end < std::min(at + kSeekBlock, size)) {
+      REELFS_CO_TRY(co_await fetch_extents(file, known_end, size, deadline));
       continue;
     }
     const auto next = file->extents.next(at, known_end);
-    if (hole && (!next || next->file_offset > at)) co_return at;
-    if (!hole && next) co_return std::max(at, next->file_offset);
-    at = next ? next->end() : known_end;
+    if (hole && (!next || next->file_offset >= at + kSeekBlock)) co_return std::max(at, offset);
+    if (!hole && next) co_return std::max(offset, next->file_offset / kSeekBlock * kSeekBlock);
+    at = next ? (next->end() + kSeekBlock - 1) / kSeekBlock * kSeekBlock : known_end;
   }
   if (hole) co_return size;
   co_return Error(Errc::not_found, "no data up to the end of the file");

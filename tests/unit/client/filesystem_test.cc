@@ -223,17 +223,22 @@ TEST_F(FileSystemTest, FsyncSyncsTheCopiesBeforeTheJournal) {
 TEST_F(FileSystemTest, SeeksDataAndHoles) {
   auto& fs = mount();
   const auto file = create(fs, "sparse");
-  write(*file, 1'000'000, std::string(1000, 'd'));
+  write(*file, 1'000'000, std::string(20'000, 'd'));
   ASSERT_TRUE(run(file->allocate(0, 3'000'000, false)));
   EXPECT_EQ(run(fs.get_attributes(file->inode())).value().size, 3'000'000u);
-  EXPECT_EQ(run(file->seek(0, false)).value(), 1'000'000u);
+  constexpr std::uint64_t kBlock = 4096;
+  EXPECT_EQ(run(file->seek(0, false)).value(), 244 * kBlock);
   EXPECT_EQ(run(file->seek(0, true)).value(), 0u);
-  EXPECT_EQ(run(file->seek(1'000'500, true)).value(), 1'001'000u);
+  EXPECT_EQ(run(file->seek(1'000'500, true)).value(), 250 * kBlock);
+  EXPECT_EQ(run(file->seek(1'023'999, false)).value(), 1'023'999u) << "behind the last byte, in its block";
   EXPECT_EQ(run(file->seek(1'000'500, false)).value(), 1'000'500u);
   EXPECT_EQ(run(file->seek(2'000'000, false)).error().code(), Errc::not_found);
   EXPECT_EQ(run(file->seek(3'000'000, true)).error().code(), Errc::not_found);
   ASSERT_TRUE(run(file->punch_hole(1'000'100, 100)));
-  EXPECT_EQ(run(file->seek(1'000'000, true)).value(), 1'000'100u);
+  EXPECT_EQ(run(file->seek(1'000'000, true)).value(), 250 * kBlock);
+  ASSERT_TRUE(run(file->punch_hole(245 * kBlock, 2 * kBlock)));
+  EXPECT_EQ(run(file->seek(1'000'000, true)).value(), 245 * kBlock);
+  EXPECT_EQ(run(file->seek(245 * kBlock, false)).value(), 247 * kBlock);
   EXPECT_EQ(read(*file, 1'000'000, 300),
             std::string(100, 'd') + std::string(100, '\0') + std::string(100, 'd'));
 }
