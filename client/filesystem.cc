@@ -82,7 +82,7 @@ struct FileSystem::State {
 
   std::shared_ptr<FileHandle> handle_on(const std::shared_ptr<FileState>& file);
   Task<void> open_in_index(std::shared_ptr<FileState> file, Deadline until);
-  Task<void> remove(InodeId parent, std::string name, bool directory);
+  Task<Attributes> remove(InodeId parent, std::string name, bool directory);
   asio::awaitable<void> stop(IndexClient::Ending ending);
   asio::awaitable<void> stop_index_at(Deadline until, IndexClient::Ending ending);
 
@@ -414,34 +414,36 @@ Task<Attributes> FileSystem::link(InodeId inode, InodeId parent, std::string nam
   co_return co_await state_->call_for_attributes(wire::Method::link, std::move(request));
 }
 
-Task<void> FileSystem::unlink(InodeId parent, std::string name) {
+Task<Attributes> FileSystem::unlink(InodeId parent, std::string name) {
   return state_->remove(parent, std::move(name), false);
 }
 
-Task<void> FileSystem::remove_directory(InodeId parent, std::string name) {
+Task<Attributes> FileSystem::remove_directory(InodeId parent, std::string name) {
   return state_->remove(parent, std::move(name), true);
 }
 
-Task<void> FileSystem::State::remove(InodeId parent, std::string name, bool directory) {
+Task<Attributes> FileSystem::State::remove(InodeId parent, std::string name, bool directory) {
   wire::UnlinkRequest request;
   request.set_parent(parent.value);
   request.set_name(std::move(name));
   request.set_directory(directory);
   REELFS_CO_TRY(const auto reply, co_await call<wire::UnlinkReply>(wire::Method::unlink, std::move(request)));
-  if (reply.attributes().inode() != 0) files.note(from_wire(reply.attributes()));
-  co_return ok();
+  co_return files.note(from_wire(reply.attributes()));
 }
 
-Task<void> FileSystem::rename(InodeId parent, std::string name, InodeId new_parent, std::string new_name,
-                              std::uint32_t flags) {
+Task<std::optional<Attributes>> FileSystem::rename(InodeId parent, std::string name, InodeId new_parent,
+                                                   std::string new_name, std::uint32_t flags) {
   wire::RenameRequest request;
   request.set_parent(parent.value);
   request.set_name(std::move(name));
   request.set_new_parent(new_parent.value);
   request.set_new_name(std::move(new_name));
   request.set_flags(flags);
-  REELFS_CO_TRY(co_await state_->call<wire::Empty>(wire::Method::rename, std::move(request)));
-  co_return ok();
+  REELFS_CO_TRY(const auto reply,
+                co_await state_->call<wire::RenameReply>(wire::Method::rename, std::move(request)));
+  std::optional<Attributes> replaced;
+  if (reply.has_replaced()) replaced = state_->files.note(from_wire(reply.replaced()));
+  co_return replaced;
 }
 
 Task<std::string> FileSystem::read_link(InodeId inode) {

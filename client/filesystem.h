@@ -163,11 +163,13 @@ class FileSystem {
   /// mkdir, mknod, symlink. @errors exists, not_permitted (a file at the root), …
   Task<Attributes> create(CreateOptions options);
   Task<Attributes> link(InodeId inode, InodeId parent, std::string name);
-  Task<void> unlink(InodeId parent, std::string name);
-  Task<void> remove_directory(InodeId parent, std::string name);
+  /// @return of what lost the name, after that
+  Task<Attributes> unlink(InodeId parent, std::string name);
+  Task<Attributes> remove_directory(InodeId parent, std::string name);
   /// @param flags  RENAME_NOREPLACE, RENAME_EXCHANGE
-  Task<void> rename(InodeId parent, std::string name, InodeId new_parent, std::string new_name,
-                    std::uint32_t flags);
+  /// @return of what lost the new name, after that, where it was taken
+  Task<std::optional<Attributes>> rename(InodeId parent, std::string name, InodeId new_parent,
+                                         std::string new_name, std::uint32_t flags);
   Task<std::string> read_link(InodeId inode);
   Task<DirectoryPage> read_directory(InodeId inode, std::uint64_t after, std::uint32_t limit);
   /// Names and attributes of this directory on stable storage.

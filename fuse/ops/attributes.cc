@@ -17,6 +17,11 @@ void answer(Request& request, const Result<client::Attributes>& found) {
   request.attributes(to_stat(found.value()), to_seconds(found.value().lease));
 }
 
+/// The index knows the inode no more.
+bool is_gone(const Result<client::Attributes>& found) {
+  return !found && found.error().code() == Errc::stale_handle;
+}
+
 /// Those of the root and of channels are told though the index is away.
 Task<client::Attributes> find_attributes(Mount& mount, InodeId inode) {
   auto known = mount.last_known.attributes(inode);
@@ -27,14 +32,20 @@ Task<client::Attributes> find_attributes(Mount& mount, InodeId inode) {
 }
 
 Operation get_attributes(Mount& mount, Request request, InodeId inode) {
-  const auto found = co_await find_attributes(mount, inode);
+  auto found = co_await find_attributes(mount, inode);
+  if (is_gone(found)) {
+    if (const auto removed = mount.removed.find(inode)) found = *removed;
+  }
   answer(request, found);
 }
 
 Operation set_attributes(Mount& mount, Request request, InodeId inode, client::AttributeChanges changes) {
   const BusyDirectories::Use use(mount.busy, inode);
   mount.last_known.changed(inode);
-  const auto changed = co_await mount.files.set_attributes(inode, std::move(changes));
+  auto changed = co_await mount.files.set_attributes(inode, changes);
+  if (is_gone(changed)) {
+    if (const auto removed = mount.removed.change(inode, changes)) changed = *removed;
+  }
   answer(request, changed);
 }
 

@@ -9,6 +9,7 @@
 #include "fuse/cache/busy_directories.h"
 #include "fuse/cache/cached_versions.h"
 #include "fuse/cache/last_known.h"
+#include "fuse/cache/removed_inodes.h"
 #include "fuse/inodes/node_ids.h"
 #include "fuse/ops/open_files.h"
 #include "fuse/ops/refused_names.h"
@@ -30,6 +31,7 @@ struct Mount : KernelChannel::User {
   AbsentCapabilities absent_capabilities;
   BusyDirectories busy;
   Invalidator invalidator;
+  RemovedInodes removed;
   RefusedNames refused_names;
   LastKnown last_known;
   std::atomic<bool> connected{false};  // FileSystem::start() has succeeded, and the root is known
@@ -40,6 +42,7 @@ struct Mount : KernelChannel::User {
         operations(loop),
         clock(machine_clock),
         absent_capabilities(machine_clock),
+        removed(machine_clock),
         last_known(machine_clock) {}
 
   static Mount& of(fuse_req_t raw) { return *static_cast<Mount*>(User::of(raw)); }

@@ -20,8 +20,9 @@ void answer(const Mount& mount, Request& request, const Result<client::Attribute
   request.entry(to_entry(mount.nodes, found.value()));
 }
 
-void answer(Request& request, const Result<void>& done) {
-  if (!done) return request.fail(done.error());
+void answer_removal(Mount& mount, Request& request, const Result<client::Attributes>& removed) {
+  if (!removed) return request.fail(removed.error());
+  mount.removed.note(removed.value());
   request.succeed();
 }
 
@@ -78,16 +79,16 @@ Operation link(Mount& mount, Request request, InodeId inode, InodeId parent, std
 Operation unlink(Mount& mount, Request request, InodeId parent, std::string name) {
   const BusyDirectories::Use use(mount.busy, parent);
   mount.last_known.changed(parent);
-  const auto done = co_await mount.files.unlink(parent, std::move(name));
-  answer(request, done);
+  const auto removed = co_await mount.files.unlink(parent, std::move(name));
+  answer_removal(mount, request, removed);
 }
 
 Operation remove_directory(Mount& mount, Request request, InodeId parent, std::string name) {
   const BusyDirectories::Use use(mount.busy, parent);
   mount.last_known.changed(parent);
   if (parent == kRootInode) mount.last_known.forget_channel(name);
-  const auto done = co_await mount.files.remove_directory(parent, std::move(name));
-  answer(request, done);
+  const auto removed = co_await mount.files.remove_directory(parent, std::move(name));
+  answer_removal(mount, request, removed);
 }
 
 struct Renaming {
@@ -107,7 +108,9 @@ Operation rename(Mount& mount, Request request, Renaming names) {
   if (names.new_parent == kRootInode) mount.last_known.forget_channel(names.new_name);
   const auto done = co_await mount.files.rename(names.parent, std::move(names.name), names.new_parent,
                                                 std::move(names.new_name), names.flags);
-  answer(request, done);
+  if (!done) co_return request.fail(done.error());
+  if (done.value()) mount.removed.note(*done.value());
+  request.succeed();
 }
 
 Operation read_link(Mount& mount, Request request, InodeId inode) {

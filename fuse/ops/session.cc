@@ -1,4 +1,6 @@
 // init, forget: what the kernel and we agree on.
+#include <span>
+
 #include "common/base/units.h"
 #include "fuse/ops/mount.h"
 #include "fuse/ops/operations.h"
@@ -27,9 +29,19 @@ void on_init(void*, fuse_conn_info* connection) {
   connection->time_gran = 1;
 }
 
-// Node ids are inode numbers: nothing was counted, so there is nothing to give back.
-void on_forget(fuse_req_t raw, fuse_ino_t, std::uint64_t) { Request(raw, "forget").none(); }
-void on_forget_multi(fuse_req_t raw, std::size_t, fuse_forget_data*) { Request(raw, "forget").none(); }
+// Node ids are inode numbers and nothing is counted. What has been removed the kernel forgets once and for
+// all.
+void on_forget(fuse_req_t raw, fuse_ino_t node, std::uint64_t) {
+  auto& mount = Mount::of(raw);
+  mount.removed.forget(mount.inode(node));
+  Request(raw, "forget").none();
+}
+
+void on_forget_multi(fuse_req_t raw, std::size_t count, fuse_forget_data* forgotten) {
+  auto& mount = Mount::of(raw);
+  for (const auto& one : std::span(forgotten, count)) mount.removed.forget(mount.inode(one.ino));
+  Request(raw, "forget").none();
+}
 
 fuse_lowlevel_ops make_table() {
   fuse_lowlevel_ops table{};

@@ -114,14 +114,18 @@ Task<rpc::Response> NameService::rename(wire::RenameRequest request) {
   std::optional<InodeId> orphan;
   Touched touched{{params.parent, params.new_parent},
                   {{params.parent, params.name}, {params.new_parent, params.new_name}}};
-  auto op = [&params, &orphan, &touched](Transaction& txn, WallNs now) -> Result<wire::Empty> {
+  auto op = [&params, &orphan, &touched](Transaction& txn, WallNs now) -> Result<wire::RenameReply> {
     REELFS_TRY(const auto renamed, tree::rename(txn, params, now));
     touched.inodes.push_back(renamed.moved.id);
     for (const auto& other : {renamed.replaced, renamed.exchanged}) {
       if (other) touched.inodes.push_back(other->id);
     }
-    if (renamed.replaced && renamed.replaced->row.nlink == 0) orphan = renamed.replaced->id;
-    return wire::Empty();
+    wire::RenameReply reply;
+    if (renamed.replaced) {
+      if (renamed.replaced->row.nlink == 0) orphan = renamed.replaced->id;
+      to_wire(*renamed.replaced, *reply.mutable_replaced());
+    }
+    return reply;
   };
   auto answered = co_await changes_.once(request.header(), std::move(op));
   if (answered && orphan) sessions_.orphaned(*orphan);

@@ -228,6 +228,32 @@ class Posix(BoxTest):
         self.assertEqual(os.pread(fd, 10, 0), b"old")
         self.assertEqual(self.path.read_bytes(), b"new")
 
+    def test_what_was_removed_lives_where_it_is_held(self):
+        """Also what the kernel alone has open: a directory that somebody is in, a fifo, a file by O_PATH."""
+        held = {}
+        for name, flags in (("dir", os.O_RDONLY | os.O_DIRECTORY), ("replaced", os.O_RDONLY | os.O_DIRECTORY),
+                            ("fifo", os.O_RDWR | os.O_NONBLOCK), ("path", os.O_PATH), ("overwritten", os.O_PATH)):
+            path = self.channel / name
+            {"fifo": os.mkfifo, "path": pathlib.Path.touch, "overwritten": pathlib.Path.touch}.get(name, os.mkdir)(path)
+            held[name] = self.open(flags, path=path)
+        modes = {name: os.fstat(fd).st_mode for name, fd in held.items()}
+        os.rmdir(self.channel / "dir")
+        os.mkdir(self.channel / "new")
+        os.rename(self.channel / "new", self.channel / "replaced")
+        os.unlink(self.channel / "fifo")
+        os.unlink(self.channel / "path")
+        self.path.touch()
+        os.rename(self.path, self.channel / "overwritten")
+        for name, fd in held.items():
+            with self.subTest(name):
+                self.assertEqual((os.fstat(fd).st_mode, os.fstat(fd).st_nlink), (modes[name], 0))
+        self.assertEqual(os.listdir(held["dir"]), [])
+        self.fails_with(errno.ENOENT, os.mkdir, "x", dir_fd=held["dir"])
+        os.fchmod(held["fifo"], 0o640)
+        os.utime(held["dir"], ns=(5, 6))
+        self.assertEqual(stat.S_IMODE(os.fstat(held["fifo"]).st_mode), 0o640)
+        self.assertEqual(os.fstat(held["dir"]).st_mtime_ns, 6)
+
     def test_recording_goes_on_after_all_that_was_recorded_is_removed(self):
         for number in range(4):
             data = os.urandom(6 * MIB)
