@@ -1,156 +1,160 @@
-"""Random operations on the mount and on a local directory: the same results, errors and contents.
+"""Random operations on the mount and on a local ext4: the same results, errors, contents and attributes.
 
-REELFS_SEED repeats a run, REELFS_STEPS makes it longer.
+REELFS_SEED repeats a run, REELFS_OPERATIONS makes it longer. Of operations that end in a difference the few that matter are found and told.
 """
-import ctypes
-import errno
 import os
-import pathlib
 import random
+import shutil
 import stat
+import subprocess
+import time
 import unittest
 
-from harness import BoxTest
+from harness import BoxTest, PATIENCE, run
+from operations import Place, acting_as, difference, random_operations, seen, shortest
 
-LIBC = ctypes.CDLL(None, use_errno=True)
-STEPS = int(os.environ.get("REELFS_STEPS", "4000"))
+OPERATIONS = int(os.environ.get("REELFS_OPERATIONS", int(100_000 / PATIENCE)))
 SEED = int(os.environ.get("REELFS_SEED", random.SystemRandom().randrange(1 << 32)))
-AT_FDCWD = -100
-FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE = 1, 2
-RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
-KINDS = (["write"] * 8 + ["read"] * 5 + ["append"] * 2 + ["truncate"] * 2 + ["rename"] * 3 + ["stat"] * 2 +
-         ["punch", "allocate", "mkdir", "mkdir", "rmdir", "unlink", "unlink", "exchange", "noreplace", "link", "symlink",
-          "list", "chmod", "utime", "setxattr", "getxattr", "fsync", "rewrite"])
+A_ROUND = 5000  # operations in one directory
+WATCHED = 4  # of so many operations, attributes are looked at before and after one
+# Of a local file system times move with the kernel's clock, of which a tick takes up to 10 ms.
+TICK_NS = 20_000_000
+BLOCK = 4096
+# These write what is in memory when the kernel likes; only then do times move.
+LATER = ("map_write",)
+# Where nothing changes ext4 leaves ctime alone, and others do not.
+ONLY_CHANGES = ("setxattr",)
 
 
-def libc(call, *arguments):
-    if call(*arguments) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+def moved(before, after):
+    """Which of the times have changed."""
+    if isinstance(before, str) or isinstance(after, str) or before.st_ino != after.st_ino or stat.S_ISFIFO(before.st_mode):
+        return None
+    return before.st_mtime_ns != after.st_mtime_ns, before.st_ctime_ns != after.st_ctime_ns
+
+
+def wrong_times(kind, local, mount, now):
+    """Of one file, before and after an operation: whether a time has moved on one and not on the other."""
+    if kind in LATER:
+        return None
+    want, got = moved(*local), moved(*mount)
+    if want is None or got is None:
+        return None
+    for name, expected, found, old in zip(("mtime", "ctime"), want, got, (local[0].st_mtime_ns, local[0].st_ctime_ns)):
+        if expected and not found:
+            return f"{name} has not moved"
+        if found and not expected and abs(now - old) > TICK_NS and kind not in ONLY_CHANGES:
+            return f"{name} has moved"
+    return None
 
 
 class Differential(BoxTest):
-    box_settings = {"device_size": "2G"}
+    box_settings = {"device_size": "4G"}
 
-    def test_the_mount_behaves_as_the_local_disk(self):
-        local = self.local()
-        dice = random.Random(SEED)
-        for step in range(STEPS):
-            operation = self.choose(dice)
-            results = [self.outcome(root, *operation) for root in (local, self.channel)]
-            self.assertEqual(results[0], results[1], f"REELFS_SEED={SEED} step {step}: {operation}")
-        want = self.picture(local)
-        self.assertEqual(self.picture(self.channel), want, f"REELFS_SEED={SEED}")
-        other = self.box.another_mount()
-        self.assertEqual(self.picture(other / self.channel.name), want, f"REELFS_SEED={SEED}, on another mount")
+    def setUp(self):
+        super().setUp()
+        os.chmod(self.box.base, 0o755)
+        self.tries = 0
+        self.local_root = self.ext4()
 
-    def choose(self, dice):
-        def name():
-            return "/".join(dice.choice("abcd") for _ in range(dice.choice([1, 1, 2, 2, 3])))
+    def ext4(self):
+        """An ext4 of its own, or what the temporary directory is on where none can be made."""
+        image, point = self.box.base / "ext4.img", self.box.base / "ext4"
+        point.mkdir()
+        run("truncate", "-s", "2G", image)
+        run("mkfs.ext4", "-q", "-F", "-b", BLOCK, image)
+        if subprocess.run(["mount", "-o", "loop,nodev", image, point], stderr=subprocess.DEVNULL, check=False).returncode == 0:
+            self.addCleanup(run, "umount", point)
+        return point
 
-        return (dice.choice(KINDS), name(), name(), dice.randrange(0, 400_000),
-                dice.choice([1, 40, 4096, 70_000, 300_000]), dice.randrange(1 << 30))
-
-    def outcome(self, root, kind, one, two, offset, length, seed):
-        try:
-            return getattr(self, kind)(root / one, root / two, offset, length, seed)
-        except OSError as failed:
-            return errno.errorcode[failed.errno]
-
-    @staticmethod
-    def with_open(path, flags, action):
-        fd = os.open(path, flags, 0o644)
-        try:
-            return action(fd)
-        finally:
-            os.close(fd)
-
-    def write(self, a, _, offset, length, seed):
-        return self.with_open(a, os.O_WRONLY | os.O_CREAT,
-                              lambda fd: os.pwrite(fd, random.Random(seed).randbytes(length), offset))
-
-    def append(self, a, _, _offset, length, seed):
-        return self.with_open(a, os.O_WRONLY | os.O_APPEND,
-                              lambda fd: os.write(fd, random.Random(seed).randbytes(min(length, 5000))))
-
-    def rewrite(self, a, _, _offset, length, seed):
-        return self.with_open(a, os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
-                              lambda fd: os.write(fd, random.Random(seed).randbytes(length)))
-
-    def read(self, a, _, offset, length, _seed):
-        return self.with_open(a, os.O_RDONLY, lambda fd: os.pread(fd, length, offset))
-
-    def truncate(self, a, _, offset, _length, _seed):
-        return os.truncate(a, offset)
-
-    def punch(self, a, _, offset, length, _seed):
-        return self.with_open(a, os.O_RDWR, lambda fd: libc(LIBC.fallocate, fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE,
-                                                            ctypes.c_long(offset), ctypes.c_long(length)))
-
-    def allocate(self, a, _, offset, length, seed):
-        return self.with_open(a, os.O_RDWR, lambda fd: libc(LIBC.fallocate, fd, seed % 2 * FALLOC_KEEP_SIZE,
-                                                            ctypes.c_long(offset), ctypes.c_long(length)))
-
-    def fsync(self, a, _, _offset, _length, _seed):
-        return self.with_open(a, os.O_RDONLY, os.fsync)
-
-    def mkdir(self, a, *_):
-        return os.mkdir(a)
-
-    def rmdir(self, a, *_):
-        return os.rmdir(a)
-
-    def unlink(self, a, *_):
-        return os.unlink(a)
-
-    def rename(self, a, b, *_):
-        return os.rename(a, b)
-
-    def exchange(self, a, b, *_):
-        return self.rename_with(a, b, RENAME_EXCHANGE)
-
-    def noreplace(self, a, b, *_):
-        return self.rename_with(a, b, RENAME_NOREPLACE)
-
-    @staticmethod
-    def rename_with(a, b, flags):
-        return libc(LIBC.renameat2, AT_FDCWD, os.fsencode(a), AT_FDCWD, os.fsencode(b), flags)
-
-    def link(self, a, b, *_):
-        return os.link(a, b, follow_symlinks=False)
-
-    def symlink(self, a, b, *_):
-        return os.symlink(a.name, b)
-
-    def chmod(self, a, _, _offset, _length, seed):
-        return os.chmod(a, seed & 0o777 | 0o700)
-
-    def utime(self, a, _, offset, length, seed):
-        os.utime(a, ns=(seed, seed * 1_000_003 + offset), follow_symlinks=False)
-        return os.lstat(a).st_mtime_ns
-
-    def setxattr(self, a, _, offset, length, _seed):
-        return os.setxattr(a, f"user.{offset % 3}", b"v" * min(length, 1000))
-
-    def getxattr(self, a, _, offset, *_rest):
-        return os.getxattr(a, f"user.{offset % 3}"), sorted(name for name in os.listxattr(a) if name.startswith("user."))
-
-    def list(self, a, *_):
-        return sorted(os.listdir(a))
-
-    def stat(self, a, *_):
-        told = os.lstat(a)
-        size = 0 if stat.S_ISDIR(told.st_mode) else told.st_size
-        return stat.filemode(told.st_mode), size, told.st_nlink, told.st_uid, told.st_gid
-
-    def picture(self, root):
-        found = {}
-        for folder, directories, files in os.walk(root):
-            for name in directories + files:
-                path = pathlib.Path(folder, name)
-                body = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
-                found[str(path.relative_to(root))] = self.stat(path), body
+    def places(self):
+        """An empty directory on each, in one in which there is nothing else."""
+        self.tries += 1
+        found = []
+        for root in (self.local_root, self.channel):
+            tree = root / str(self.tries) / "tree"
+            tree.mkdir(parents=True)
+            os.chmod(tree.parent, 0o777)
+            os.chmod(tree, 0o777)
+            found.append(Place(tree))
         return found
+
+    def first_difference(self, operations, every):
+        """Carries them out. @return (its number, what differs), or None."""
+        local, mount = self.places()
+        try:
+            for number, operation in enumerate(operations):
+                differs = self.step(local, mount, operation, number % every == 0)
+                if differs:
+                    return number, differs
+            differs = self.picture_difference(local, mount)
+            return (len(operations) - 1, differs) if differs else None
+        finally:
+            for place in (local, mount):
+                place.close_all()
+                shutil.rmtree(os.path.dirname(place.root))
+
+    @staticmethod
+    def step(local, mount, operation, watched):
+        touched = operation.touched() if watched else ()
+        now = time.time_ns()
+        before = {what: (local.attributes(what), mount.attributes(what)) for what in touched}
+        with acting_as(operation.user):
+            want = local.outcome(operation)
+            got = mount.outcome(operation)
+        differs = difference(want, got)
+        if differs:
+            return differs
+        for what in touched:
+            here, there = local.attributes(what), mount.attributes(what)
+            differs = difference(seen(here), seen(there))
+            if not differs:
+                differs = wrong_times(operation.kind, (before[what][0], here), (before[what][1], there), now)
+            if differs:
+                return f"{what!r}: {differs}"
+        return None
+
+    @staticmethod
+    def picture_difference(local, mount):
+        for place in (local, mount):
+            place.close_all()
+        (want, want_links), (got, got_links) = local.picture(), mount.picture()
+        differs = difference(want, got) or difference(want_links, got_links)
+        if differs:
+            return f"in the end {differs}"
+        for name, (_, body, _) in want.items():
+            if not isinstance(body, bytes):
+                continue
+            told = os.lstat(mount.at(name))
+            if told.st_blocks * 512 > os.lstat(local.at(name)).st_blocks * 512 + BLOCK:
+                return f"in the end {name} has {told.st_blocks} blocks"
+            if body.strip(b"\0") and told.st_blocks == 0:
+                return f"in the end {name} has no blocks"
+        return None
+
+    def test_the_mount_behaves_as_ext4(self):
+        begun = time.monotonic()
+        for round_number, first in enumerate(range(0, OPERATIONS, A_ROUND)):
+            seed = SEED + round_number
+            operations = random_operations(random.Random(seed), min(A_ROUND, OPERATIONS - first))
+            found = self.first_difference(operations, WATCHED)
+            if found is not None:
+                self.tell(seed, operations, found)
+        print(f"{OPERATIONS} operations in {time.monotonic() - begun:.0f} s")
+
+    def tell(self, seed, operations, found):
+        number, differs = found
+        told = [f"REELFS_SEED={seed} REELFS_OPERATIONS={A_ROUND}: operation {number}, {operations[number]}: {differs}"]
+
+        def fails(some):
+            again = self.first_difference(some, 1)
+            return None if again is None else again[0]
+
+        few = shortest(operations[:number + 1], fails, 60)
+        again = self.first_difference(few, 1)
+        told += [f"    {one}" for one in few[-40:]]
+        told.append(f"{len(few)} operations, which end with: {again[1]}" if again else f"{len(few)} operations, which do not always fail")
+        self.fail("\n".join(told))
 
 
 if __name__ == "__main__":
