@@ -5,6 +5,7 @@ import fcntl
 import mmap
 import os
 import pathlib
+import random
 import socket
 import stat
 import time
@@ -13,7 +14,21 @@ import unittest
 from harness import BoxTest, limit, run
 
 MIB = 1 << 20
+
+
+class DirectoryEntry(ctypes.Structure):
+    """struct dirent of glibc on 64-bit machines."""
+    _fields_ = [("inode", ctypes.c_uint64), ("offset", ctypes.c_int64), ("length", ctypes.c_uint16), ("type", ctypes.c_uint8),
+                ("name", ctypes.c_char * 256)]
+
+
 LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC.opendir.restype = ctypes.c_void_p
+LIBC.readdir.restype = ctypes.POINTER(DirectoryEntry)
+LIBC.telldir.restype = ctypes.c_long
+for call, arguments in (("opendir", [ctypes.c_char_p]), ("readdir", [ctypes.c_void_p]), ("telldir", [ctypes.c_void_p]),
+                        ("seekdir", [ctypes.c_void_p, ctypes.c_long]), ("rewinddir", [ctypes.c_void_p]), ("closedir", [ctypes.c_void_p])):
+    getattr(LIBC, call).argtypes = arguments
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_COLLAPSE_RANGE = 1, 2, 8
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 AT_FDCWD = -100
@@ -365,6 +380,46 @@ class Posix(BoxTest):
                 os.unlink(entry.path)
         self.assertEqual(seen, set(names), "each is listed although those before are being removed")
         self.assertEqual(os.listdir(self.channel), [])
+
+    def test_a_listing_shows_once_what_stays_whatever_else_changes(self):
+        """In one descriptor, going back at times to where it has been, while names come, go and change."""
+        dice = random.Random(7)
+        stay = {f"stay{number:04}" for number in range(400)}
+        passing = [f"passing{number:04}" for number in range(400)]
+        for name in dice.sample([*sorted(stay), *passing], 800):
+            (self.channel / name).touch()
+        directory = LIBC.opendir(os.fsencode(self.channel))
+        self.addCleanup(LIBC.closedir, directory)
+        listed, places = [], []
+        for _ in range(100_000):
+            places.append((LIBC.telldir(directory), len(listed)))
+            entry = LIBC.readdir(directory)
+            if not entry:
+                break
+            listed.append(os.fsdecode(entry.contents.name))
+            if dice.randrange(50) == 0:  # back: what follows comes again
+                del places[len(places) - dice.randrange(min(30, len(places))):]
+                place, length = places.pop()
+                LIBC.seekdir(directory, place)
+                del listed[length:]
+            self.change_a_name(dice, passing)
+        self.assertEqual(sorted(name for name in listed if name.startswith("stay")), sorted(stay))
+        self.assertEqual(len(listed), len(set(listed)))
+        LIBC.rewinddir(directory)
+        self.assertTrue(LIBC.readdir(directory))
+
+    def change_a_name(self, dice, names):
+        at = dice.randrange(len(names))
+        what = dice.randrange(3)
+        if what == 0:
+            os.unlink(self.channel / names.pop(at))
+        elif what == 1:
+            names.append(f"passing-new{dice.randrange(1 << 60)}")
+            (self.channel / names[-1]).touch()
+        else:
+            other = f"passing-renamed{dice.randrange(1 << 60)}"
+            os.rename(self.channel / names[at], self.channel / other)
+            names[at] = other
 
     def test_removing(self):
         directory = self.channel / "dir"
