@@ -11,7 +11,7 @@ import threading
 import time
 import unittest
 
-from harness import PATIENCE, REELCTL, REELFS, BoxTest, is_gone, run, until
+from harness import PATIENCE, REELCTL, REELFS, BoxTest, is_gone, is_mounted, run, until
 
 TIMES = 10
 LONGEST_STALL = 1.0  # promised; a busy machine may be slower to start a process, which is not counted
@@ -261,6 +261,19 @@ class TakeOver(BoxTest):
             self.assertEqual(len(descriptors), 1)
             self.assertIn(b"init_request", state)
         until(lambda: "not taken over" in self.mount.log.read_text(), "the old one goes on", 5)
+
+    def test_a_successor_ends_like_any_other_though_a_file_is_open(self):
+        self.taker.take_over()
+        file = os.open(self.mount / self.name / "open", os.O_WRONLY | os.O_CREAT)
+        os.write(file, b"kept")
+        self.mount.process.terminate()
+        self.assertEqual(self.mount.process.wait(30 * PATIENCE), 0)
+        self.assertFalse(is_mounted(self.mount.point))
+        with self.assertRaises(OSError):
+            os.write(file, b"lost")
+        with self.assertRaises(OSError):
+            os.close(file)
+        self.assertEqual((self.channel / "open").read_bytes(), b"kept")
 
     def test_only_the_owner_may_ask(self):
         self.assertEqual(os.stat("/run/reelfs").st_mode & 0o7777, 0o700)
