@@ -246,10 +246,12 @@ Task<Standing> FileSystem::pause(std::chrono::milliseconds limit) {
   standing.last_request = state.index.last_request();
   standing.stream = state.watched.stream;
   standing.confirmed = state.watched.confirmed;
+  state.index.yield_session();
   co_return standing;
 }
 
 void FileSystem::resume() {
+  state_->index.reclaim_session();
   state_->releaser.resume();
   if (!state_->watching || state_->watching->stopping()) state_->start_watching();
 }

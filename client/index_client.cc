@@ -127,6 +127,7 @@ struct IndexClient::State {
   std::function<void(Epoch)> epoch_callback;
   std::function<std::vector<InodeId>()> open_inodes;
 
+  bool yielded = false;
   bool stopping = false;
   Condition stop_began;
   std::size_t calls = 0;  // under way
@@ -200,6 +201,7 @@ Task<void> IndexClient::State::ensure_session(Deadline deadline) {
   notice_silent_loss();
   while (!connected) {
     if (stopping) co_return Error(Errc::cancelled, "stopping");
+    if (yielded) co_return Error(Errc::unavailable, "another process has the session");
     if (opening) {
       REELFS_CO_TRY(co_await opened.wait(clock, deadline));
       continue;
@@ -296,6 +298,9 @@ asio::awaitable<void> IndexClient::stop(Ending ending) {
   for (const auto& server : state_->servers) co_await server->stop();
   while (state_->calls > 0) co_await state_->idle.wait();
 }
+
+void IndexClient::yield_session() { state_->yielded = true; }
+void IndexClient::reclaim_session() { state_->yielded = false; }
 
 SessionId IndexClient::session() const { return state_->session; }
 std::uint64_t IndexClient::last_request() const { return state_->last_request; }

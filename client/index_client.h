@@ -42,6 +42,11 @@ class IndexClient {
   /// Ends calls under way with `cancelled`, closes the session or leaves it to another process, joins.
   asio::awaitable<void> stop(Ending ending = Ending::close_session);
 
+  /// Another process may have the session from now on: it is used while the connection lasts, but not
+  /// resumed, which would tell the index what is open here instead of there.
+  void yield_session();
+  void reclaim_session();
+
   SessionId session() const;
   /// The greatest number that a request of this session has had.
   std::uint64_t last_request() const;
