@@ -21,7 +21,6 @@ constexpr Duration kLookPause = 1s;
 constexpr Duration kFirstRetry = 2s;  // of a device that could not be used
 constexpr Duration kLongestRetry = 60s;
 constexpr Duration kAttendLimit = 20s;
-constexpr Duration kWaitPause = 10ms;
 
 spdlog::logger& log() {
   static auto& instance = logger("noded.leader");
@@ -80,14 +79,18 @@ asio::awaitable<R> to_its_end(asio::awaitable<R> work) {
 /// Marks a place as being looked at for as long as this lives.
 class Leader::Attending {
  public:
-  explicit Attending(Place& place) : place_(&place) { place.busy = true; }
-  Attending(Attending&& other) noexcept : place_(std::exchange(other.place_, nullptr)) {}
+  Attending(Leader& leader, Place& place) : leader_(leader), place_(&place) { place.busy = true; }
+  Attending(Attending&& other) noexcept
+      : leader_(other.leader_), place_(std::exchange(other.place_, nullptr)) {}
   Attending& operator=(Attending&&) = delete;
   ~Attending() {
-    if (place_ != nullptr) place_->busy = false;
+    if (place_ == nullptr) return;
+    place_->busy = false;
+    leader_.done_.notify_all();
   }
 
  private:
+  Leader& leader_;
   Place* place_;  // places are not erased while they are busy
 };
 
@@ -111,7 +114,10 @@ asio::awaitable<void> Leader::bring_up_missing() {
   const auto busy = [this] {
     return std::any_of(places_.begin(), places_.end(), [](const auto& entry) { return entry.second.busy; });
   };
-  while (busy() && patience.left(clock_) > Duration::zero()) co_await sleep_for(kWaitPause);
+  while (busy()) {
+    const auto looked = co_await done_.wait(clock_, patience);
+    if (!looked) co_return;
+  }
 }
 
 void Leader::begin_to_attend(const std::filesystem::path& path) {
@@ -120,7 +126,7 @@ void Leader::begin_to_attend(const std::filesystem::path& path) {
   if (place.status.path.empty()) {
     set_status(place, without_device(path, State::offline, "it is being brought up"));
   }
-  group_.spawn(attend(path, Attending(place)));
+  group_.spawn(attend(path, Attending(*this, place)));
 }
 
 DevicePtr Leader::device_at(const Place& place) const {
@@ -299,16 +305,19 @@ Task<void> Leader::wait_until_attended(std::filesystem::path path) {
   for (;;) {
     const auto at = places_.find(path);
     if (at == places_.end() || !at->second.busy) co_return ok();
-    if (patience.left(clock_) <= Duration::zero()) {
-      co_return Error(Errc::busy, path.string() + " does not answer: try again when it does");
-    }
-    co_await sleep_for(kWaitPause);
+    const auto looked = co_await done_.wait(clock_, patience);
+    if (looked) continue;
+    if (looked.error().code() != Errc::timed_out) co_return looked.error();
+    co_return Error(Errc::busy, path.string() + " does not answer: try again when it does");
   }
 }
 
 /// One change at a time: each begins with what the last one left.
 Task<void> Leader::change_list(std::function<void(DeviceList&)> change) {
-  while (list_changes_) co_await sleep_for(kWaitPause);
+  const auto patience = Deadline::after(clock_, kAttendLimit);
+  while (list_changes_) {
+    REELFS_CO_TRY(co_await done_.wait(clock_, patience));
+  }
   list_changes_ = true;
   auto list = list_;
   change(list);
@@ -318,6 +327,7 @@ Task<void> Leader::change_list(std::function<void(DeviceList&)> change) {
   };
   auto saved = co_await files_.run(std::move(save));
   list_changes_ = false;
+  done_.notify_all();
   if (saved) list_ = std::move(list);
   co_return std::move(saved);
 }
@@ -335,7 +345,7 @@ Task<void> Leader::initialise_device(NewDevice device) {
     co_return Error(Errc::exists, device.path.string() + " is initialised as device " +
                                       std::to_string(place.status.device.value));
   }
-  const Attending attending(place);
+  const Attending attending(*this, place);
   // A device that is half written is neither blank nor ours.
   auto work = initialise_and_bring_up(std::move(device));
   co_return co_await to_its_end(std::move(work));
@@ -384,7 +394,7 @@ Task<DeviceStatus> Leader::add_device(std::filesystem::path path, std::uint64_t 
 /// start.
 Task<DeviceStatus> Leader::try_to_add(std::filesystem::path path, std::uint64_t block_bytes) {
   auto& place = places_[path];
-  const Attending attending(place);
+  const Attending attending(*this, place);
   if (const auto device = device_at(place)) {
     if (device->usable()) co_return place.status;
     take_away(*device, DeviceHealth::offline, "it is being added again");
