@@ -13,6 +13,7 @@
 
 #include "admin/connection.h"
 #include "common/mounts/mounts.h"
+#include "common/mounts/serving_process.h"
 #include "common/wire/index.pb.h"
 
 namespace reelfs::admin {
@@ -64,11 +65,23 @@ class Patience {
   std::chrono::steady_clock::time_point until_;
 };
 
+/// Who took over a mount: an upgrade is nobody's child.
+std::optional<ProcessId> successor(const BoxProcess& process) {
+  if (process.role != Role::mount) return std::nullopt;
+  const auto mounted = mounted_at(process.command.at(1));
+  if (!mounted) return std::nullopt;
+  const auto pid = serving_process(*mounted);
+  if (!pid) return std::nullopt;
+  auto found = identify(*pid);
+  return found ? std::optional(std::move(found).value()) : std::nullopt;
+}
+
 std::optional<ProcessId> running(const BoxProcess& process) {
   if (auto recorded = read_pid_file(process.pid_file); recorded && state_of(*recorded) != ProcessState::gone)
     return recorded;
   // A `box start` that was interrupted may have started it and not put it down.
   auto found = find_process(process.command);
+  if (!found) found = successor(process);
   if (found) (void)write_pid_file(process.pid_file, *found);  // else it is looked for again
   return found;
 }

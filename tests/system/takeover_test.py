@@ -293,6 +293,18 @@ class TakeOver(BoxTest):
         run("umount", self.mount.point)
         until(lambda: is_gone(listed[0]["pid"]), "the process in the background has ended")
 
+    def test_a_box_knows_who_serves_its_mount(self):
+        before = self.box.processes()["mount"]
+        run(REELCTL, "mount", "upgrade", self.box.mount)
+        until(lambda: is_gone(before["pid"]), "the old one has gone")
+        after = self.box.processes()["mount"]
+        self.assertNotEqual(after["pid"], before["pid"])
+        self.assertEqual(after["state"], "mounted")
+        with open(self.channel / "open", "wb") as file:
+            self.box.start()  # which has nothing to do
+            file.write(b"x")
+        self.assertEqual(self.box.processes()["mount"]["pid"], after["pid"])
+
     def reelctl_mounts(self):
         return json.loads(run(REELCTL, "mount", "list", "--json").stdout)["mounts"]
 
