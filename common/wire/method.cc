@@ -40,6 +40,8 @@ std::string_view to_string(Method method) noexcept {
       return "set_xattr";
     case Method::remove_xattr:
       return "remove_xattr";
+    case Method::note_reads:
+      return "note_reads";
     case Method::open:
       return "open";
     case Method::release:
@@ -54,6 +56,8 @@ std::string_view to_string(Method method) noexcept {
       return "sync";
     case Method::statfs:
       return "statfs";
+    case Method::clone_range:
+      return "clone_range";
     case Method::open_segment:
       return "open_segment";
     case Method::close_segment:

@@ -28,6 +28,7 @@ enum class Method : std::uint16_t {
   list_xattr = 20,
   set_xattr = 21,
   remove_xattr = 22,
+  note_reads = 24,
   open = 30,  // -> AttributesReply
   release = 31,
   get_extents = 32,
@@ -35,6 +36,7 @@ enum class Method : std::uint16_t {
   punch_hole = 34,  // -> AttributesReply
   sync = 35,
   statfs = 36,
+  clone_range = 37,
   open_segment = 40,
   close_segment = 41,
   locate_segments = 42,

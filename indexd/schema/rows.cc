@@ -44,6 +44,10 @@ void fields(Codec& codec, Of<ExtentRow> auto& row) {
   codec(row.length, row.segment, row.record_offset, row.payload_offset);
 }
 template <class Codec>
+void added_fields(Codec& codec, Of<ExtentRow> auto& row) {
+  codec(row.origin, row.origin_offset);
+}
+template <class Codec>
 void fields(Codec& codec, Of<SegmentFileRow> auto& row) {
   codec(row.live_bytes);
 }
@@ -173,6 +177,19 @@ void fields(Codec&, Of<AppliedKey> auto&) {}
 namespace {
 
 inline constexpr std::uint8_t kRowVersion = 1;
+inline constexpr std::uint8_t kRowWithAddedFields = 2;
+
+/// Of rows that can have added fields, most have none, and stay as they are.
+template <class Row>
+bool has_added_fields(const Row&) {
+  return false;
+}
+bool has_added_fields(const ExtentRow& row) { return static_cast<bool>(row.origin); }
+
+template <class Row>
+inline constexpr bool kCanHaveAddedFields = false;
+template <>
+inline constexpr bool kCanHaveAddedFields<ExtentRow> = true;
 
 template <class Row>
 bool is_sound(const Row&) {
@@ -193,23 +210,33 @@ Result<void> check_row_of(std::string_view key, std::string_view value) {
 
 template <class Row>
 std::string encode_row(const Row& row) {
-  std::string out(1, static_cast<char>(kRowVersion));
+  std::string out(1, static_cast<char>(has_added_fields(row) ? kRowWithAddedFields : kRowVersion));
   codec::RowEncoder encoder(out);
   fields(encoder, row);
+  if constexpr (kCanHaveAddedFields<Row>) {
+    if (has_added_fields(row)) added_fields(encoder, row);
+  }
   return out;
 }
 
 template <class Row>
 Result<Row> decode_row(std::string_view bytes) {
   if (bytes.empty()) return Error(Errc::corrupt, "row is empty");
+  constexpr auto kNewest = kCanHaveAddedFields<Row> ? kRowWithAddedFields : kRowVersion;
   const auto version = static_cast<std::uint8_t>(bytes.front());
-  if (version != kRowVersion) {
-    return Error(Errc::corrupt,
-                 fmt::format("row has version {}; this program reads {}", version, kRowVersion));
+  if (version < kRowVersion || version > kNewest) {
+    return Error(Errc::corrupt, fmt::format("row has version {}; this program reads {} to {}", version,
+                                            kRowVersion, kNewest));
   }
   Row row;
   codec::RowDecoder decoder(bytes.substr(1));
   fields(decoder, row);
+  if constexpr (kCanHaveAddedFields<Row>) {
+    if (version == kRowWithAddedFields) {
+      added_fields(decoder, row);
+      if (!has_added_fields(row)) decoder.refuse();
+    }
+  }
   if (!decoder.ok() || !decoder.at_end() || !is_sound(row)) {
     return Error(Errc::corrupt, fmt::format("row of {} bytes does not decode", bytes.size()));
   }

@@ -32,11 +32,16 @@ struct InodeRow {
   InodeId parent;                 // directories only; the root is its own
   std::uint64_t version = 0;      // grows with every change of data or attributes
   std::uint64_t generation = 0;   // differs from that of an earlier file with the same number
-  std::uint32_t flags = 0;        // none defined
+  std::uint32_t flags = 0;        // kInodeHas…
   std::uint64_t entries = 0;      // directories: names in it
   std::uint64_t last_cookie = 0;  // directories: of the newest entry; only grows
   friend bool operator==(const InodeRow&, const InodeRow&) = default;
 };
+
+/// InodeRow::flags: the inode has this list as an extended attribute. Told with the attributes, so that
+/// nobody asks for lists that are not there. They are wire::Attributes::flags, too.
+inline constexpr std::uint32_t kInodeHasAccessAcl = 1;
+inline constexpr std::uint32_t kInodeHasDefaultAcl = 2;
 
 /// A name in a directory.
 struct DirentRow {
@@ -75,6 +80,8 @@ struct ExtentRow {
   SegmentId segment;
   std::uint32_t record_offset = 0;
   std::uint32_t payload_offset = 0;
+  InodeId origin{};                 // the file the record was written for; none: this one, at this place
+  std::uint64_t origin_offset = 0;  // with origin: where in it the record's first payload byte was
   friend bool operator==(const ExtentRow&, const ExtentRow&) = default;
 };
 

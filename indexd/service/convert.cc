@@ -20,6 +20,7 @@ void to_wire(const tree::Inode& inode, wire::Attributes& out) {
   out.set_channel(row.channel.value);
   if (inode.is_directory()) out.set_parent(row.parent.value);
   out.set_version(row.version);
+  out.set_flags(row.flags);
 }
 
 void to_wire(const tree::Extent& extent, wire::Extent& out) {
@@ -28,6 +29,10 @@ void to_wire(const tree::Extent& extent, wire::Extent& out) {
   out.set_segment(extent.row.segment.value);
   out.set_record_offset(extent.row.record_offset);
   out.set_payload_offset(extent.row.payload_offset);
+  if (extent.row.origin) {
+    out.set_origin(extent.row.origin.value);
+    out.set_origin_offset(extent.row.origin_offset);
+  }
 }
 
 wire::AttributesReply attributes_reply(const tree::Inode& inode) {
@@ -37,8 +42,13 @@ wire::AttributesReply attributes_reply(const tree::Inode& inode) {
 }
 
 tree::Extent from_wire(const wire::Extent& extent) {
-  return {extent.file_offset(),
-          {extent.length(), SegmentId{extent.segment()}, extent.record_offset(), extent.payload_offset()}};
+  tree::Extent converted;  // what is committed was written for its file: it has no origin
+  converted.file_offset = extent.file_offset();
+  converted.row.length = extent.length();
+  converted.row.segment = SegmentId{extent.segment()};
+  converted.row.record_offset = extent.record_offset();
+  converted.row.payload_offset = extent.payload_offset();
+  return converted;
 }
 
 tree::FileCommit from_wire(const wire::FileCommit& commit) {

@@ -15,7 +15,8 @@ namespace {
 
 constexpr std::uint32_t kMaxExtents = 4096;
 constexpr int kMaxLocated = 4096;
-constexpr std::size_t kExtentsAtOnce = 1024;  // removed in one operation: others wait for no more
+constexpr std::size_t kExtentsAtOnce = 1024;  // changed in one operation: others wait for no more
+constexpr int kMaxReadsNoted = 4096;
 
 }  // namespace
 
@@ -32,6 +33,8 @@ void FileService::register_with(Dispatcher& dispatcher) {
   dispatcher.add(wire::Method::locate_segments, *this, &FileService::locate_segments);
   dispatcher.add(wire::Method::commit, *this, &FileService::commit);
   dispatcher.add(wire::Method::punch_hole, *this, &FileService::punch_hole);
+  dispatcher.add(wire::Method::clone_range, *this, &FileService::clone_range);
+  dispatcher.add(wire::Method::note_reads, *this, &FileService::note_reads);
   dispatcher.add(wire::Method::sync, *this, &FileService::sync);
   dispatcher.add(wire::Method::statfs, *this, &FileService::statfs);
 }
@@ -139,8 +142,12 @@ Task<wire::ListXattrReply> FileService::list_xattr(wire::ListXattrRequest reques
 }
 
 Task<rpc::Response> FileService::set_xattr(wire::SetXattrRequest request) {
-  const tree::SetXattrParams params{InodeId{request.inode()}, request.name(), request.value(),
-                                    request.flags()};
+  tree::SetXattrParams params;
+  params.inode = InodeId{request.inode()};
+  params.name = request.name();
+  params.value = request.value();
+  params.flags = request.flags();
+  params.clear_sgid = request.clear_sgid();
   auto op = [&params](Transaction& txn, WallNs now) -> Result<wire::Empty> {
     REELFS_TRY(tree::set_xattr(txn, params, now));
     return wire::Empty();
@@ -271,6 +278,46 @@ Task<rpc::Response> FileService::punch_hole(wire::PunchHoleRequest request) {
   REELFS_CO_TRY(co_await empty_in_steps(request.header(), params));
   auto change = [&params](Transaction& txn, WallNs now) { return tree::punch_hole(txn, params, now); };
   co_return co_await change_file(request.header(), std::move(change));
+}
+
+Task<rpc::Response> FileService::clone_range(wire::CloneRangeRequest request) {
+  tree::CloneParams params;
+  params.source = InodeId{request.source()};
+  params.source_offset = request.source_offset();
+  params.target = InodeId{request.target()};
+  params.target_offset = request.target_offset();
+  params.length = request.length();
+  params.max_extents = kExtentsAtOnce;
+  std::vector<SegmentId> emptied;
+  auto op = [&params, &emptied](Transaction& txn, WallNs now) -> Result<wire::CloneRangeReply> {
+    REELFS_TRY(auto cloned, tree::clone_range(txn, params, now));
+    emptied = std::move(cloned.emptied);
+    wire::CloneRangeReply reply;
+    to_wire(cloned.target, *reply.mutable_attributes());
+    reply.set_length(cloned.length);
+    return reply;
+  };
+  auto answered = co_await changes_.once(request.header(), std::move(op));
+  if (answered) {
+    segments_.emptied(emptied);
+    co_await tell_of(params.target, request.header());
+  }
+  REELFS_CO_TRY(auto message, std::move(answered));
+  co_return Changes::response(std::move(message));
+}
+
+Task<wire::Empty> FileService::note_reads(wire::NoteReadsRequest request) {
+  REELFS_CO_TRY(sessions_.renew(SessionId{request.session()}));
+  if (request.files_size() > kMaxReadsNoted) co_return Error(Errc::too_big, "at most 4096 files at once");
+  const auto now = changes_.wall_ns();
+  std::vector<tree::FileRead> reads;
+  for (const auto& file : request.files()) {
+    reads.push_back({.inode = InodeId{file.inode()}, .read_ns = std::min(file.read_ns(), now)});
+  }
+  auto note = [&reads](Transaction& txn) { return tree::note_reads(txn, reads); };
+  // Who holds leases is not told: an atime is not worth that, and is seen when they end.
+  REELFS_CO_TRY(co_await index_.run(std::move(note)));
+  co_return wire::Empty();
 }
 
 Task<wire::Empty> FileService::sync(wire::SyncRequest) {

@@ -41,6 +41,8 @@ class FileService {
   Task<wire::LocateSegmentsReply> locate_segments(wire::LocateSegmentsRequest request);
   Task<rpc::Response> commit(wire::CommitRequest request);
   Task<rpc::Response> punch_hole(wire::PunchHoleRequest request);
+  Task<rpc::Response> clone_range(wire::CloneRangeRequest request);
+  Task<wire::Empty> note_reads(wire::NoteReadsRequest request);
   Task<wire::Empty> sync(wire::SyncRequest request);
   Task<wire::StatFsReply> statfs(wire::StatFsRequest request);
 

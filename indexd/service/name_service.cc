@@ -54,6 +54,7 @@ Task<rpc::Response> NameService::create(wire::CreateRequest request) {
   params.rdev = request.rdev();
   params.symlink_target = request.symlink_target();
   params.exclusive = request.exclusive();
+  params.umask = request.umask();
   params.channel_copies = options_.copies;
   auto op = [&params](Transaction& txn, WallNs now) -> Result<wire::AttributesReply> {
     REELFS_TRY(const auto inode, tree::create(txn, params, now));

@@ -5,6 +5,7 @@
 #include <linux/xattr.h>
 
 #include "indexd/tree/extents.h"
+#include "indexd/tree/permissions.h"
 
 namespace reelfs::indexd::tree {
 namespace {
@@ -14,14 +15,49 @@ void drop_suid(InodeRow& row) {
   if ((row.mode & S_IXGRP) != 0) row.mode &= ~static_cast<std::uint32_t>(S_ISGID);
 }
 
+bool is_acl(std::string_view name) { return name == kAccessAcl || name == kDefaultAcl; }
+
 Result<void> check_xattr_name(std::string_view name) {
   if (name.size() > kMaxXattrName) return Error(Errc::out_of_range, "name of an extended attribute");
+  if (is_acl(name)) return ok();
   for (const std::string_view prefix : {"user.", "trusted.", "security."}) {
     if (!name.starts_with(prefix)) continue;
     if (name.size() == prefix.size() || name.find('\0') != name.npos) return Error(Errc::invalid);
     return ok();
   }
   return Error(Errc::unsupported, "only user, trusted and security attributes are kept");
+}
+
+Result<void> check_room(const Reader& reader, InodeId inode, const std::string& new_name) {
+  REELFS_TRY(const auto names, list_xattr(reader, inode));
+  auto list_bytes = new_name.size() + 1;
+  for (const auto& name : names) list_bytes += name.size() + 1;
+  if (list_bytes > kMaxXattrList) return Error(Errc::no_space, "the file has too many extended attributes");
+  return ok();
+}
+
+Result<void> set_acl(Transaction& txn, Inode& inode, const SetXattrParams& params) {
+  const bool is_default = params.name == kDefaultAcl;
+  if (S_ISLNK(inode.row.mode)) return Error(Errc::unsupported, "a symbolic link has no permissions");
+  if (is_default && !inode.is_directory())
+    return Error(Errc::access_denied, "only a directory hands down permissions");
+  REELFS_TRY(const auto acl, decode_acl(params.value));
+  if (is_default) {
+    put_default_acl(txn, inode, acl);
+    return ok();
+  }
+  put_access_acl(txn, inode, acl);
+  if (params.clear_sgid) inode.row.mode &= ~static_cast<std::uint32_t>(S_ISGID);
+  return ok();
+}
+
+Result<void> set_mode(Transaction& txn, Inode& inode, std::uint32_t mode) {
+  inode.row.mode = (inode.row.mode & S_IFMT) | (mode & 07777U);
+  REELFS_TRY(auto acl, find_acl(txn, inode, kAccessAcl));
+  if (!acl) return ok();
+  apply_mode(*acl, mode);
+  put_access_acl(txn, inode, *acl);
+  return ok();
 }
 
 /// The file's attributes with one added or removed: its row as well has changed.
@@ -60,7 +96,9 @@ Result<Changed> set_attributes(Transaction& txn, const SetAttributesParams& para
   if (params.clear_suid) drop_suid(row);
   row.uid = params.uid.value_or(row.uid);
   row.gid = params.gid.value_or(row.gid);
-  if (params.mode) row.mode = (row.mode & S_IFMT) | (*params.mode & 07777U);
+  if (params.mode) {
+    REELFS_TRY(set_mode(txn, inode, *params.mode));
+  }
   row.atime_ns = params.atime_now ? now : params.atime_ns.value_or(row.atime_ns);
   row.mtime_ns = params.mtime_now ? now : params.mtime_ns.value_or(row.mtime_ns);
   row.ctime_ns = params.ctime_ns.value_or(now);
@@ -68,23 +106,34 @@ Result<Changed> set_attributes(Transaction& txn, const SetAttributesParams& para
   return Changed{.inode = std::move(inode), .emptied = std::move(emptied)};
 }
 
+Result<void> note_reads(Transaction& txn, std::span<const FileRead> reads) {
+  for (const auto& read : reads) {
+    REELFS_TRY(auto row, txn.find(InodeKey{read.inode}));
+    if (!row || read.read_ns <= row->atime_ns || read.read_ns < row->ctime_ns) continue;
+    row->atime_ns = read.read_ns;
+    txn.put(InodeKey{read.inode}, *row);
+  }
+  return ok();
+}
+
 Result<void> set_xattr(Transaction& txn, const SetXattrParams& params, WallNs now) {
   REELFS_TRY(check_xattr_name(params.name));
   constexpr std::uint32_t kBoth = XATTR_CREATE | XATTR_REPLACE;
-  if ((params.flags & ~kBoth) != 0 || params.flags == kBoth) return Error(Errc::invalid, "flags of setxattr");
+  if ((params.flags & ~kBoth) != 0) return Error(Errc::invalid, "flags of setxattr");
   if (params.value.size() > kMaxXattrValue) return Error(Errc::too_big);
   REELFS_TRY(auto inode, get_inode(txn, params.inode));
   const XattrKey key{params.inode, params.name};
   REELFS_TRY(const auto is_there, txn.has(key));
-  if (is_there && params.flags == XATTR_CREATE) return Error(Errc::exists);
-  if (!is_there && params.flags == XATTR_REPLACE) return Error(Errc::no_attribute);
+  if (is_there && (params.flags & XATTR_CREATE) != 0) return Error(Errc::exists);
+  if (!is_there && (params.flags & XATTR_REPLACE) != 0) return Error(Errc::no_attribute);
   if (!is_there) {
-    REELFS_TRY(const auto names, list_xattr(txn, params.inode));
-    auto list_bytes = params.name.size() + 1;
-    for (const auto& name : names) list_bytes += name.size() + 1;
-    if (list_bytes > kMaxXattrList) return Error(Errc::no_space, "the file has too many extended attributes");
+    REELFS_TRY(check_room(txn, params.inode, params.name));
   }
-  txn.put(key, XattrRow{params.value});
+  if (is_acl(params.name)) {
+    REELFS_TRY(set_acl(txn, inode, params));
+  } else {
+    txn.put(key, XattrRow{params.value});
+  }
   return note_xattr_change(txn, std::move(inode), now);
 }
 
@@ -93,8 +142,15 @@ Result<void> remove_xattr(Transaction& txn, InodeId id, const std::string& name,
   REELFS_TRY(auto inode, get_inode(txn, id));
   const XattrKey key{id, name};
   REELFS_TRY(const auto is_there, txn.has(key));
+  if (!is_there && is_acl(name)) return ok();  // every file has permissions, list or not
   if (!is_there) return Error(Errc::no_attribute);
-  txn.erase(key);
+  if (name == kAccessAcl) {
+    erase_access_acl(txn, inode);
+  } else if (name == kDefaultAcl) {
+    put_default_acl(txn, inode, std::nullopt);
+  } else {
+    txn.erase(key);
+  }
   return note_xattr_change(txn, std::move(inode), now);
 }
 

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "indexd/tree/acl.h"
 #include "indexd/tree/inode.h"
 
 namespace reelfs::indexd::tree {
@@ -17,6 +18,7 @@ struct Seen {
   std::uint64_t subdirectories = 0;  // of a directory
   std::uint64_t stored_bytes = 0;
   std::uint64_t extents_end = 0;
+  std::uint32_t flags = 0;
 };
 
 class Audit {
@@ -27,6 +29,7 @@ class Audit {
     REELFS_TRY(read_inodes());
     REELFS_TRY(read_names());
     REELFS_TRY(read_extents());
+    REELFS_TRY(read_acls());
     check_inodes();
     REELFS_TRY(check_orphans());
     REELFS_TRY(check_segments());
@@ -99,6 +102,23 @@ class Audit {
     });
   }
 
+  Result<void> read_acls() {
+    return reader_.scan_table<XattrKey>([&](const XattrKey& key, const XattrRow& row) {
+      const bool is_access = key.name == kAccessAcl;
+      if (!is_access && key.name != kDefaultAcl) return true;
+      seen_[key.inode].flags |= is_access ? kInodeHasAccessAcl : kInodeHasDefaultAcl;
+      const auto inode = inodes_.find(key.inode);
+      const auto acl = decode_acl(row.value);
+      expect(acl.has_value(), "inode {} has an access control list that does not decode", key.inode.value);
+      if (!acl || inode == inodes_.end() || !is_access) return true;
+      expect(permission_bits(acl.value()) == (inode->second.mode & kPermissionBits) &&
+                 !says_no_more_than_bits(acl.value()),
+             "inode {} has mode {:o} and an access control list that says {:o}", key.inode.value,
+             inode->second.mode, permission_bits(acl.value()));
+      return true;
+    });
+  }
+
   void check_inodes() {
     for (const auto& [id, seen] : seen_)
       expect(inodes_.contains(id), "rows of inode {}, which is not there", id.value);
@@ -113,6 +133,8 @@ class Audit {
              row.entries);
       expect(!is_directory || row.size == row.entries * kDirectoryEntryBytes, "directory {} has a wrong size",
              id.value);
+      expect(row.flags == seen.flags, "inode {} has flags {} and should have {}", id.value, row.flags,
+             seen.flags);
       expect(row.stored_bytes == seen.stored_bytes, "inode {} has {} stored bytes and says {}", id.value,
              seen.stored_bytes, row.stored_bytes);
       expect(is_directory || seen.extents_end <= row.size, "inode {} has extents behind its end", id.value);

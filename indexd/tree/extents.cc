@@ -38,6 +38,18 @@ Extent cut(const Extent& extent, std::uint64_t from, std::uint64_t upto) {
   return part;
 }
 
+/// Makes an extent of one file one of another, or of the same, elsewhere. What its record says of itself
+/// stays, and is written down where it no longer follows from the extent's own place.
+void move_to(Extent& extent, InodeId owner, InodeId new_owner, std::uint64_t file_offset) {
+  auto& row = extent.row;
+  const auto named = row.origin ? row.origin : owner;
+  const auto named_offset = row.origin ? row.origin_offset : extent.file_offset - row.payload_offset;
+  extent.file_offset = file_offset;
+  const bool is_at_home = named == new_owner && named_offset + row.payload_offset == file_offset;
+  row.origin = is_at_home ? InodeId{} : named;
+  row.origin_offset = is_at_home ? 0 : named_offset;
+}
+
 /// Where the part of a segment ends that an extent needs; the record may be longer.
 std::uint64_t end_in_segment(const ExtentRow& row) {
   return std::uint64_t{row.record_offset} + sizeof(wire::RecordHeader) + row.payload_offset + row.length;
@@ -208,6 +220,43 @@ Result<Changed> punch_hole(Transaction& txn, const HoleParams& params, WallNs no
   inode.row.mtime_ns = inode.row.ctime_ns = now;
   put_inode(txn, inode);
   return Changed{.inode = std::move(inode), .emptied = std::move(emptied)};
+}
+
+Result<Cloned> clone_range(Transaction& txn, const CloneParams& params, WallNs now) {
+  REELFS_TRY(auto source, get_inode(txn, params.source));
+  REELFS_TRY(auto target, get_inode(txn, params.target));
+  if (source.is_directory() || target.is_directory()) return Error(Errc::is_directory);
+  if (!source.is_regular() || !target.is_regular()) return Error(Errc::invalid, "only files hold data");
+  // A segment, its copies and its policy are one channel's.
+  if (source.row.channel != target.row.channel) return Error(Errc::cross_channel);
+  if (params.target_offset > kMaxFileSize) return Error(Errc::file_too_big);
+  const auto from = std::min(params.source_offset, source.row.size);
+  auto length = std::min(params.length, source.row.size - from);
+  if (length > kMaxFileSize - params.target_offset) return Error(Errc::file_too_big);
+  const auto distance = std::max(from, params.target_offset) - std::min(from, params.target_offset);
+  if (source.id == target.id && distance < length) return Error(Errc::invalid, "the ranges overlap");
+  if (length == 0) return Cloned{.target = std::move(target), .length = 0, .emptied = {}};
+
+  const auto limit = std::min(params.max_extents, std::numeric_limits<std::size_t>::max() - 1);
+  REELFS_TRY(const auto given, find_extents(txn, source.id, from, from + length, limit + 1));
+  if (given.size() > limit) length = given[limit].file_offset - from;
+  const auto into = params.target_offset;
+  REELFS_TRY(const auto taken, find_extents(txn, target.id, into, into + length, limit + 1));
+  if (taken.size() > limit) length = taken[limit].file_offset - into;
+
+  ExtentEditor editor(txn, target);
+  REELFS_TRY(editor.clear(into, into + length));
+  for (const auto& extent : given) {
+    if (extent.file_offset >= from + length) break;
+    auto shared = cut(extent, std::max(extent.file_offset, from), std::min(extent.end(), from + length));
+    move_to(shared, source.id, target.id, shared.file_offset - from + into);
+    REELFS_TRY(editor.put(shared));
+  }
+  REELFS_TRY(auto emptied, editor.finish());
+  target.row.size = std::max(target.row.size, into + length);
+  target.row.mtime_ns = target.row.ctime_ns = now;
+  put_inode(txn, target);
+  return Cloned{.target = std::move(target), .length = length, .emptied = std::move(emptied)};
 }
 
 Result<Extents> get_extents(const Reader& reader, const ExtentRange& range) {

@@ -44,6 +44,25 @@ struct HoleParams {
 /// @errors stale_handle, is_directory, invalid
 Result<Changed> punch_hole(Transaction& txn, const HoleParams& params, WallNs now);
 
+struct CloneParams {
+  InodeId source;
+  std::uint64_t source_offset = 0;
+  InodeId target;
+  std::uint64_t target_offset = 0;
+  std::uint64_t length = 0;
+  std::size_t max_extents = std::numeric_limits<std::size_t>::max();  // of the source, and of the target
+};
+struct Cloned {
+  Inode target;
+  std::uint64_t length = 0;  // done, from the front
+  std::vector<SegmentId> emptied;
+};
+/// Puts a range of the source in the place of one of the target, by pointing at the same records; holes
+/// become holes. Ends at the source's end, or where there are more extents than asked for.
+/// @errors stale_handle, is_directory, invalid (no files, or ranges of one file that overlap), cross_channel,
+/// file_too_big
+Result<Cloned> clone_range(Transaction& txn, const CloneParams& params, WallNs now);
+
 struct ExtentRange {
   InodeId inode;
   std::uint64_t offset = 0;

@@ -7,6 +7,7 @@
 #include <linux/fs.h>
 
 #include "indexd/tree/extents.h"
+#include "indexd/tree/permissions.h"
 
 namespace reelfs::indexd::tree {
 namespace {
@@ -222,6 +223,7 @@ Result<Inode> create(Transaction& txn, const CreateParams& params, WallNs now) {
   row.channel = parent.is_root() ? inode.id : parent.row.channel;
   if (is_directory) row.parent = parent.id;
   row.generation = 1;  // numbers are not used again
+  REELFS_TRY(set_first_permissions(txn, parent, inode, params.umask));
   put_inode(txn, inode);
   if (is_symlink) txn.put(SymlinkKey{inode.id}, SymlinkRow{params.symlink_target});
   if (parent.is_root()) {

@@ -18,11 +18,13 @@ struct CreateParams {
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
   std::uint64_t rdev = 0;
+  std::uint32_t umask = 0;  // taken from the mode where the parent has no default access control list
   std::string symlink_target;
   bool exclusive = true;             // false: an existing regular file is answered instead
   std::uint32_t channel_copies = 2;  // for a directory at the root, which is a channel
 };
-/// Makes an inode and its name. A directory with S_ISGID hands down its group, and to directories the bit.
+/// Makes an inode and its name. A directory with S_ISGID hands down its group, and to directories the bit;
+/// one with a default access control list hands that down.
 /// @errors exists, not_permitted (not a directory, at the root), not_directory, stale_handle, not_found (the
 /// parent has been removed), invalid, name_too_long, too_many_links
 Result<Inode> create(Transaction& txn, const CreateParams& params, WallNs now);

@@ -25,6 +25,7 @@ void decode(std::string_view key, std::string_view value) {
   round_trip<InodeKey>(key, value);
   round_trip<NameKey>(key, value);
   round_trip<DirectoryOrderKey>(key, value);
+  round_trip<ExtentKey>(key, value);
   round_trip<SegmentKey>(key, value);
   round_trip<DeviceKey>(key, value);
 }
@@ -49,6 +50,10 @@ std::vector<std::string> seeds() {
   std::string changes;
   append_change(changes, encode_key(SegmentKey{SegmentId{1}}), encode_row(segment));
   append_change(changes, encode_key(InodeKey{InodeId{1}}), encode_row(InodeRow{}));
+  ExtentRow clone;
+  clone.origin = InodeId{1};
+  append_change(changes, encode_key(ExtentKey{InodeId{1}, 0}), encode_row(ExtentRow{}));
+  append_change(changes, encode_key(ExtentKey{InodeId{1}, 1}), encode_row(clone));
   append_change(changes, encode_key(NameKey{InodeId{1}, InodeId{2}, "name"}), encode_row(NameRow{}));
   append_change(changes, encode_key(DirectoryOrderKey{InodeId{1}, 2}),
                 encode_row(DirectoryOrderRow{InodeId{3}, "name"}));

@@ -22,7 +22,7 @@ void expect_round_trip(const Row& row) {
   }
   EXPECT_FALSE(decode_row<Row>(bytes + "x"));
   auto unknown = bytes;
-  unknown[0] = 2;
+  unknown[0] = 3;
   const auto refused = decode_row<Row>(unknown);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), Errc::corrupt);
@@ -53,6 +53,12 @@ TEST(Rows, ComeBackAsTheyWere) {
   expect_round_trip(SymlinkRow{"../there"});
   expect_round_trip(XattrRow{"\0value"s});
   expect_round_trip(ExtentRow{.length = 1, .segment = SegmentId{2}, .record_offset = 3, .payload_offset = 4});
+  expect_round_trip(ExtentRow{.length = 1,
+                              .segment = SegmentId{2},
+                              .record_offset = 3,
+                              .payload_offset = 4,
+                              .origin = InodeId{5},
+                              .origin_offset = 6});
   expect_round_trip(SegmentFileRow{.live_bytes = 1});
   const SegmentCopy copy{.node = NodeId{1}, .worker = WorkerId{2}, .device = DeviceId{3}, .block = 4};
   expect_round_trip(SegmentRow{.state = SegmentState::sealed,
@@ -87,6 +93,17 @@ TEST(Rows, HaveTheDocumentedBytes) {
             "\7\0\0\0\0\0\0\0"
             "\x40\0\0\0"
             "\x09\0\0\0"s);
+  auto clone = extent;
+  clone.origin = InodeId{5};
+  clone.origin_offset = 0x0304;
+  EXPECT_EQ(encode_row(clone),
+            "\2"
+            "\2\1\0\0\0\0\0\0"
+            "\7\0\0\0\0\0\0\0"
+            "\x40\0\0\0"
+            "\x09\0\0\0"
+            "\5\0\0\0\0\0\0\0"
+            "\4\3\0\0\0\0\0\0"s);
   EXPECT_EQ(encode_row(NodeRow{.name = "n", .rack = ""}),
             "\1"
             "\1\0\0\0n"

@@ -15,6 +15,9 @@ class ExtentsTest : public TreeTest {
     const auto found = txn_->find(SegmentFileKey{SegmentId{in}, inode}).value();
     return found ? found->live_bytes : 0;
   }
+  Result<Cloned> clone(const CloneParams& params) {
+    return run([&] { return clone_range(*txn_, params, now_); });
+  }
   InodeId file_;
 };
 
@@ -76,6 +79,100 @@ TEST_F(ExtentsTest, NothingLivesInASegmentWhoseExtentsAreShadowed) {
   EXPECT_EQ(put(file_, {extent(999, 1, 2, 4096)}).value().emptied, std::vector<SegmentId>{SegmentId{1}});
   EXPECT_EQ(of_file(1, file_), 0U);
   EXPECT_FALSE(txn_->has(SegmentFileKey{SegmentId{1}, file_}).value());
+}
+
+TEST_F(ExtentsTest, ACloneSharesRecordsAndRemembersWhoseTheyAre) {
+  ASSERT_TRUE(put(file_, {extent(1000, 500, 1, 0, 100), extent(2000, 500, 2, 64)}, 4000));
+  const auto target = make(cam1_, "clone");
+  const auto cloned =
+      clone({.source = file_, .source_offset = 1100, .target = target, .target_offset = 7, .length = 5000});
+  ASSERT_TRUE(cloned);
+  EXPECT_EQ(cloned.value().length, 2900U) << "to the source's end";
+  EXPECT_EQ(row(target).size, 2907U);
+  EXPECT_EQ(row(target).mtime_ns, now_);
+  auto first = extent(7, 400, 1, 0, 200);
+  first.row.origin = file_;
+  first.row.origin_offset = 900;
+  auto second = extent(907, 500, 2, 64);
+  second.row.origin = file_;
+  second.row.origin_offset = 2000;
+  EXPECT_EQ(extents_of(target), (std::vector<Extent>{first, second}));
+  EXPECT_EQ(of_file(1, target), 400U);
+  EXPECT_EQ(segment(1).live_bytes, 900U);
+  // A clone of a clone names the first; back at its own place an extent is as it was.
+  const auto third = make(cam1_, "third");
+  ASSERT_TRUE(
+      clone({.source = target, .source_offset = 7, .target = third, .target_offset = 0, .length = 10}));
+  EXPECT_EQ(extents_of(third).at(0).row.origin, file_);
+  EXPECT_EQ(extents_of(third).at(0).row.origin_offset, 900U);
+  ASSERT_TRUE(
+      clone({.source = target, .source_offset = 907, .target = file_, .target_offset = 2000, .length = 500}));
+  EXPECT_EQ(extents_of(file_), (std::vector<Extent>{extent(1000, 500, 1, 0, 100), extent(2000, 500, 2, 64)}));
+}
+
+TEST_F(ExtentsTest, ACloneOutlivesItsSource) {
+  ASSERT_TRUE(put(file_, {extent(0, 1000, 1)}));
+  auto sealed = segment(1);
+  sealed.state = SegmentState::sealed;
+  txn_->put(SegmentKey{SegmentId{1}}, sealed);
+  txn_->keep();
+  const auto target = make(cam1_, "clone");
+  ASSERT_TRUE(clone({.source = file_, .target = target, .length = 1000}));
+  ASSERT_TRUE(remove(cam1_, "f"));
+  auto reaped = run([&] { return reap_orphan(*txn_, file_, 100); }).value();
+  EXPECT_TRUE(reaped.done && reaped.emptied.empty());
+  EXPECT_EQ(segment(1).live_bytes, 1000U);
+  ASSERT_TRUE(remove(cam1_, "clone"));
+  reaped = run([&] { return reap_orphan(*txn_, target, 100); }).value();
+  EXPECT_EQ(reaped.emptied, std::vector<SegmentId>{SegmentId{1}});
+}
+
+TEST_F(ExtentsTest, ACloneReplacesWhatWasThereAndItsHolesAreHoles) {
+  ASSERT_TRUE(put(file_, {extent(100, 100, 1)}, 300));
+  const auto target = make(cam1_, "clone");
+  ASSERT_TRUE(put(target, {extent(0, 1000, 2)}));
+  ASSERT_TRUE(clone({.source = file_, .target = target, .target_offset = 200, .length = 300}));
+  auto shared = extent(300, 100, 1);
+  shared.row.origin = file_;
+  shared.row.origin_offset = 100;
+  EXPECT_EQ(extents_of(target),
+            (std::vector<Extent>{extent(0, 200, 2), shared, extent(500, 500, 2, 0, 500)}));
+  EXPECT_EQ(row(target).size, 1000U);
+}
+
+TEST_F(ExtentsTest, CloningGoesOnInSteps) {
+  for (std::uint64_t i = 0; i < 10; ++i) {
+    ASSERT_TRUE(put(file_, {extent(i * 100, 100, 1, static_cast<std::uint32_t>(i) * 4096)}));
+  }
+  const auto target = make(cam1_, "clone");
+  ASSERT_TRUE(put(target, {extent(0, 10, 2), extent(10, 10, 2, 4096), extent(20, 10, 2, 8192)}));
+  CloneParams params{.source = file_, .target = target, .length = 1000, .max_extents = 2};
+  std::vector<std::uint64_t> steps;
+  while (params.source_offset < 1000) {
+    steps.push_back(clone(params).value().length);
+    params.source_offset += steps.back();
+    params.target_offset += steps.back();
+    params.length -= steps.back();
+  }
+  EXPECT_EQ(steps, (std::vector<std::uint64_t>{20, 180, 200, 200, 200, 200}));
+  EXPECT_EQ(row(target).stored_bytes, 1000U);
+}
+
+TEST_F(ExtentsTest, CloningRefusesWhatCannotBe) {
+  ASSERT_TRUE(put(file_, {extent(0, 1000, 1)}));
+  EXPECT_EQ(code(clone({.source = file_, .target = make(cam2_, "other"), .length = 1})), Errc::cross_channel);
+  EXPECT_EQ(code(clone({.source = file_, .target = file_, .target_offset = 999, .length = 1000})),
+            Errc::invalid);
+  EXPECT_TRUE(clone({.source = file_, .target = file_, .target_offset = 1000, .length = 1000}));
+  EXPECT_EQ(code(clone({.source = file_, .target = cam1_, .length = 1})), Errc::is_directory);
+  EXPECT_EQ(code(clone({.source = make(cam1_, "l", S_IFLNK | 0777), .target = file_, .length = 1})),
+            Errc::invalid);
+  EXPECT_EQ(code(clone({.source = file_, .target = file_, .target_offset = kMaxFileSize, .length = 1})),
+            Errc::file_too_big);
+  EXPECT_EQ(code(clone({.source = InodeId{999}, .target = file_, .length = 1})), Errc::stale_handle);
+  EXPECT_EQ(
+      clone({.source = file_, .source_offset = 5000, .target = make(cam1_, "e"), .length = 9}).value().length,
+      0U);
 }
 
 TEST_F(ExtentsTest, CommitRefusesWhatCannotBe) {

@@ -246,6 +246,8 @@ struct Place {
   std::uint64_t segment = 0;
   std::uint32_t record = 0;
   std::uint64_t in_payload = 0;
+  InodeId named;  // by the record
+  std::uint64_t named_offset = 0;
   friend bool operator==(const Place&, const Place&) = default;
 };
 struct ModelFile {
@@ -304,7 +306,8 @@ class ExtentsModel : public ModelTest {
         const auto record = static_cast<std::uint32_t>(pick(1000) * 64);
         const auto payload = static_cast<std::uint32_t>(pick(500));
         commit_of_one.extents.push_back(extent(offset, length, segment, record, payload));
-        for (std::uint64_t i = 0; i < length; ++i) file.bytes[offset + i] = {segment, record, payload + i};
+        for (std::uint64_t i = 0; i < length; ++i)
+          file.bytes[offset + i] = {segment, record, payload + i, file.id, offset - payload};
         file.size = std::max(file.size, offset + length);
       }
       if (pick(2) == 0) {
@@ -341,6 +344,37 @@ class ExtentsModel : public ModelTest {
     expect_emptied(before, changed.value().emptied);
   }
 
+  void step_clone() {
+    auto& target = any_file();
+    const auto& source = any_file();
+    const auto before = live_bytes();
+    CloneParams params{.source = source.id, .target = target.id};
+    params.source_offset = pick(kFileBytes);
+    params.target_offset = pick(kFileBytes);
+    params.length = pick(kFileBytes / 2);
+    params.max_extents = pick(2) == 0 ? 1000 : pick(5) + 1;
+    const auto length = std::min(params.length, source.size - std::min(source.size, params.source_offset));
+    const auto apart = std::max(params.source_offset, params.target_offset) -
+                       std::min(params.source_offset, params.target_offset);
+    const auto cloned = run([&] { return clone_range(*txn_, params, now_); });
+    if (source.id == target.id && apart < length) {
+      ASSERT_EQ(code(cloned), Errc::invalid);
+      return;
+    }
+    ASSERT_TRUE(cloned);
+    const auto done = cloned.value().length;
+    ASSERT_TRUE(done == length || (done > 0 && done < length && params.max_extents < 1000));
+    std::map<std::uint64_t, Place> moved;
+    for (std::uint64_t i = 0; i < done; ++i) {
+      const auto byte = source.bytes.find(params.source_offset + i);
+      if (byte != source.bytes.end()) moved[params.target_offset + i] = byte->second;
+    }
+    cut(target, params.target_offset, params.target_offset + done);
+    target.bytes.merge(moved);
+    if (done > 0) target.size = std::max(target.size, params.target_offset + done);
+    expect_emptied(before, cloned.value().emptied);
+  }
+
   void step_remove() {
     auto& file = any_file();
     const auto name = path_of(*txn_, file.id).value().substr(5);
@@ -369,8 +403,10 @@ class ExtentsModel : public ModelTest {
     std::map<std::uint64_t, Place> bytes;
     for (const auto& piece : found.extents) {
       for (std::uint64_t i = 0; i < piece.row.length; ++i) {
-        bytes[piece.file_offset + i] = {piece.row.segment.value, piece.row.record_offset,
-                                        piece.row.payload_offset + i};
+        bytes[piece.file_offset + i] = {
+            piece.row.segment.value, piece.row.record_offset, piece.row.payload_offset + i,
+            piece.row.origin ? piece.row.origin : file.id,
+            piece.row.origin ? piece.row.origin_offset : piece.file_offset - piece.row.payload_offset};
       }
     }
     const auto upto = found.more ? found.extents.back().end() : offset + length;
@@ -402,6 +438,10 @@ TEST_F(ExtentsModel, EveryByteIsWhereTheModelHasIt) {
       case 2:
       case 3:
         step_punch();
+        break;
+      case 4:
+      case 5:
+        step_clone();
         break;
       default:
         step_commit();
