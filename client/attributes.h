@@ -16,6 +16,10 @@ inline constexpr std::uint64_t kMaxFileBytes = std::numeric_limits<std::int64_t>
 /// `version` of an inode that has not changed since it was made.
 inline constexpr std::uint64_t kFirstVersion = 1;
 
+/// Attributes::flags: there is such an extended attribute (system.posix_acl_…).
+inline constexpr std::uint32_t kHasAccessAcl = 1;
+inline constexpr std::uint32_t kHasDefaultAcl = 2;
+
 /// What stat(2) tells of an inode, and what the store adds. Times are nanoseconds since 1970.
 struct Attributes {
   InodeId inode;
@@ -34,6 +38,7 @@ struct Attributes {
   InodeId channel;
   InodeId parent;             // directories only
   std::uint64_t version = 0;  // kFirstVersion when made, grows with every change of data or attributes
+  std::uint32_t flags = 0;    // kHas…
   /// They may be believed this long from when they are answered, see FileSystem::on_change.
   std::chrono::milliseconds lease{0};
 };

@@ -16,6 +16,8 @@ struct Extent {
   SegmentId segment;
   std::uint32_t record_offset = 0;
   std::uint32_t payload_offset = 0;
+  InodeId origin{};                 // that the record names, where it is not the file at this place
+  std::uint64_t origin_offset = 0;  // with origin: the file offset that the record names
 
   std::uint64_t end() const { return file_offset + length; }
   friend bool operator==(const Extent&, const Extent&) = default;

@@ -64,17 +64,50 @@ std::vector<InodeId> FileTable::open_inodes() const {
 }
 
 Attributes FileTable::note(const Attributes& told) {
-  const auto file = find(told.inode);
-  if (!file) return told;
-  if (told.version >= file->attributes.version) {
-    file->attributes = told;
-    file->confirmed = clock_.now();
-    file->extents.note_version(told.version);
+  auto attributes = told;
+  if (const auto file = find(told.inode)) {
+    if (told.version >= file->attributes.version) {
+      file->attributes = told;
+      file->confirmed = clock_.now();
+      file->extents.note_version(told.version);
+    }
+    attributes = current(*file);
+    // What is written here changes without the index.
+    if (file->clean() && told.version == attributes.version) attributes.lease = told.lease;
   }
-  auto attributes = current(*file);
-  // What is written here changes without the index.
-  if (file->clean() && told.version == attributes.version) attributes.lease = told.lease;
+  attributes.atime_ns = read_time(attributes);
   return attributes;
+}
+
+// As the index will see it (tree::note_reads): a change that came after a read makes the read old news.
+std::int64_t FileTable::read_time(const Attributes& known) const {
+  const auto read = reads_.find(known.inode);
+  if (read == reads_.end() || read->second < known.ctime_ns) return known.atime_ns;
+  return std::max(read->second, known.atime_ns);
+}
+
+bool FileTable::note_read(const Attributes& known, std::int64_t now_ns) {
+  constexpr std::int64_t kDayNs = 24 * std::int64_t{3600} * 1'000'000'000;
+  const auto atime_ns = read_time(known);
+  const bool is_recent = now_ns - kDayNs < atime_ns;
+  if (atime_ns > known.mtime_ns && atime_ns > known.ctime_ns && is_recent) return false;
+  reads_[known.inode] = now_ns;
+  return true;
+}
+
+FileTable::Reads FileTable::reads(std::size_t limit) const {
+  Reads some;
+  for (auto each = reads_.begin(); each != reads_.end() && some.size() < limit; ++each) some.push_back(*each);
+  return some;
+}
+
+void FileTable::reads_told(const Reads& reads) {
+  for (const auto& [inode, read_ns] : reads) {
+    const auto read = reads_.find(inode);
+    if (read == reads_.end() || read->second != read_ns) continue;
+    if (const auto file = find(inode)) file->attributes.atime_ns = read_time(file->attributes);
+    reads_.erase(read);
+  }
 }
 
 void FileTable::distrust(InodeId inode) {

@@ -81,9 +81,23 @@ class FileTable {
   /// What is known of the file, with what was written here. Without a lease.
   static Attributes current(FileState& file);
 
+  /// Notes that what has these attributes was read, where relatime says so: not since it was changed, or not
+  /// for a day. @return true: that is news
+  bool note_read(const Attributes& known, std::int64_t now_ns);
+  using Reads = std::vector<std::pair<InodeId, std::int64_t>>;
+  /// What the index has not been told, at most so many.
+  Reads reads(std::size_t limit) const;
+  void reads_told(const Reads& reads);
+  void drop_reads() { reads_.clear(); }
+  /// Its atime is being set.
+  void forget_read(InodeId inode) { reads_.erase(inode); }
+
  private:
+  std::int64_t read_time(const Attributes& known) const;
+
   const Clock& clock_;
   std::map<InodeId, std::shared_ptr<FileState>> files_;
+  std::map<InodeId, std::int64_t> reads_;  // when; not known to the index
 };
 
 }  // namespace reelfs::client

@@ -6,11 +6,13 @@
 #include <boost/asio/cancellation_state.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/this_coro.hpp>
+#include <sys/stat.h>
 
 #include "client/file_state.h"
 #include "client/index_client.h"
 #include "client/node_pool.h"
 #include "client/open_file.h"
+#include "client/read_times.h"
 #include "client/reader.h"
 #include "client/record_reader.h"
 #include "client/releaser.h"
@@ -45,6 +47,7 @@ wire::CreateRequest create_request(const CreateOptions& options) {
   request.set_uid(options.uid);
   request.set_gid(options.gid);
   request.set_rdev(options.rdev);
+  request.set_umask(options.umask);
   request.set_symlink_target(options.symlink_target);
   request.set_exclusive(true);
   return request;
@@ -98,6 +101,7 @@ struct FileSystem::State {
   Reader reader;
   std::shared_ptr<WriteBack> write_back;
   Releaser releaser;
+  ReadTimes read_times;
   std::function<asio::awaitable<void>(Change)> forget;  // nobody wants leases where empty
   std::uint64_t changes = 0;                            // by others, told so far
   struct Watched {
@@ -196,6 +200,7 @@ FileSystem::State::State(asio::io_context& io, const Clock& machine_clock, Clust
       write_back(
           std::make_shared<WriteBack>(io, machine_clock, index, writer, files, write_back_options(options))),
       releaser(io.get_executor(), machine_clock, index, files, options.timeout),
+      read_times(io.get_executor(), machine_clock, index, files),
       watched{options.standing.stream, options.standing.confirmed},
       background(io.get_executor()) {
   index.on_epoch([this](Epoch epoch) { nodes.set_epoch(epoch); });
@@ -273,6 +278,7 @@ asio::awaitable<void> FileSystem::State::stop(IndexClient::Ending ending) {
   const auto drained = co_await state.write_back->drain(state.deadline());
   if (!drained) log().error("written bytes are lost error={}", drained.error().describe());
   co_await state.write_back->stop();
+  co_await state.read_times.stop();
   co_await state.releaser.stop();
   co_await state.reader.stop();
   co_await state.records.stop();
@@ -390,6 +396,7 @@ Task<Attributes> FileSystem::set_attributes(InodeId inode, AttributeChanges chan
   wire::SetAttributesRequest request;
   request.set_inode(inode.value);
   to_wire(changes, request);
+  if (changes.atime_ns || changes.atime_now) state.files.forget_read(inode);
   const auto file = state.files.find(inode);
   if (!file) co_return co_await state.call_for_attributes(wire::Method::set_attributes, std::move(request));
 
@@ -501,12 +508,13 @@ Task<std::vector<std::string>> FileSystem::list_xattr(InodeId inode) {
   co_return std::vector<std::string>(reply.names().begin(), reply.names().end());
 }
 
-Task<void> FileSystem::set_xattr(InodeId inode, std::string name, std::string value, std::uint32_t flags) {
+Task<void> FileSystem::set_xattr(XattrSetting setting) {
   wire::SetXattrRequest request;
-  request.set_inode(inode.value);
-  request.set_name(std::move(name));
-  request.set_value(std::move(value));
-  request.set_flags(flags);
+  request.set_inode(setting.inode.value);
+  request.set_name(std::move(setting.name));
+  request.set_value(std::move(setting.value));
+  request.set_flags(setting.flags);
+  request.set_clear_sgid(setting.clear_sgid);
   REELFS_CO_TRY(co_await state_->call<wire::Empty>(wire::Method::set_xattr, std::move(request)));
   co_return ok();
 }
@@ -529,6 +537,16 @@ Task<Space> FileSystem::statfs(InodeId inode) {
   space.free_bytes = reply.free_bytes();
   space.files = reply.files();
   co_return space;
+}
+
+void FileSystem::note_read(const Attributes& attributes) {
+  const auto wanted = state_->options.atime;
+  if (wanted == Atime::of_none || (wanted == Atime::of_files && S_ISDIR(attributes.mode))) return;
+  state_->read_times.note(attributes);
+}
+
+void FileSystem::note_read(const FileHandle& handle) {
+  if (const auto file = state_->files.find(handle.inode())) note_read(FileTable::current(*file));
 }
 
 // ---- open files

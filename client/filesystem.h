@@ -30,6 +30,7 @@ struct CreateOptions {
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
   std::uint64_t rdev = 0;
+  std::uint32_t umask = 0;  // does not apply where the parent has a default access control list
   std::string symlink_target;
   bool exclusive = true;  // create_file alone: false opens an existing regular file instead
 };
@@ -62,6 +63,14 @@ struct Change {
   std::vector<Name> names;
 };
 
+struct XattrSetting {
+  InodeId inode;
+  std::string name;
+  std::string value;
+  std::uint32_t flags = 0;  // XATTR_CREATE, XATTR_REPLACE
+  bool clear_sgid = false;  // an access control list is set by one who is not of the file's group
+};
+
 struct Space {
   std::uint64_t total_bytes = 0;  // net of copies
   std::uint64_t free_bytes = 0;
@@ -77,9 +86,13 @@ struct Standing {
   std::uint64_t confirmed = 0;
 };
 
+/// Of what a read sets the atime.
+enum class Atime { of_all, of_files, of_none };
+
 struct FileSystemOptions {
   std::string purpose = "client";             // shown by `reelctl status`
   std::chrono::milliseconds timeout{30'000};  // every call ends by then
+  Atime atime = Atime::of_all;
   std::uint64_t max_dirty_bytes = 256u
                                   << 20;  // written, not yet acknowledged by nodes; above it writers wait
   Standing standing;                      // of the process whose place this one takes, if any
@@ -110,6 +123,12 @@ class FileHandle {
   /// lseek's SEEK_DATA (hole = false) and SEEK_HOLE: a block with any data is data. @errors not_found stands
   /// for ENXIO
   virtual Task<std::uint64_t> seek(std::uint64_t offset, bool hole) = 0;
+  /// Makes the range from `offset` on share the bytes of a range of `source`, which may be the same file,
+  /// where both are in one channel. @return bytes done, fewer than `length` at the source's end or where it
+  /// takes long
+  /// @errors cross_channel, invalid (ranges of one file that overlap), those of earlier writes to the source
+  virtual Task<std::uint64_t> clone_from(FileHandle& source, std::uint64_t source_offset,
+                                         std::uint64_t offset, std::uint64_t length) = 0;
   /// Deallocates; the size stays.
   virtual Task<void> punch_hole(std::uint64_t offset, std::uint64_t length) = 0;
   /// Grows the size to at least offset + length unless keep_size; space itself is not set aside.
@@ -176,10 +195,13 @@ class FileSystem {
   Task<void> sync_directory(InodeId inode);
   Task<std::string> get_xattr(InodeId inode, std::string name);
   Task<std::vector<std::string>> list_xattr(InodeId inode);
-  /// @param flags  XATTR_CREATE, XATTR_REPLACE
-  Task<void> set_xattr(InodeId inode, std::string name, std::string value, std::uint32_t flags);
+  Task<void> set_xattr(XattrSetting setting);
   Task<void> remove_xattr(InodeId inode, std::string name);
   Task<Space> statfs(InodeId inode);
+  /// What has these attributes was read: its atime is set in a while, where relatime says so.
+  void note_read(const Attributes& attributes);
+  /// The same for a file that is open here.
+  void note_read(const FileHandle& handle);
 
   struct Opened {
     Attributes attributes;

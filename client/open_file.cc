@@ -83,6 +83,35 @@ Task<std::uint64_t> OpenFile::seek(std::uint64_t offset, bool hole) {
   co_return co_await parts_.reader.seek(file_, offset, hole, until);
 }
 
+Task<std::uint64_t> OpenFile::clone_from(FileHandle& source, std::uint64_t source_offset,
+                                         std::uint64_t offset, std::uint64_t length) {
+  const auto until = deadline();
+  const auto source_inode = source.inode();
+  REELFS_CO_TRY(co_await source.flush());
+  REELFS_CO_TRY(co_await parts_.write_back->flush(file_, until));
+  const WriteBack::Barrier barrier(*parts_.write_back, file_);
+  REELFS_CO_TRY(co_await parts_.write_back->wait_for_commit(file_, until));
+  if (const auto source_file = parts_.files.find(source_inode))
+    parts_.write_back->share_unsynced(*source_file, file_);
+  std::uint64_t done = 0;
+  while (done < length) {
+    wire::CloneRangeRequest request;
+    request.set_source(source_inode.value);
+    request.set_source_offset(source_offset + done);
+    request.set_target(file_->inode.value);
+    request.set_target_offset(offset + done);
+    request.set_length(length - done);
+    const auto reply = co_await parts_.index.call<wire::CloneRangeReply>(wire::Method::clone_range,
+                                                                         std::move(request), until);
+    if (!reply && done > 0) break;  // the caller asks for the rest, and is told then
+    if (!reply) co_return reply.error();
+    parts_.files.note(from_wire(reply.value().attributes()));
+    if (reply.value().length() == 0) break;
+    done += std::min(reply.value().length(), length - done);
+  }
+  co_return done;
+}
+
 Task<void> OpenFile::punch_hole(std::uint64_t offset, std::uint64_t length) {
   if (length == 0 || offset > kMaxFileBytes - length) co_return Error(Errc::invalid);
   const auto until = deadline();

@@ -34,6 +34,8 @@ class OpenFile final : public FileHandle {
   Task<void> flush() override;
   Task<void> fsync() override;
   Task<std::uint64_t> seek(std::uint64_t offset, bool hole) override;
+  Task<std::uint64_t> clone_from(FileHandle& source, std::uint64_t source_offset, std::uint64_t offset,
+                                 std::uint64_t length) override;
   Task<void> punch_hole(std::uint64_t offset, std::uint64_t length) override;
   Task<void> allocate(std::uint64_t offset, std::uint64_t length, bool keep_size) override;
   Carried carry() override;

@@ -31,13 +31,14 @@ std::string describe(InodeId inode, const Extent& extent) {
 }
 
 // Compares a reply with what was asked for. @return where the first chunk begins in the payload
-Result<std::size_t> verify(InodeId inode, const Extent& extent, std::uint32_t first_chunk,
+template <class Name>
+Result<std::size_t> verify(const Name& name, const Extent& extent, std::uint32_t first_chunk,
                            std::uint32_t last_chunk, const wire::ReadRecordReply& reply,
                            std::span<const std::byte> payload) {
   REELFS_TRY(const auto record, wire::decode_record_header(payload));
   const auto& header = record.header;
   if (header.segment != extent.segment.value || header.segment_offset != extent.record_offset ||
-      header.inode != inode.value || header.file_offset + extent.payload_offset != extent.file_offset ||
+      header.inode != name.inode.value || header.file_offset != name.file_offset ||
       header.payload_bytes < extent.payload_offset + extent.length) {
     return Error(Errc::corrupt, "another record stands there");
   }
@@ -87,23 +88,22 @@ void RecordReader::learn(const wire::SegmentLocation& location) {
 
 std::shared_ptr<RecordRead> RecordReader::start(InodeId inode, const Extent& part) {
   const Key key(part.segment, part.record_offset);
+  RecordRead::Name name;
+  name.inode = part.origin ? part.origin : inode;
+  name.file_offset = part.origin ? part.origin_offset : part.file_offset - part.payload_offset;
   const auto first = part.payload_offset / wire::kChunkBytes;
   const auto last = static_cast<std::uint32_t>((part.payload_offset + part.length - 1) / wire::kChunkBytes);
   const auto [begin, end] = reads_.equal_range(key);
   for (auto each = begin; each != end; ++each) {
     const auto& read = each->second;
-    const auto& other = read->extent_;
-    if (read->inode_ != inode ||
-        other.file_offset - other.payload_offset != part.file_offset - part.payload_offset ||
-        read->first_chunk_ > first || read->last_chunk_ < last) {
-      continue;
-    }
+    if (read->name_ != name || read->first_chunk_ > first || read->last_chunk_ < last) continue;
     if (read->cached_) cache_.splice(cache_.begin(), cache_, read->place_);
     return read;
   }
   auto read = std::make_shared<RecordRead>();
   read->inode_ = inode;
   read->extent_ = part;
+  read->name_ = name;
   read->first_chunk_ = first;
   read->last_chunk_ = last;
   reads_.emplace(key, read);
@@ -294,8 +294,8 @@ Task<RecordRead::Chunks> RecordReader::ask(const RecordRead& read, const WorkerA
   wire::ReadRecordReply message;
   if (!message.ParseFromString(reply.message)) co_return Error(Errc::protocol, "reply does not parse");
   RecordRead::Chunks chunks;
-  REELFS_CO_TRY(chunks.data_at, verify(read.inode_, read.extent_, read.first_chunk_, read.last_chunk_,
-                                       message, reply.payload.span()));
+  REELFS_CO_TRY(chunks.data_at, verify(read.name_, read.extent_, read.first_chunk_, read.last_chunk_, message,
+                                       reply.payload.span()));
   chunks.reply = std::move(reply.payload);
   co_return std::move(chunks);
 }

@@ -41,8 +41,15 @@ class RecordRead {
     Buffer reply;
     std::size_t data_at = 0;  // in reply, of the first chunk
   };
-  InodeId inode_;
+  /// What a record says it is.
+  struct Name {
+    InodeId inode;
+    std::uint64_t file_offset = 0;
+    friend bool operator==(const Name&, const Name&) = default;
+  };
+  InodeId inode_;  // of the reader
   Extent extent_;
+  Name name_;
   std::uint32_t first_chunk_ = 0;
   std::uint32_t last_chunk_ = 0;
   std::optional<Result<Chunks>> result_;

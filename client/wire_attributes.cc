@@ -23,6 +23,7 @@ Attributes from_wire(const wire::Attributes& message) {
   attributes.channel = InodeId(message.channel());
   attributes.parent = InodeId(message.parent());
   attributes.version = message.version();
+  attributes.flags = message.flags();
   return attributes;
 }
 
@@ -33,6 +34,8 @@ Extent from_wire(const wire::Extent& message) {
   extent.segment = SegmentId(message.segment());
   extent.record_offset = message.record_offset();
   extent.payload_offset = message.payload_offset();
+  extent.origin = InodeId(message.origin());
+  extent.origin_offset = message.origin_offset();
   return extent;
 }
 

@@ -250,6 +250,13 @@ Task<void> WriteBack::fsync(File file, Deadline deadline) {
   }
 }
 
+void WriteBack::share_unsynced(const FileState& source, const File& target) {
+  if (source.unsynced.empty() || source.inode == target->inode) return;
+  for (const auto& [segment, placement] : source.unsynced) target->unsynced[segment] = ++placements_;
+  dirty_.insert(target);
+  became_dirty_.set();
+}
+
 Task<void> WriteBack::sync_segments(std::vector<File> files) {
   std::set<SegmentId> segments;
   for (const auto& file : files) {

@@ -69,6 +69,8 @@ class WriteBack : public std::enable_shared_from_this<WriteBack> {
   Task<void> flush(File file, Deadline deadline);
   /// The same, and on stable storage. @errors also those of syncing
   Task<void> fsync(File file, Deadline deadline);
+  /// What was stored for `source` is the target's, too: an fsync of either brings it to stable storage.
+  void share_unsynced(const FileState& source, const File& target);
   /// fsync of all files together.
   Task<void> sync_all(Deadline deadline);
   /// The index's journal is on stable storage up to what it answered before.

@@ -262,11 +262,20 @@ Result<Served> take_over_and_serve(const Serving& serving, TakeOver& predecessor
   return serve(serving, signals, std::move(channel));
 }
 
+/// The kernel leaves the atime to us: FUSE has no call for it.
+client::Atime atime_for(const Options& options) {
+  for (const auto& flag : options.kernel_flags) {
+    if (flag == "ro" || flag == "noatime") return client::Atime::of_none;
+  }
+  return options.directory_atime ? client::Atime::of_all : client::Atime::of_files;
+}
+
 client::FileSystemOptions file_system_options(const Options& options) {
   client::FileSystemOptions settings;
   settings.purpose = "mount " + options.mountpoint.string();
   settings.timeout = options.timeout;
   settings.max_dirty_bytes = options.max_dirty_bytes;
+  settings.atime = atime_for(options);
   return settings;
 }
 

@@ -5,6 +5,7 @@
 #include "fuse/ops/mount.h"
 #include "fuse/ops/operations.h"
 #include "fuse/ops/recall.h"
+#include "fuse/session/newer_calls.h"
 
 namespace reelfs::fuse {
 namespace {
@@ -22,27 +23,22 @@ bool is_gone(const Result<client::Attributes>& found) {
   return !found && found.error().code() == Errc::stale_handle;
 }
 
-/// Those of the root and of channels are told though the index is away.
-Task<client::Attributes> find_attributes(Mount& mount, InodeId inode) {
-  auto known = mount.last_known.attributes(inode);
-  if (!known) co_return co_await ask_attributes(mount, inode);
-  const bool is_likely = inode == mount.nodes.root() && mount.last_known.is_current(inode);
-  const auto patience = is_likely ? kShortPatience : LastKnown::kSilence;
-  co_return co_await ask_or_recall(mount, ask_attributes(mount, inode), patience, std::move(known));
-}
-
-Operation get_attributes(Mount& mount, Request request, InodeId inode) {
+Operation get_attributes(Mount& mount, Request request, InodeId inode, bool asks_birth) {
   auto found = co_await find_attributes(mount, inode);
+  if (found) mount.known_acls.note(found.value());
   if (is_gone(found)) {
     if (const auto removed = mount.removed.find(inode)) found = *removed;
   }
-  answer(request, found);
+  if (!found || !asks_birth) co_return answer(request, found);
+  const auto& attributes = found.value();
+  request.attributes(to_stat(attributes), birth(attributes), to_seconds(attributes.lease));
 }
 
 Operation set_attributes(Mount& mount, Request request, InodeId inode, client::AttributeChanges changes) {
   const BusyDirectories::Use use(mount.busy, inode);
   mount.last_known.changed(inode);
   auto changed = co_await mount.files.set_attributes(inode, changes);
+  if (changed) mount.known_acls.note(changed.value());
   if (is_gone(changed)) {
     if (const auto removed = mount.removed.change(inode, changes)) changed = *removed;
   }
@@ -69,12 +65,16 @@ Operation space(Mount& mount, Request request, InodeId inode) {
 
 void on_getattr(fuse_req_t raw, fuse_ino_t node, fuse_file_info*) {
   auto& mount = Mount::of(raw);
-  mount.start(raw, get_attributes(mount, Request(raw, "getattr"), mount.inode(node)));
+  mount.start(raw, get_attributes(mount, Request(raw, "getattr"), mount.inode(node),
+                                  NewerCalls::current().asks_birth));
 }
 
 // A truncation through a handle needs nothing of it: all handles of an inode share its written data.
 void on_setattr(fuse_req_t raw, fuse_ino_t node, struct stat* wanted, int to_set, fuse_file_info*) {
   auto& mount = Mount::of(raw);
+  // chown(-1, -1), which changes nothing, not even the ctime.
+  if (to_set == 0)
+    return mount.start(raw, get_attributes(mount, Request(raw, "setattr"), mount.inode(node), false));
   mount.start(raw,
               set_attributes(mount, Request(raw, "setattr"), mount.inode(node), to_changes(*wanted, to_set)));
 }

@@ -1,5 +1,7 @@
 #include "fuse/ops/convert.h"
 
+#include <limits>
+
 #include "common/base/units.h"
 #include "fuse/ops/mount.h"
 
@@ -18,7 +20,17 @@ timespec to_timespec(std::int64_t ns) {
   return time;
 }
 
-std::int64_t to_ns(const timespec& time) { return time.tv_sec * kSecond + time.tv_nsec; }
+/// The index counts nanoseconds: what lies before 1677 or after 2262 becomes the end of that range, as other
+/// filesystems do with theirs.
+std::int64_t to_ns(const timespec& time) {
+  std::int64_t ns = 0;
+  if (__builtin_mul_overflow(std::int64_t{time.tv_sec}, kSecond, &ns) ||
+      __builtin_add_overflow(ns, std::int64_t{time.tv_nsec}, &ns)) {
+    return time.tv_sec < 0 ? std::numeric_limits<std::int64_t>::min()
+                           : std::numeric_limits<std::int64_t>::max();
+  }
+  return ns;
+}
 
 }  // namespace
 
@@ -38,6 +50,8 @@ struct stat to_stat(const client::Attributes& attributes) {
   result.st_ctim = to_timespec(attributes.ctime_ns);
   return result;
 }
+
+timespec birth(const client::Attributes& attributes) { return to_timespec(attributes.btime_ns); }
 
 fuse_entry_param to_entry(const NodeIds& nodes, const client::Attributes& attributes,
                           std::chrono::milliseconds lease) {

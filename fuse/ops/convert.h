@@ -18,6 +18,7 @@ struct stat to_stat(const client::Attributes& attributes);
 /// @param lease  on the name
 fuse_entry_param to_entry(const NodeIds& nodes, const client::Attributes& attributes,
                           std::chrono::milliseconds lease = {});
+timespec birth(const client::Attributes& attributes);
 
 /// @param to_set  FUSE_SET_ATTR_… as setattr gets them
 client::AttributeChanges to_changes(const struct stat& wanted, int to_set);

@@ -1,4 +1,5 @@
-// read, write, fallocate, lseek. (copy_file_range is left to the kernel, which reads and writes.)
+// read, write, fallocate, lseek, copy_file_range.
+#include <algorithm>
 #include <cerrno>
 #include <memory>
 #include <span>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/base/buffer.h"
+#include "common/base/units.h"
 #include "fuse/ops/mount.h"
 #include "fuse/ops/operations.h"
 
@@ -17,9 +19,12 @@ namespace {
 
 using Handle = std::shared_ptr<client::FileHandle>;
 
-Operation read(Request request, Handle handle, std::uint64_t offset, std::size_t length) {
+/// @param flags  of open(2)
+Operation read(Mount& mount, Request request, Handle handle, int flags, std::uint64_t offset,
+               std::size_t length) {
   const auto bytes = co_await handle->read(offset, length);
   if (!bytes) co_return request.fail(bytes.error());
+  if ((flags & O_NOATIME) == 0) mount.files.note_read(*handle);
   request.data(bytes.value().span());
 }
 
@@ -51,6 +56,12 @@ Task<void> change_allocation(Handle handle, int mode, Range range) {
       co_return co_await handle->allocate(range.offset, range.length, true);
     case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
       co_return co_await handle->punch_hole(range.offset, range.length);
+    case FALLOC_FL_ZERO_RANGE: {
+      REELFS_CO_TRY(co_await handle->punch_hole(range.offset, range.length));
+      co_return co_await handle->allocate(range.offset, range.length, false);
+    }
+    case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
+      co_return co_await handle->punch_hole(range.offset, range.length);
     default:
       co_return Error(Errc::unsupported);
   }
@@ -70,9 +81,26 @@ Operation seek(Request request, Handle handle, std::uint64_t offset, bool hole) 
   request.fail(found.error());
 }
 
+struct Cloning {
+  Handle source;
+  std::uint64_t source_offset = 0;
+  Handle target;
+  std::uint64_t target_offset = 0;
+  std::uint64_t length = 0;
+};
+
+/// Between channels (EXDEV) the kernel copies the bytes instead.
+Operation clone(Request request, Cloning cloning) {
+  const auto done = co_await cloning.target->clone_from(*cloning.source, cloning.source_offset,
+                                                        cloning.target_offset, cloning.length);
+  if (!done) co_return request.fail(done.error());
+  request.written(done.value());
+}
+
 void on_read(fuse_req_t raw, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* info) {
   auto& mount = Mount::of(raw);
-  mount.start(raw, read(Request(raw, "read"), mount.open_files.find(info->fh), offset, size));
+  mount.start(raw,
+              read(mount, Request(raw, "read"), mount.open_files.find(info->fh), info->flags, offset, size));
 }
 
 void on_write(fuse_req_t raw, fuse_ino_t node, const char* data, std::size_t size, off_t offset,
@@ -109,6 +137,21 @@ void on_lseek(fuse_req_t raw, fuse_ino_t, off_t offset, int whence, fuse_file_in
   mount.start(raw, seek(std::move(request), mount.open_files.find(info->fh), offset, whence == SEEK_HOLE));
 }
 
+void on_copy_file_range(fuse_req_t raw, fuse_ino_t, off_t source_offset, fuse_file_info* source, fuse_ino_t,
+                        off_t target_offset, fuse_file_info* target, std::size_t length, int) {
+  auto& mount = Mount::of(raw);
+  Request request(raw, "copy_file_range");
+  // Within the 32 bits of the answer, and whole pages, so that what follows is aligned as before.
+  constexpr std::size_t kMostAtOnce = 1 * kGiB;
+  Cloning cloning;
+  cloning.source = mount.open_files.find(source->fh);
+  cloning.source_offset = static_cast<std::uint64_t>(source_offset);
+  cloning.target = mount.open_files.find(target->fh);
+  cloning.target_offset = static_cast<std::uint64_t>(target_offset);
+  cloning.length = std::min(length, kMostAtOnce);
+  mount.start(raw, clone(std::move(request), std::move(cloning)));
+}
+
 }  // namespace
 
 void add_data_operations(fuse_lowlevel_ops& table) {
@@ -116,6 +159,7 @@ void add_data_operations(fuse_lowlevel_ops& table) {
   table.write = on_write;
   table.fallocate = on_fallocate;
   table.lseek = on_lseek;
+  table.copy_file_range = on_copy_file_range;
 }
 
 }  // namespace reelfs::fuse

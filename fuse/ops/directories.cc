@@ -73,6 +73,7 @@ struct Reading {
 /// @return false: no room
 Task<bool> add_dots(Mount& mount, InodeId inode, std::uint64_t offset, Listing& listing) {
   REELFS_CO_TRY(auto self, co_await mount.files.get_attributes(inode));
+  if (offset == kDirectoryStart) mount.files.note_read(self);
   if (offset == kDirectoryStart && !listing.add(".", dot_entry(self), kAfterDot)) co_return false;
   auto parent = self;  // the root's parent, here, is the root
   if (inode != mount.nodes.root()) parent.inode = self.parent;
@@ -91,6 +92,7 @@ Task<std::string> list(Mount& mount, fuse_req_t raw, Reading reading) {
   for (const auto& entry : page.entries) {
     if (entry.cookie > kMaxCookie) co_return Error(Errc::protocol, "directory cookie out of range");
     const auto described = to_entry(mount.nodes, entry.attributes, page.lease);
+    if (reading.detail == Detail::attributes) mount.known_acls.note(entry.attributes);
     if (!listing.add(entry.name.c_str(), described, offset_of_cookie(entry.cookie))) break;
   }
   co_return listing.take();

@@ -74,6 +74,7 @@ Operation create(Mount& mount, Request request, client::CreateOptions options, f
   }
   auto attributes = created.value().attributes;
   Opening opening(mount, std::move(created.value().handle));
+  mount.known_acls.note(attributes);
   // What has not changed since it was made has no extended attributes, and the first write need not ask.
   if (attributes.version == client::kFirstVersion)
     mount.absent_capabilities.insert(attributes.inode, changes);
@@ -120,6 +121,7 @@ void on_create(fuse_req_t raw, fuse_ino_t parent, const char* name, mode_t mode,
   options.mode = S_IFREG | (mode & ~static_cast<mode_t>(S_IFMT));
   options.uid = caller.uid;
   options.gid = caller.gid;
+  options.umask = caller.umask;
   options.exclusive = (info->flags & O_EXCL) != 0;
   mount.start(raw, create(mount, std::move(request), std::move(options), *info));
 }

@@ -37,12 +37,14 @@ asio::awaitable<void> forget(Mount& mount, client::Change change) {
 
   if (change.everything) {
     mount.absent_capabilities.clear();
+    mount.known_acls.clear();
     mount.invalidator.forget_all_names();
   }
   std::vector<fuse_ino_t> nodes;
   for (const auto inode : change.inodes) {
     mount.absent_capabilities.forget(inode);
     mount.last_known.changed(inode);
+    mount.known_acls.forget(inode);
     nodes.push_back(mount.nodes.node(inode));
   }
   mount.invalidator.forget_attributes(std::move(nodes), set_from_thread(&Progress::attributes));

@@ -8,6 +8,7 @@
 #include "fuse/cache/absent_capabilities.h"
 #include "fuse/cache/busy_directories.h"
 #include "fuse/cache/cached_versions.h"
+#include "fuse/cache/known_acls.h"
 #include "fuse/cache/last_known.h"
 #include "fuse/cache/removed_inodes.h"
 #include "fuse/inodes/node_ids.h"
@@ -29,6 +30,7 @@ struct Mount : KernelChannel::User {
   OpenFiles open_files;
   CachedVersions versions;
   AbsentCapabilities absent_capabilities;
+  KnownAcls known_acls;
   BusyDirectories busy;
   Invalidator invalidator;
   RemovedInodes removed;
@@ -42,6 +44,7 @@ struct Mount : KernelChannel::User {
         operations(loop),
         clock(machine_clock),
         absent_capabilities(machine_clock),
+        known_acls(machine_clock),
         removed(machine_clock),
         last_known(machine_clock) {}
 

@@ -15,8 +15,9 @@
 namespace reelfs::fuse {
 namespace {
 
-void answer(const Mount& mount, Request& request, const Result<client::Attributes>& found) {
+void answer(Mount& mount, Request& request, const Result<client::Attributes>& found) {
   if (!found) return request.fail(found.error());
+  mount.known_acls.note(found.value());
   request.entry(to_entry(mount.nodes, found.value()));
 }
 
@@ -28,9 +29,11 @@ void answer_removal(Mount& mount, Request& request, const Result<client::Attribu
 
 /// "." and ".." come from NFS servers and open_by_handle_at(2), which know an inode and nothing else.
 Task<client::Attributes> find_dots(Mount& mount, InodeId inode, bool parent) {
-  if (!parent || inode == mount.nodes.root()) co_return co_await mount.files.get_attributes(inode);
-  REELFS_CO_TRY(auto directory, co_await mount.files.get_attributes(inode));
-  co_return co_await mount.files.get_attributes(directory.parent);
+  REELFS_CO_TRY(auto self, co_await mount.files.get_attributes(inode));
+  // The kernel asks for what it does not hold, so nobody here has it open, and it is gone for good.
+  if (self.nlink == 0) co_return Error(Errc::stale_handle);
+  if (!parent || inode == mount.nodes.root()) co_return self;
+  co_return co_await mount.files.get_attributes(self.parent);
 }
 
 Operation lookup_dots(Mount& mount, Request request, InodeId inode, bool parent) {
@@ -51,7 +54,10 @@ Operation lookup(Mount& mount, Request request, InodeId parent, std::string name
   const auto found = co_await find(mount, parent, std::move(name));
   if (!found) co_return request.fail(found.error());
   const auto& [attributes, lease] = found.value();
-  if (attributes) co_return request.entry(to_entry(mount.nodes, *attributes, lease));
+  if (attributes) {
+    mount.known_acls.note(*attributes);
+    co_return request.entry(to_entry(mount.nodes, *attributes, lease));
+  }
   if (lease.count() == 0) co_return request.fail_with(ENOENT);
   fuse_entry_param absent{};  // node 0: the kernel may believe that there is none
   absent.entry_timeout = to_seconds(lease);
@@ -127,6 +133,7 @@ client::CreateOptions options_for(const Mount& mount, const Request& request, fu
   options.name = name;
   options.uid = caller.uid;
   options.gid = caller.gid;
+  options.umask = caller.umask;
   return options;
 }
 

@@ -46,6 +46,14 @@ Task<client::Found> ask_channel(Mount& mount, std::string name) {
   co_return std::move(found);
 }
 
+Task<client::Attributes> find_attributes(Mount& mount, InodeId inode) {
+  auto known = mount.last_known.attributes(inode);
+  if (!known) co_return co_await ask_attributes(mount, inode);
+  const bool is_likely = inode == mount.nodes.root() && mount.last_known.is_current(inode);
+  const auto patience = is_likely ? kShortPatience : LastKnown::kSilence;
+  co_return co_await ask_or_recall(mount, ask_attributes(mount, inode), patience, std::move(known));
+}
+
 Operation keep_asking(Mount& mount) {
   for (unsigned count = 0;; ++count) {
     const auto root = mount.nodes.root();

@@ -63,6 +63,9 @@ Task<client::Space> ask_space(Mount& mount, InodeId inode);
 Task<client::Attributes> ask_attributes(Mount& mount, InodeId inode);
 Task<client::Found> ask_channel(Mount& mount, std::string name);
 
+/// Attributes; those of the root and of channels are told though the index is away.
+Task<client::Attributes> find_attributes(Mount& mount, InodeId inode);
+
 /// Keeps what is known of the root and its channels fresh, until cancelled.
 Operation keep_asking(Mount& mount);
 

@@ -17,10 +17,11 @@ constexpr unsigned kMaxBackground = 128;
 void on_init(void*, fuse_conn_info* connection) {
   constexpr unsigned kWanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_ATOMIC_O_TRUNC |
                                FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS |
-                               FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS;
+                               FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL |
+                               FUSE_CAP_DONT_MASK;
   // Not wanted: HANDLE_KILLPRIV (the kernel, which knows who may keep set-user-id bits, then drops them
   // through setattr), WRITEBACK_CACHE (write(2) must reach the nodes in 200 ms and other mounts in a second),
-  // POSIX_ACL, SPLICE_* (bytes are checksummed here, so they must be mapped here anyway).
+  // SPLICE_* (bytes are checksummed here, so they must be mapped here anyway).
   connection->want = kWanted & connection->capable;
   connection->max_write = kMaxWriteBytes;
   connection->max_readahead = kMaxReadaheadBytes;

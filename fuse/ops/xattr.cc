@@ -7,6 +7,8 @@
 
 #include "fuse/ops/mount.h"
 #include "fuse/ops/operations.h"
+#include "fuse/ops/recall.h"
+#include "fuse/session/newer_calls.h"
 
 namespace reelfs::fuse {
 namespace {
@@ -20,6 +22,13 @@ void answer(Request& request, const std::string& bytes, std::size_t room) {
 
 Operation get(Mount& mount, Request request, InodeId inode, std::string name, std::size_t room) {
   const bool is_capability = name == AbsentCapabilities::kName;
+  if (KnownAcls::is_list(name) && !mount.known_acls.has(inode, name)) {
+    // Most have none, and from the attributes that is known for the next time.
+    const auto found = co_await find_attributes(mount, inode);
+    if (!found) co_return request.fail(found.error());
+    mount.known_acls.note(found.value());
+    if (mount.known_acls.has(inode, name) == false) co_return request.fail_with(ENODATA);
+  }
   const auto changes = mount.absent_capabilities.changes();
   const auto value = co_await mount.files.get_xattr(inode, std::move(name));
   if (value) co_return answer(request, value.value(), room);
@@ -40,31 +49,30 @@ Operation list(Mount& mount, Request request, InodeId inode, std::size_t room) {
   const auto names = co_await mount.files.list_xattr(inode);
   if (!names) co_return request.fail(names.error());
   std::string joined;
-  for (const auto& name : names.value()) joined.append(name).push_back('\0');
+  const bool sees_trusted = request.caller().uid == 0;
+  for (const auto& name : names.value()) {
+    if (sees_trusted || !name.starts_with("trusted.")) joined.append(name).push_back('\0');
+  }
   answer(request, joined, room);
 }
 
-struct Setting {
-  InodeId inode;
-  std::string name;
-  std::string value;
-  std::uint32_t flags = 0;
-};
-
-Operation set(Mount& mount, Request request, Setting setting) {
+Operation set(Mount& mount, Request request, client::XattrSetting setting) {
   const bool is_capability = setting.name == AbsentCapabilities::kName;
   const auto inode = setting.inode;
   const BusyDirectories::Use use(mount.busy, inode);
-  const auto done =
-      co_await mount.files.set_xattr(inode, std::move(setting.name), std::move(setting.value), setting.flags);
+  mount.last_known.changed(inode);
+  const auto done = co_await mount.files.set_xattr(std::move(setting));
   if (is_capability) mount.absent_capabilities.forget(inode);
+  mount.known_acls.forget(inode);
   if (!done) co_return request.fail(done.error());
   request.succeed();
 }
 
 Operation remove(Mount& mount, Request request, InodeId inode, std::string name) {
   const BusyDirectories::Use use(mount.busy, inode);
+  mount.last_known.changed(inode);
   const auto done = co_await mount.files.remove_xattr(inode, std::move(name));
+  mount.known_acls.forget(inode);
   if (!done) co_return request.fail(done.error());
   request.succeed();
 }
@@ -79,6 +87,7 @@ void on_getxattr(fuse_req_t raw, fuse_ino_t node, const char* name, std::size_t 
       mount.operations.start_background(look_again(mount, inode));
     if (known != AbsentCapabilities::Known::no) return request.fail_with(ENODATA);
   }
+  if (mount.known_acls.has(inode, name) == false) return request.fail_with(ENODATA);
   mount.start(raw, get(mount, std::move(request), inode, name, room));
 }
 
@@ -90,11 +99,12 @@ void on_listxattr(fuse_req_t raw, fuse_ino_t node, std::size_t room) {
 void on_setxattr(fuse_req_t raw, fuse_ino_t node, const char* name, const char* value, std::size_t size,
                  int flags) {
   auto& mount = Mount::of(raw);
-  Setting setting;
+  client::XattrSetting setting;
   setting.inode = mount.inode(node);
   setting.name = name;
   setting.value.assign(value, size);
   setting.flags = static_cast<std::uint32_t>(flags);
+  setting.clear_sgid = NewerCalls::current().clear_sgid;
   mount.start(raw, set(mount, Request(raw, "setxattr"), std::move(setting)));
 }
 

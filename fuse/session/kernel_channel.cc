@@ -35,6 +35,7 @@
 #include "common/base/assert.h"
 #include "common/mounts/mounts.h"
 #include "common/observe/log.h"
+#include "fuse/session/newer_calls.h"
 
 namespace reelfs::fuse {
 namespace {
@@ -51,14 +52,14 @@ constexpr unsigned kMaxThreads = 8;  // they copy and answer; the work is done o
 enum class Init { none, agreement, repetition };
 thread_local Init answering_init = Init::none;
 thread_local std::string init_answer;
+thread_local const NewerCalls* newer_calls_of_init = nullptr;
 thread_local std::string libfuse_said;  // its last error, for whoever asked libfuse for something
 
 ssize_t read_device(int fd, void* into, std::size_t size, void*) { return ::read(fd, into, size); }
 
-/// libfuse 3.14.0 knows FUSE_CAP_PARALLEL_DIROPS but leaves it out of its answer to INIT; without it the
-/// kernel looks up one name of a directory at a time. A repetition is answered to nobody.
+/// A repetition is answered to nobody.
 ssize_t answer_init(int fd, const iovec& header, fuse_init_out answer) {
-  answer.flags |= FUSE_PARALLEL_DIROPS;
+  newer_calls_of_init->complete(answer);
   init_answer.assign(reinterpret_cast<const char*>(&answer), sizeof answer);
   if (answering_init == Init::repetition) return static_cast<ssize_t>(header.iov_len + sizeof answer);
   const std::array<iovec, 2> changed{header, iovec{&answer, sizeof answer}};
@@ -147,20 +148,27 @@ Result<fuse_init_out> parse_init_answer(const std::string& bytes) {
   return answer;
 }
 
-void process(fuse_session* session, std::string& request) {
+void process(fuse_session* session, NewerCalls& newer_calls, fuse_buf request) {
+  const NewerCalls::Scope scope(newer_calls, request);
+  fuse_session_process_buf(session, &request);
+}
+
+void process(fuse_session* session, NewerCalls& newer_calls, std::string& request) {
   fuse_buf buffer{};
   buffer.size = request.size();
   buffer.mem = request.data();
-  fuse_session_process_buf(session, &buffer);
+  process(session, newer_calls, buffer);
 }
 
 /// Brings libfuse to where another process's libfuse was.
-Result<void> repeat_init(fuse_session* session, const KernelChannel::Standing& standing) {
+Result<void> repeat_init(fuse_session* session, NewerCalls& newer_calls,
+                         const KernelChannel::Standing& standing) {
   REELFS_TRY(const auto agreed, parse_init_answer(standing.init_answer));
   REELFS_TRY(auto request, limit_to_agreement(standing.init_request, agreed));
   init_answer.clear();
   answering_init = Init::repetition;
-  process(session, request);
+  newer_calls_of_init = &newer_calls;
+  process(session, newer_calls, request);
   answering_init = Init::none;
   const auto answer = parse_init_answer(init_answer);
   if (!answer) return Error(Errc::protocol, "libfuse refuses what was agreed with the kernel");
@@ -196,6 +204,7 @@ struct KernelChannel::State {
   std::unique_ptr<fuse_session, SessionDeleter> session;
   std::optional<dev_t> device;
   int ended = -1;  // eventfd
+  NewerCalls newer_calls;
   std::vector<std::thread> threads;
   std::mutex mutex;
   std::condition_variable one_left;
@@ -229,12 +238,13 @@ struct KernelChannel::State {
     if (request.size() >= sizeof header) std::memcpy(&header, request.data(), sizeof header);
     if (header.opcode == FUSE_INIT) return process_init(request, buffer);
     user.unanswered.add(request);
-    fuse_session_process_buf(session.get(), &buffer);
+    process(session.get(), newer_calls, buffer);
   }
 
   void process_init(std::span<const std::byte> request, const fuse_buf& buffer) {
     answering_init = Init::agreement;
-    fuse_session_process_buf(session.get(), &buffer);
+    newer_calls_of_init = &newer_calls;
+    process(session.get(), newer_calls, buffer);
     answering_init = Init::none;
     const std::lock_guard lock(init_mutex);
     standing.init_request.assign(reinterpret_cast<const char*>(request.data()), request.size());
@@ -300,7 +310,7 @@ Result<std::unique_ptr<KernelChannel>> KernelChannel::adopt(Options options,
     if (!state->session) ::close(device);
     return std::move(made.error());
   }
-  REELFS_TRY(repeat_init(state->session.get(), standing));
+  REELFS_TRY(repeat_init(state->session.get(), state->newer_calls, standing));
   state->standing = std::move(standing);
   return std::unique_ptr<KernelChannel>(new KernelChannel(std::move(state)));
 }
@@ -347,7 +357,7 @@ void KernelChannel::serve() {
   state_->left = false;
   for (auto& request : std::exchange(state_->standing.unanswered, {})) {
     state_->user.unanswered.add(std::as_bytes(std::span(request)));
-    process(state_->session.get(), request);
+    process(state_->session.get(), state_->newer_calls, request);
   }
   state_->start_threads();
   state_->device = device_at(state_->options.mountpoint);

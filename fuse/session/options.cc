@@ -23,37 +23,15 @@ constexpr std::array<std::string_view, 13> kKernelFlags{"rw",    "ro",      "sui
                                                         "atime", "noatime", "dirsync"};
 /// What stands in fstab for mount(8) and the boot sequence, not for us; and what is so anyway, or is not for
 /// FUSE.
-constexpr std::array<std::string_view, 31> kIgnored{"defaults",
-                                                    "auto",
-                                                    "noauto",
-                                                    "nofail",
-                                                    "_netdev",
-                                                    "user",
-                                                    "nouser",
-                                                    "users",
-                                                    "nousers",
-                                                    "owner",
-                                                    "noowner",
-                                                    "group",
-                                                    "nogroup",
-                                                    "relatime",
-                                                    "norelatime",
-                                                    "strictatime",
-                                                    "nostrictatime",
-                                                    "lazytime",
-                                                    "nolazytime",
-                                                    "nodiratime",
-                                                    "diratime",
-                                                    "mand",
-                                                    "nomand",
-                                                    "silent",
-                                                    "loud",
-                                                    "iversion",
-                                                    "noiversion",
-                                                    "symfollow",
-                                                    "default_permissions",
-                                                    "nonempty",
-                                                    "quiet"};
+constexpr std::array<std::string_view, 30> kIgnored{
+    "defaults",      "auto",       "noauto",     "nofail",
+    "_netdev",       "user",       "nouser",     "users",
+    "nousers",       "owner",      "noowner",    "group",
+    "nogroup",       "relatime",   "norelatime", "strictatime",
+    "nostrictatime", "lazytime",   "nolazytime", "diratime",
+    "mand",          "nomand",     "silent",     "loud",
+    "iversion",      "noiversion", "symfollow",  "default_permissions",
+    "nonempty",      "quiet"};
 /// The last are the kernel's, which mount(8) gives back at a remount.
 constexpr std::array<std::string_view, 8> kIgnoredWithValue{"comment", "user",     "subtype",  "fsname",
                                                             "user_id", "group_id", "max_read", "blksize"};
@@ -148,6 +126,8 @@ void Parsing::take_flag(const std::string& flag) {
     options.allow_other = true;
   } else if (flag == "noallow_other") {
     options.allow_other = false;
+  } else if (flag == "nodiratime") {
+    options.directory_atime = false;
   } else if (among(kKernelFlags, flag)) {
     options.kernel_flags.push_back(flag);
   } else if (!sloppy && !among(kIgnored, flag) && !is_for_others(flag)) {

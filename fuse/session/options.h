@@ -37,6 +37,7 @@ struct Options {
   bool background_start = false;          // mount although the cluster cannot be reached yet
   bool protect = false;                   // the directory beneath, see BareDirectory
   bool allow_other = false;               // by default for root, see parse()
+  bool directory_atime = true;            // nodiratime: not
   std::vector<std::string> kernel_flags;  // ro, nosuid, noatime, …: what mount(2) does, as libfuse spells it
 
   /// @param superuser  root's mounts are for all users unless told otherwise

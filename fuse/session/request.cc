@@ -7,6 +7,7 @@
 #include "common/base/assert.h"
 #include "common/observe/log.h"
 #include "fuse/session/errno.h"
+#include "fuse/session/newer_calls.h"
 
 namespace reelfs::fuse {
 namespace {
@@ -63,7 +64,7 @@ fuse_req_t Request::take() {
 
 Caller Request::caller() const {
   const auto* context = fuse_req_ctx(raw_);
-  return {context->uid, context->gid};
+  return {context->uid, context->gid, context->umask};
 }
 
 void Request::succeed() { fuse_reply_err(take(), 0); }
@@ -79,6 +80,11 @@ void Request::entry(const fuse_entry_param& entry) { fuse_reply_entry(take(), &e
 
 void Request::attributes(const struct stat& attributes, double valid_seconds) {
   fuse_reply_attr(take(), &attributes, valid_seconds);
+}
+
+void Request::attributes(const struct stat& attributes, const timespec& born, double valid_seconds) {
+  const auto reply = birth_reply(attributes, born, valid_seconds);
+  data(std::as_bytes(std::span(&reply, 1)));
 }
 
 bool Request::opened(const fuse_file_info& info) { return fuse_reply_open(take(), &info) == 0; }

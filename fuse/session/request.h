@@ -15,6 +15,7 @@ namespace reelfs::fuse {
 struct Caller {
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
+  std::uint32_t umask = 0;
 };
 
 /// One call of the kernel's. It is answered exactly once: by one of the functions below, or by the destructor
@@ -42,6 +43,8 @@ class Request {
   void none();
   void entry(const fuse_entry_param& entry);
   void attributes(const struct stat& attributes, double valid_seconds);
+  /// Answers a getattr that asks for the time of birth (NewerCalls).
+  void attributes(const struct stat& attributes, const timespec& born, double valid_seconds);
   /// @return false: the caller is gone and will not release what was opened
   [[nodiscard]] bool opened(const fuse_file_info& info);
   [[nodiscard]] bool created(const fuse_entry_param& entry, const fuse_file_info& info);

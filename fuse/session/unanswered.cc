@@ -8,6 +8,8 @@
 #include <fmt/format.h>
 #include <linux/fuse.h>
 
+#include "fuse/session/newer_calls.h"
+
 namespace reelfs::fuse {
 namespace {
 
@@ -23,7 +25,8 @@ bool is_repeatable(std::uint32_t opcode) {
   constexpr std::array kRepeatable{FUSE_LOOKUP, FUSE_GETATTR,  FUSE_READLINK,  FUSE_READ,
                                    FUSE_STATFS, FUSE_GETXATTR, FUSE_LISTXATTR, FUSE_READDIR,
                                    FUSE_GETLK,  FUSE_SETLKW,   FUSE_LSEEK,     FUSE_READDIRPLUS};
-  return std::find(kRepeatable.begin(), kRepeatable.end(), opcode) != kRepeatable.end();
+  return opcode == NewerCalls::kStatx ||
+         std::find(kRepeatable.begin(), kRepeatable.end(), opcode) != kRepeatable.end();
 }
 
 std::string join(const iovec* parts, int count) {

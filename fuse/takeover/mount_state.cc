@@ -33,7 +33,8 @@ json to_json(const client::Attributes& of) {
           {"btime_ns", of.btime_ns},
           {"channel", of.channel.value},
           {"parent", of.parent.value},
-          {"version", of.version}};
+          {"version", of.version},
+          {"flags", of.flags}};
 }
 
 client::Attributes attributes_from(const json& from) {
@@ -54,6 +55,7 @@ client::Attributes attributes_from(const json& from) {
   attributes.channel = InodeId(from.at("channel").get<std::uint64_t>());
   attributes.parent = InodeId(from.at("parent").get<std::uint64_t>());
   from.at("version").get_to(attributes.version);
+  attributes.flags = from.value("flags", std::uint32_t{0});  // of a process that knew none
   return attributes;
 }
 

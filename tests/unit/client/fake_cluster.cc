@@ -244,6 +244,10 @@ FakeCluster::Answer FakeCluster::carry_out(const rpc::Request& request) {
       REELFS_TRY(const auto message, request.parse<wire::PunchHoleRequest>());
       return once(message, [this](const auto& m) { return punch_hole(m); });
     }
+    case wire::Method::clone_range: {
+      REELFS_TRY(const auto message, request.parse<wire::CloneRangeRequest>());
+      return once(message, [this](const auto& m) { return clone_range(m); });
+    }
     case wire::Method::sync:
       return std::string();
     case wire::Method::open_segment: {
@@ -372,6 +376,8 @@ FakeCluster::Answer FakeCluster::get_extents(const wire::GetExtentsRequest& requ
     message.set_segment(extent.segment.value);
     message.set_record_offset(extent.record_offset);
     message.set_payload_offset(extent.payload_offset);
+    message.set_origin(extent.origin.value);
+    message.set_origin_offset(extent.origin_offset);
     if (segments.insert(extent.segment.value).second) *reply.add_locations() = location(extent.segment.value);
   }
   return reply.SerializeAsString();
@@ -408,6 +414,28 @@ FakeCluster::Answer FakeCluster::punch_hole(const wire::PunchHoleRequest& reques
   cut_out(found->second, request.offset(), request.offset() + request.length());
   found->second.attributes.set_version(++version_);
   return attributes(request.inode());
+}
+
+FakeCluster::Answer FakeCluster::clone_range(const wire::CloneRangeRequest& request) {
+  auto& source = files_.at(request.source());
+  auto& target = files_.at(request.target());
+  const auto from = std::min(request.source_offset(), source.attributes.size());
+  const auto length = std::min({request.length(), source.attributes.size() - from, clone_step});
+  cut_out(target, request.target_offset(), request.target_offset() + length);
+  for (const auto& [offset, extent] : source.extents) {
+    if (extent.end() <= from || offset >= from + length) continue;
+    auto shared = client::cut(extent, from, from + length);
+    shared.origin = InodeId(request.source());
+    shared.origin_offset = extent.file_offset - extent.payload_offset;
+    shared.file_offset = shared.file_offset - from + request.target_offset();
+    target.extents.emplace(shared.file_offset, shared);
+  }
+  target.attributes.set_size(std::max(target.attributes.size(), request.target_offset() + length));
+  target.attributes.set_version(++version_);
+  wire::CloneRangeReply reply;
+  *reply.mutable_attributes() = target.attributes;
+  reply.set_length(length);
+  return reply.SerializeAsString();
 }
 
 FakeCluster::Answer FakeCluster::open_segment(const wire::OpenSegmentRequest& request) {

@@ -82,6 +82,7 @@ class FakeCluster {
   std::vector<wire::CommitRequest> commits;
   std::map<std::uint64_t, std::set<std::uint64_t>> open_inodes;  // by session
   std::uint64_t block_bytes = 4u << 20;
+  std::uint64_t clone_step = 1u << 30;  // bytes that one call clones at most
 
  private:
   using Answer = Result<std::string>;
@@ -95,6 +96,7 @@ class FakeCluster {
   Answer get_extents(const wire::GetExtentsRequest& request);
   Answer commit(const wire::CommitRequest& request);
   Answer punch_hole(const wire::PunchHoleRequest& request);
+  Answer clone_range(const wire::CloneRangeRequest& request);
   Answer open_segment(const wire::OpenSegmentRequest& request);
   Answer attributes(std::uint64_t inode);
   wire::SegmentLocation location(std::uint64_t segment) const;

@@ -220,6 +220,36 @@ TEST_F(FileSystemTest, FsyncSyncsTheCopiesBeforeTheJournal) {
   EXPECT_TRUE(cluster.commits[0].sync());
 }
 
+TEST_F(FileSystemTest, ACloneReadsTheSourcesRecordsAtItsOwnPlace) {
+  auto& fs = mount();
+  const auto source = create(fs, "source");
+  const auto target = create(fs, "target");
+  write(*source, 0, std::string(300'000, 's'));
+  write(*source, 100'000, "middle");  // not flushed
+  write(*target, 0, std::string(50'000, 't'));
+  cluster.clone_step = 70'000;
+  EXPECT_EQ(run(target->clone_from(*source, 90'000, 40'000, 500'000)).value(), 210'000U);
+  EXPECT_EQ(cluster.calls(wire::Method::clone_range), 4) << "the last finds the source's end";
+  const auto expected =
+      std::string(40'000, 't') + std::string(10'000, 's') + "middle" + std::string(199'994, 's');
+  EXPECT_EQ(read(*target), expected);
+  write(*source, 90'000, std::string(1000, 'x'));
+  auto& other = mount();
+  EXPECT_EQ(read(*open(other, target->inode())), expected);
+}
+
+TEST_F(FileSystemTest, FsyncOfACloneSyncsWhatWasWrittenToItsSource) {
+  auto& fs = mount();
+  const auto source = create(fs, "source");
+  const auto target = create(fs, "target");
+  write(*source, 0, "precious");
+  EXPECT_EQ(run(target->clone_from(*source, 0, 0, 8)).value(), 8U);
+  EXPECT_EQ(cluster.nodes[0]->syncs + cluster.nodes[1]->syncs, 0);
+  ASSERT_TRUE(run(target->fsync()));
+  EXPECT_EQ(cluster.nodes[0]->syncs, 1);
+  EXPECT_EQ(cluster.nodes[1]->syncs, 1);
+}
+
 TEST_F(FileSystemTest, SeeksDataAndHoles) {
   auto& fs = mount();
   const auto file = create(fs, "sparse");

@@ -5,6 +5,7 @@
 
 #include "fuse/cache/absent_capabilities.h"
 #include "fuse/cache/cached_versions.h"
+#include "fuse/cache/known_acls.h"
 #include "fuse/cache/removed_inodes.h"
 #include "fuse/inodes/node_ids.h"
 
@@ -70,6 +71,54 @@ TEST(AbsentCapabilities, AnAnswerFromBeforeTheChangeIsNotBelieved) {
   absent.forget(kFile);
   absent.insert(kFile, asked);
   EXPECT_EQ(absent.look_up(kFile), Known::no);
+}
+
+client::Attributes told(std::uint64_t version, std::uint32_t flags) {
+  client::Attributes attributes;
+  attributes.inode = kFile;
+  attributes.version = version;
+  attributes.flags = flags;
+  return attributes;
+}
+
+TEST(KnownAcls, AListThatAttributesDoNotTellOfIsAbsentForAWhile) {
+  ManualClock clock;
+  KnownAcls acls(clock);
+  EXPECT_EQ(acls.has(kFile, "system.posix_acl_access"), std::nullopt) << "nothing is known";
+  acls.note(told(1, client::kHasDefaultAcl));
+  EXPECT_EQ(acls.has(kFile, "system.posix_acl_access"), false);
+  EXPECT_EQ(acls.has(kFile, "system.posix_acl_default"), true);
+  EXPECT_EQ(acls.has(kFile, "user.a"), std::nullopt);
+  clock.advance(std::chrono::milliseconds(101));
+  EXPECT_EQ(acls.has(kFile, "system.posix_acl_access"), std::nullopt) << "another mount may have set one";
+}
+
+TEST(KnownAcls, UnderALeaseAnAbsenceIsBelievedAsLongAsTheAttributes) {
+  ManualClock clock;
+  KnownAcls acls(clock);
+  auto leased = told(1, 0);
+  leased.lease = std::chrono::seconds(10);
+  acls.note(leased);
+  acls.note(told(1, 0));
+  clock.advance(std::chrono::seconds(9));
+  EXPECT_EQ(acls.has(kFile, "system.posix_acl_access"), false);
+  clock.advance(std::chrono::seconds(2));
+  EXPECT_EQ(acls.has(kFile, "system.posix_acl_access"), std::nullopt);
+  acls.note(leased);
+  acls.clear();
+  EXPECT_EQ(acls.has(kFile, "system.posix_acl_access"), std::nullopt);
+}
+
+TEST(KnownAcls, AnOlderVersionIsNoNews) {
+  ManualClock clock;
+  KnownAcls acls(clock);
+  acls.note(told(2, client::kHasAccessAcl));
+  acls.note(told(1, 0));
+  EXPECT_EQ(acls.has(kFile, "system.posix_acl_access"), true);
+  acls.note(told(3, 0));
+  EXPECT_EQ(acls.has(kFile, "system.posix_acl_access"), false);
+  acls.forget(kFile);
+  EXPECT_EQ(acls.has(kFile, "system.posix_acl_access"), std::nullopt);
 }
 
 TEST(NodeIds, NodeOneIsWhateverIsMounted) {

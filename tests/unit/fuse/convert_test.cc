@@ -1,5 +1,7 @@
 #include "fuse/ops/convert.h"
 
+#include <limits>
+
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
@@ -27,6 +29,18 @@ TEST(Convert, ATimeSurvivesTheWayThereAndBack) {
     attributes.mtime_ns = ns;
     EXPECT_EQ(to_changes(to_stat(attributes), FUSE_SET_ATTR_MTIME).mtime_ns, ns);
   }
+}
+
+TEST(Convert, TimesThatCannotBeCountedAreTheFirstOrTheLastThatCan) {
+  struct stat wanted {};
+  wanted.st_mtim.tv_sec = std::numeric_limits<std::int64_t>::max() / 2;
+  EXPECT_EQ(to_changes(wanted, FUSE_SET_ATTR_MTIME).mtime_ns, std::numeric_limits<std::int64_t>::max());
+  wanted.st_mtim.tv_sec = 9'300'000'000;  // 2264
+  EXPECT_EQ(to_changes(wanted, FUSE_SET_ATTR_MTIME).mtime_ns, std::numeric_limits<std::int64_t>::max());
+  wanted.st_mtim.tv_sec = -62'135'596'800;  // the year 1
+  EXPECT_EQ(to_changes(wanted, FUSE_SET_ATTR_MTIME).mtime_ns, std::numeric_limits<std::int64_t>::min());
+  wanted.st_mtim.tv_sec = 7'956'915'742;  // 2222
+  EXPECT_EQ(to_changes(wanted, FUSE_SET_ATTR_MTIME).mtime_ns, 7'956'915'742'000'000'000);
 }
 
 TEST(Convert, BlocksCountWhatIsStoredAndNotTheHoles) {
