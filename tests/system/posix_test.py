@@ -8,10 +8,11 @@ import pathlib
 import random
 import socket
 import stat
+import struct
 import time
 import unittest
 
-from harness import BoxTest, limit, run
+from harness import BoxTest, limit, run, until
 
 MIB = 1 << 20
 
@@ -29,7 +30,8 @@ LIBC.telldir.restype = ctypes.c_long
 for call, arguments in (("opendir", [ctypes.c_char_p]), ("readdir", [ctypes.c_void_p]), ("telldir", [ctypes.c_void_p]),
                         ("seekdir", [ctypes.c_void_p, ctypes.c_long]), ("rewinddir", [ctypes.c_void_p]), ("closedir", [ctypes.c_void_p])):
     getattr(LIBC, call).argtypes = arguments
-FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_COLLAPSE_RANGE = 1, 2, 8
+FICLONE = 0x40049409
+FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_COLLAPSE_RANGE, FALLOC_ZERO_RANGE, FALLOC_INSERT_RANGE = 1, 2, 8, 16, 32
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 AT_FDCWD = -100
 
@@ -46,6 +48,37 @@ def fallocate(fd, mode, offset, length):
 
 def renameat2(old, new, flags):
     checked(LIBC.renameat2(AT_FDCWD, os.fsencode(old), AT_FDCWD, os.fsencode(new), flags))
+
+
+def read_entry(stream):
+    entry = LIBC.readdir(stream)
+    return os.fsdecode(entry.contents.name) if entry else None
+
+
+def handle_of(path):
+    handle = ctypes.create_string_buffer(struct.pack("Ii", 128, 0), 136)
+    checked(LIBC.name_to_handle_at(AT_FDCWD, os.fsencode(path), handle, ctypes.byref(ctypes.c_int()), 0))
+    return handle
+
+
+def open_handle(mount, handle):
+    at = os.open(mount, os.O_RDONLY)
+    try:
+        fd = LIBC.open_by_handle_at(at, handle, os.O_RDONLY)
+        if fd < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return fd
+    finally:
+        os.close(at)
+
+
+def is_stale(mount, handle):
+    try:
+        os.close(open_handle(mount, handle))
+    except OSError as error:
+        return error.errno == errno.ESTALE
+    return False
 
 
 class Posix(BoxTest):
@@ -163,7 +196,12 @@ class Posix(BoxTest):
         fallocate(fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, 4096, 8192 + 5)
         self.assertEqual(os.pread(fd, MIB, 0), b"x" * 4096 + b"\0" * 8197 + b"x" * (MIB - 12_293))
         self.assertEqual(os.fstat(fd).st_size, 2 * MIB)
+        fallocate(fd, FALLOC_ZERO_RANGE, MIB - 100, 2 * MIB)
+        self.assertEqual(os.pread(fd, 4 * MIB, MIB - 200), b"x" * 100 + b"\0" * (2 * MIB))
+        fallocate(fd, FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE, 0, 8 * MIB)
+        self.assertEqual(os.pread(fd, 8 * MIB, 0), b"\0" * (3 * MIB - 100))
         self.fails_with(errno.EOPNOTSUPP, fallocate, fd, FALLOC_COLLAPSE_RANGE, 0, 4096)
+        self.fails_with(errno.EOPNOTSUPP, fallocate, fd, FALLOC_INSERT_RANGE, 0, 4096)
         self.fails_with(errno.EINVAL, fallocate, fd, 0, 0, 0)
 
     def test_seeking_data_and_holes(self):
@@ -421,6 +459,72 @@ class Posix(BoxTest):
             os.rename(self.channel / names[at], self.channel / other)
             names[at] = other
 
+    def test_cookies_of_a_directory_of_many_entries(self):
+        count = 20_000
+        for number in range(count):
+            os.mknod(self.channel / f"{number:06}", stat.S_IFREG | 0o600)
+        stream = LIBC.opendir(os.fsencode(self.channel))
+        self.addCleanup(LIBC.closedir, stream)
+        # Each name, and the place behind it.
+        seen = [(LIBC.telldir(stream), name) for name in iter(lambda: read_entry(stream), None)]
+        self.assertEqual(len(seen), count + 2)
+        self.assertEqual(len({place for place, _ in seen}), count + 2)
+        for number in range(0, count, 2):
+            os.unlink(self.channel / f"{number:06}")
+        left = {name for _, name in seen if not name.isdigit() or int(name) % 2}
+        for at in (count - 7, 17, count // 2, 3, 0):
+            LIBC.seekdir(stream, seen[at][0])
+            following = next(name for _, name in seen[at + 1:] if name in left)
+            self.assertEqual(read_entry(stream), following)
+        LIBC.rewinddir(stream)
+        self.assertEqual(set(iter(lambda: read_entry(stream), None)), left)
+
+    def test_handles_outlive_caches_and_mounts(self):
+        deep = self.channel / "a/b"
+        deep.mkdir(parents=True)
+        (deep / "file").write_bytes(b"deep")
+        handles = [handle_of(path) for path in (deep / "file", deep, self.channel)]
+        mounts = [self.box.mount, self.box.another_mount().point]
+        for point in mounts:
+            pathlib.Path("/proc/sys/vm/drop_caches").write_text("2")
+            for number, handle in enumerate(handles):
+                fd = open_handle(point, handle)
+                self.assertEqual(stat.S_ISDIR(os.fstat(fd).st_mode), number > 0)
+                if number == 0:
+                    self.assertEqual(os.pread(fd, 10, 0), b"deep")
+                os.close(fd)
+        os.unlink(deep / "file")
+        (deep / "file").write_bytes(b"another")
+        for point in mounts:
+            pathlib.Path("/proc/sys/vm/drop_caches").write_text("2")
+            until(lambda point=point: is_stale(point, handles[0]), "the handle of what is removed is stale", 5)
+        self.box.mounts[-1].unmount()
+
+    def test_names_and_paths_that_are_too_long(self):
+        self.path.touch()
+        long = self.channel / ("n" * 256)
+        for call in (os.stat, os.mkdir, os.unlink, os.rmdir, lambda path: os.symlink("x", path),
+                     lambda path: os.link(self.path, path), lambda path: os.rename(self.path, path)):
+            self.fails_with(errno.ENAMETOOLONG, call, long)
+        self.fails_with(errno.ENAMETOOLONG, os.symlink, "x" * 4096, self.channel / "link")
+        self.fails_with(errno.ENAMETOOLONG, os.stat, f"{self.channel}/" + "./" * 2048 + "file")
+        os.symlink("b", self.channel / "a")
+        os.symlink("a", self.channel / "b")
+        self.fails_with(errno.ELOOP, os.stat, self.channel / "a")
+
+    def test_a_file_of_sixteen_tebibytes(self):
+        fd = self.open()
+        size = 16 << 40
+        os.pwrite(fd, b"end", size - 3)
+        self.assertEqual(os.fstat(fd).st_size, size)
+        self.assertEqual(os.pread(fd, 10, size - 5), b"\0\0end")
+
+    def test_what_is_not_there_is_refused_as_it_should_be(self):
+        self.fails_with(errno.EOPNOTSUPP, os.open, self.channel, os.O_TMPFILE | os.O_RDWR)
+        source = self.open()
+        target = self.open(path=self.channel / "target")
+        self.fails_with(errno.EOPNOTSUPP, fcntl.ioctl, target, FICLONE, source)
+
     def test_removing(self):
         directory = self.channel / "dir"
         directory.mkdir()
@@ -490,6 +594,56 @@ class Posix(BoxTest):
         os.utime(self.channel / "link", ns=(5, 6), follow_symlinks=False)
         self.assertEqual((self.channel / "link").lstat().st_mtime_ns, 6)
         self.assertNotEqual(self.path.stat().st_mtime_ns, 6)
+
+    def test_times_of_every_age(self):
+        self.path.touch()
+        for seconds in (-5_000_000_000, -1, 2**31, 2**32 + 1, 9_000_000_000):  # 1811 to 2255
+            os.utime(self.path, ns=(seconds * 10**9 + 7, seconds * 10**9 + 8))
+            told = self.path.stat()
+            self.assertEqual((told.st_atime_ns, told.st_mtime_ns), (seconds * 10**9 + 7, seconds * 10**9 + 8))
+        os.utime(self.path, (253_402_300_799, -62_135_596_800))  # 9999 and 1: the last and the first that can be kept
+        told = self.path.stat()
+        self.assertEqual((told.st_atime_ns, told.st_mtime_ns), (2**63 - 1, -2**63))
+
+    def test_reading_sets_the_atime_as_relatime_says(self):
+        self.path.write_bytes(b"x" * 1000)
+        old = int(time.time() - 3600) * 10**9
+        os.utime(self.path, ns=(old, old))
+        before = self.path.stat()
+        self.assertEqual(self.path.read_bytes(), b"x" * 1000)
+        read = self.path.stat()
+        self.assertGreater(read.st_atime_ns, before.st_ctime_ns)
+        self.assertEqual((read.st_mtime_ns, read.st_ctime_ns), (before.st_mtime_ns, before.st_ctime_ns))
+        os.posix_fadvise(self.open(os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)
+        self.path.read_bytes()
+        self.assertEqual(self.path.stat().st_atime_ns, read.st_atime_ns, "once is enough until it changes")
+        other = self.box.another_mount()
+        until(lambda: (other / self.channel.name / "file").stat().st_atime_ns == read.st_atime_ns,
+              "another mount sees it, at the latest when its lease ends", 15)
+        os.utime(self.path, ns=(old, old))
+        self.assertEqual(self.path.stat().st_atime_ns, old, "what is set stays")
+        fd = self.open(os.O_RDONLY | os.O_NOATIME)
+        os.read(fd, 100)
+        self.assertEqual(self.path.stat().st_atime_ns, old)
+        os.utime(self.channel, ns=(old, old))
+        os.listdir(self.channel)
+        self.assertGreater(self.channel.stat().st_atime_ns, old)
+        other.unmount()
+        quiet = self.box.another_mount(",noatime")
+        os.utime(self.path, ns=(old, old))
+        (quiet / self.channel.name / "file").read_bytes()
+        self.assertEqual((quiet / self.channel.name / "file").stat().st_atime_ns, old)
+        quiet.unmount()
+
+    def test_the_time_of_birth(self):
+        self.path.touch()
+        born = run("stat", "-c", "%W", self.path).stdout.strip()
+        if born == "0" and os.uname().release.split(".")[:2] < ["6", "6"]:
+            self.skipTest("this kernel does not ask for it")
+        self.assertLess(abs(int(born) - time.time()), 60)
+        os.utime(self.path, ns=(0, 0))
+        self.path.write_bytes(b"x")
+        self.assertEqual(run("stat", "-c", "%W %s", self.path).stdout.split(), [born, "1"])
 
     def test_times_set_on_an_open_file_survive_its_close(self):
         fd = self.open(os.O_WRONLY | os.O_CREAT)
