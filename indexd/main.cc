@@ -3,7 +3,9 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <optional>
+#include <string>
 
 #include <CLI/CLI.hpp>
 #include <boost/asio/as_tuple.hpp>
@@ -98,6 +100,14 @@ Result<ClusterIdentity> claim(asio::io_context& context, Executor& index, const 
   return std::move(*claimed);
 }
 
+/// Differs after each start of the machine; empty where the kernel does not tell.
+std::string boot_id() {
+  std::ifstream file("/proc/sys/kernel/random/boot_id");
+  std::string id;
+  std::getline(file, id);
+  return id;
+}
+
 /// One descriptor a connection: the limit that login shells get is too low.
 void raise_descriptor_limit() {
   rlimit limit{};
@@ -128,6 +138,7 @@ Result<void> run(const std::filesystem::path& config_file, LostJournal lost_jour
   ServiceOptions options;
   options.cluster = identity.cluster;
   options.epoch = index->epoch();
+  options.boot_id = boot_id();
   options.block_bytes = identity.block_bytes;
   options.copies = config.copies;
   options.adopt_blank_devices = config.adopt_blank_devices;

@@ -64,6 +64,14 @@ std::string_view to_string(Method method) noexcept {
       return "close_segment";
     case Method::locate_segments:
       return "locate_segments";
+    case Method::set_lock:
+      return "set_lock";
+    case Method::test_lock:
+      return "test_lock";
+    case Method::cancel_lock:
+      return "cancel_lock";
+    case Method::list_locks:
+      return "list_locks";
     case Method::list_channels:
       return "list_channels";
     case Method::set_channel:

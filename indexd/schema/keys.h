@@ -13,11 +13,13 @@ enum class Table : char {
   applied = '!',
   cluster = '#',
   counter = '+',
+  boot = '@',
   answer = 'a',
   acknowledged = 'b',
   directory_order = 'c',
   dirent = 'd',
   extent = 'e',
+  lock = 'f',
   channel = 'h',
   inode = 'i',
   name = 'k',
@@ -120,6 +122,26 @@ struct OrphanKey {
   using Row = OrphanRow;
   static constexpr Table kTable = Table::orphan;
   InodeId inode;
+};
+
+/// Which of the two sorts of locks, which do not see each other. Values keep their meaning for ever.
+enum class LockKind : std::uint8_t {
+  posix = 1,  // fcntl(2): byte ranges of a process, or of an open file description
+  flock = 2,  // flock(2): whole files, of an open file description
+};
+struct LockKey {
+  using Row = LockRow;
+  static constexpr Table kTable = Table::lock;
+  InodeId inode;
+  LockKind kind = LockKind::posix;
+  SessionId session;
+  std::uint64_t owner = 0;  // as the session tells its owners apart
+  std::uint64_t first = 0;  // byte
+  friend auto operator<=>(const LockKey&, const LockKey&) = default;
+};
+struct BootKey {
+  using Row = BootRow;
+  static constexpr Table kTable = Table::boot;
 };
 
 /// What is numbered. Values keep their meaning for ever.

@@ -89,6 +89,14 @@ void fields(Codec& codec, Of<OrphanRow> auto& row) {
   codec(row.since_ns);
 }
 template <class Codec>
+void fields(Codec& codec, Of<LockRow> auto& row) {
+  codec(row.last, row.type, row.pid);
+}
+template <class Codec>
+void fields(Codec& codec, Of<BootRow> auto& row) {
+  codec(row.boot_id);
+}
+template <class Codec>
 void fields(Codec& codec, Of<CounterRow> auto& row) {
   codec(row.value);
 }
@@ -166,6 +174,12 @@ void fields(Codec& codec, Of<OrphanKey> auto& key) {
   codec(key.inode);
 }
 template <class Codec>
+void fields(Codec& codec, Of<LockKey> auto& key) {
+  codec(key.inode, key.kind, key.session, key.owner, key.first);
+}
+template <class Codec>
+void fields(Codec&, Of<BootKey> auto&) {}
+template <class Codec>
 void fields(Codec& codec, Of<CounterKey> auto& key) {
   codec(key.counter);
 }
@@ -197,6 +211,18 @@ bool is_sound(const Row&) {
 }
 bool is_sound(const SegmentRow& row) {
   return row.state >= SegmentState::allocating && row.state <= SegmentState::freeing;
+}
+
+bool is_sound(const LockRow& row) {
+  return row.last <= kLastByte && (row.type == LockType::read || row.type == LockType::write);
+}
+
+template <class Key>
+bool is_sound_key(const Key&) {
+  return true;
+}
+bool is_sound_key(const LockKey& key) {
+  return key.first <= kLastByte && (key.kind == LockKind::posix || key.kind == LockKind::flock);
 }
 
 template <class Key>
@@ -258,7 +284,7 @@ Result<Key> decode_key(std::string_view bytes) {
   Key key;
   codec::KeyDecoder decoder(bytes.substr(1));
   fields(decoder, key);
-  if (!decoder.whole())
+  if (!decoder.whole() || !is_sound_key(key))
     return Error(Errc::corrupt, fmt::format("key of {} bytes does not decode", bytes.size()));
   return key;
 }
@@ -280,6 +306,10 @@ Result<void> check_row(std::string_view key, std::string_view value) {
       return check_row_of<DirectoryOrderKey>(key, value);
     case Table::dirent:
       return check_row_of<DirentKey>(key, value);
+    case Table::boot:
+      return check_row_of<BootKey>(key, value);
+    case Table::lock:
+      return check_row_of<LockKey>(key, value);
     case Table::extent:
       return check_row_of<ExtentKey>(key, value);
     case Table::channel:
@@ -329,6 +359,8 @@ REELFS_INSTANTIATE(SessionKey)
 REELFS_INSTANTIATE(AcknowledgedKey)
 REELFS_INSTANTIATE(AnswerKey)
 REELFS_INSTANTIATE(OrphanKey)
+REELFS_INSTANTIATE(LockKey)
+REELFS_INSTANTIATE(BootKey)
 REELFS_INSTANTIATE(CounterKey)
 REELFS_INSTANTIATE(ClusterKey)
 REELFS_INSTANTIATE(AppliedKey)

@@ -7,6 +7,7 @@
 
 #include "common/base/ids.h"
 #include "common/base/result.h"
+#include "common/locks/lock_ranges.h"
 
 namespace reelfs::indexd {
 
@@ -170,6 +171,20 @@ struct AnswerRow {
 struct OrphanRow {
   WallNs since_ns = 0;
   friend bool operator==(const OrphanRow&, const OrphanRow&) = default;
+};
+
+/// A piece of a file that is locked; the key has the owner and the first byte.
+struct LockRow {
+  std::uint64_t last = 0;  // byte
+  LockType type = LockType::read;
+  std::uint32_t pid = 0;  // on the session's machine
+  friend bool operator==(const LockRow&, const LockRow&) = default;
+};
+
+/// Which run of which machine wrote here last: after another one, what had not been synced may be missing.
+struct BootRow {
+  std::string boot_id;
+  friend bool operator==(const BootRow&, const BootRow&) = default;
 };
 
 /// The last number given.

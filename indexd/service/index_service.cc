@@ -22,6 +22,7 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
       names_(index, sessions_, changes_, leases_, options_),
       files_(index, sessions_, changes_, leases_, nodes_, segments_),
       grants_(index, sessions_, nodes_, segments_),
+      locks_(context.get_executor(), clock, index, sessions_, options_, registry),
       admin_(index, sessions_, changes_, nodes_, segments_, options_),
       dispatcher_(clock, registry) {
   dispatcher_.add(wire::Method::open_session, *this, &IndexService::open_session);
@@ -34,11 +35,13 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
   names_.register_with(dispatcher_);
   files_.register_with(dispatcher_);
   grants_.register_with(dispatcher_);
+  locks_.register_with(dispatcher_);
   admin_.register_with(dispatcher_);
   nodes_.on_node_returned([this](NodeId node) { segments_.node_returned(node); });
   sessions_.on_ended([this](SessionId session) {
     leases_.session_ended(session);
     segments_.session_ended(session);
+    locks_.session_ended(session);
   });
   sessions_.on_emptied([this](const std::vector<SegmentId>& segments) { segments_.emptied(segments); });
 }
@@ -46,6 +49,7 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
 Task<void> IndexService::start() {
   REELFS_CO_TRY(co_await nodes_.start());
   REELFS_CO_TRY(co_await sessions_.start());
+  REELFS_CO_TRY(co_await locks_.start());
   auto alive = [this](SessionId session) { return sessions_.alive(session); };
   co_return co_await segments_.start(std::move(alive));
 }
@@ -56,13 +60,15 @@ Task<rpc::Response> IndexService::handle(rpc::Request request) {
 
 asio::awaitable<void> IndexService::stop() {
   co_await sessions_.stop();
+  co_await locks_.stop();
   co_await segments_.stop();
   co_await nodes_.stop();
 }
 
 Task<wire::OpenSessionReply> IndexService::open_session(wire::OpenSessionRequest request) {
-  REELFS_CO_TRY(const auto session, co_await sessions_.open(std::move(request)));
+  REELFS_CO_TRY(const auto session, co_await sessions_.open(request));
   wire::OpenSessionReply reply;
+  REELFS_CO_TRY(co_await locks_.opened(session, request, reply));
   reply.set_session(session.value);
   reply.set_cluster(options_.cluster.raw());
   reply.set_epoch(options_.epoch.value);

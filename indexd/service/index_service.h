@@ -11,6 +11,7 @@
 #include "indexd/service/dispatcher.h"
 #include "indexd/service/file_service.h"
 #include "indexd/service/leases.h"
+#include "indexd/service/lock_service.h"
 #include "indexd/service/name_service.h"
 #include "indexd/service/node_registry.h"
 #include "indexd/service/options.h"
@@ -61,6 +62,7 @@ class IndexService {
   NameService names_;
   FileService files_;
   SegmentService grants_;
+  LockService locks_;
   AdminService admin_;
   Dispatcher dispatcher_;
 };

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "common/base/clock.h"
 #include "common/base/ids.h"
@@ -14,6 +15,7 @@ namespace reelfs::indexd {
 struct ServiceOptions {
   Uuid cluster;
   Epoch epoch;
+  std::string boot_id;  // of the machine's run; empty: unknown, and taken for another than the last
   std::uint64_t block_bytes = 64 * kMiB;
   std::uint32_t copies = 2;  // of new channels
   bool adopt_blank_devices = false;

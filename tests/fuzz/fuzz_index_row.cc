@@ -28,6 +28,8 @@ void decode(std::string_view key, std::string_view value) {
   round_trip<ExtentKey>(key, value);
   round_trip<SegmentKey>(key, value);
   round_trip<DeviceKey>(key, value);
+  round_trip<LockKey>(key, value);
+  round_trip<BootKey>(key, value);
 }
 
 }  // namespace
@@ -59,6 +61,9 @@ std::vector<std::string> seeds() {
                 encode_row(DirectoryOrderRow{InodeId{3}, "name"}));
   append_change(changes, encode_key(DeviceKey{DeviceId{1}}), encode_row(DeviceRow{}));
   append_change(changes, encode_key(DeviceKey{DeviceId{1}}), std::nullopt);
+  const LockKey lock{InodeId{1}, LockKind::flock, SessionId{2}, 3, 0};
+  append_change(changes, encode_key(lock), encode_row(LockRow{kLastByte, LockType::write, 4}));
+  append_change(changes, encode_key(BootKey{}), encode_row(BootRow{"boot"}));
   const auto key = encode_key(SegmentKey{SegmentId{1}});
   return {changes, std::string(1, static_cast<char>(key.size())) + key + encode_row(segment)};
 }

@@ -80,6 +80,8 @@ TEST(Rows, ComeBackAsTheyWere) {
   expect_round_trip(AnswerRow{"answer"});
   expect_round_trip(OrphanRow{.since_ns = 1});
   expect_round_trip(CounterRow{.value = 1});
+  expect_round_trip(LockRow{.last = kLastByte, .type = LockType::write, .pid = 1});
+  expect_round_trip(BootRow{"boot"});
   expect_round_trip(ClusterRow{.uuid = Uuid::random(), .block_bytes = 1, .created_ns = 2});
   expect_round_trip(JournalPosition{.epoch = Epoch{1}, .index = 2});
 }
