@@ -62,5 +62,6 @@ void add_node_show(CLI::App& node, Action& action);
 void add_device(CLI::App& app, Action& action);
 void add_segment(CLI::App& app, Action& action);
 void add_mount(CLI::App& app, Action& action);
+void add_lock(CLI::App& app, Action& action);
 
 }  // namespace reelfs::admin

@@ -24,6 +24,7 @@ int main(int argc, char** argv) {
   add_device(app, action);
   add_segment(app, action);
   add_mount(app, action);
+  add_lock(app, action);
   CLI11_PARSE(app, argc, argv);
 
   reelfs::LogConfig log;
