@@ -10,6 +10,7 @@
 
 #include "client/file_state.h"
 #include "client/index_client.h"
+#include "client/locks/locks.h"
 #include "client/node_pool.h"
 #include "client/open_file.h"
 #include "client/read_times.h"
@@ -88,6 +89,7 @@ struct FileSystem::State {
   Task<Attributes> remove(InodeId parent, std::string name, bool directory);
   asio::awaitable<void> stop(IndexClient::Ending ending);
   asio::awaitable<void> stop_index_at(Deadline until, IndexClient::Ending ending);
+  Task<void> flush(InodeId inode);
 
   asio::io_context& context;
   const Clock& clock;
@@ -108,6 +110,7 @@ struct FileSystem::State {
     std::uint64_t stream = 0;
     std::uint64_t confirmed = 0;
   } watched;  // another process's stream goes on: what it was not told in time is told here
+  Locks locks;
   Condition index_stopped;
   enum class IndexLife { running, stopping, stopped } index_life = IndexLife::running;
   TaskGroup background;
@@ -129,6 +132,7 @@ IndexClient::Options index_options(const FileSystemOptions& options, const Tls& 
   index.timeout = options.timeout;
   index.session = options.standing.session;
   index.last_request = options.standing.last_request;
+  index.assertion = options.standing.assertion;
   if (tls) index.tls = tls.value();
   return index;
 }
@@ -202,7 +206,9 @@ FileSystem::State::State(asio::io_context& io, const Clock& machine_clock, Clust
       releaser(io.get_executor(), machine_clock, index, files, options.timeout),
       read_times(io.get_executor(), machine_clock, index, files),
       watched{options.standing.stream, options.standing.confirmed},
+      locks(machine_clock, index, options.timeout, [this](InodeId inode) { return flush(inode); }),
       background(io.get_executor()) {
+  locks.adopt(options.standing.locks);
   index.on_epoch([this](Epoch epoch) { nodes.set_epoch(epoch); });
   index.on_resume([this] { return files.open_inodes(); });
   write_back->on_clean([this](const std::shared_ptr<FileState>& file) {
@@ -249,6 +255,8 @@ Task<Standing> FileSystem::pause(std::chrono::milliseconds limit) {
   Standing standing;
   standing.session = state.index.session();
   standing.last_request = state.index.last_request();
+  standing.assertion = state.index.assertion();
+  standing.locks = state.locks.carry();
   standing.stream = state.watched.stream;
   standing.confirmed = state.watched.confirmed;
   state.index.yield_session();
@@ -612,6 +620,14 @@ Task<void> FileSystem::release(std::shared_ptr<FileHandle> handle) {
   --file->uses;
   co_return co_await state.write_back->flush(file, state.deadline());
 }
+
+Task<void> FileSystem::State::flush(InodeId inode) {
+  const auto file = files.find(inode);
+  if (!file || file->clean()) co_return ok();
+  co_return co_await write_back->flush(file, deadline());
+}
+
+Locks& FileSystem::locks() { return state_->locks; }
 
 Task<void> FileSystem::sync() { co_return co_await state_->write_back->sync_all(state_->deadline()); }
 

@@ -12,6 +12,7 @@
 
 #include "client/attributes.h"
 #include "client/cluster_config.h"
+#include "client/locks/carried.h"
 #include "common/async/task.h"
 #include "common/base/buffer.h"
 #include "common/base/clock.h"
@@ -22,6 +23,8 @@ class io_context;
 }
 
 namespace reelfs::client {
+
+class Locks;
 
 struct CreateOptions {
   InodeId parent;
@@ -84,6 +87,9 @@ struct Standing {
   // What it has been told of others' changes, as numbered by the index.
   std::uint64_t stream = 0;
   std::uint64_t confirmed = 0;
+  // What is locked, and how often the index has been told so.
+  std::uint64_t assertion = 0;
+  std::vector<CarriedLocks> locks;
 };
 
 /// Of what a read sets the atime.
@@ -213,6 +219,8 @@ class FileSystem {
   Task<void> release(std::shared_ptr<FileHandle> handle);
   /// All files: as fsync.
   Task<void> sync();
+
+  Locks& locks();
 
  private:
   struct State;

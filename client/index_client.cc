@@ -62,6 +62,7 @@ struct IndexClient::State {
         options(std::move(opts)),
         session(options.session),
         last_request(options.last_request),
+        assertion(options.assertion),
         background(io.get_executor()) {
     for (const auto& endpoint : config.indexes) {
       rpc::ClientOptions client_options;
@@ -102,6 +103,7 @@ struct IndexClient::State {
   Task<void> try_open(SessionId resume, std::vector<InodeId> inodes, Deadline deadline);
   asio::awaitable<void> reopen(std::vector<InodeId> inodes, Deadline deadline);
   asio::awaitable<void> keep_session();
+  asio::awaitable<void> resume_now();
 
   asio::io_context& context;
   const Clock& clock;
@@ -126,6 +128,8 @@ struct IndexClient::State {
 
   std::function<void(Epoch)> epoch_callback;
   std::function<std::vector<InodeId>()> open_inodes;
+  LockCallbacks locks;
+  std::uint64_t assertion;
 
   bool yielded = false;
   bool stopping = false;
@@ -142,6 +146,8 @@ Task<void> IndexClient::State::try_open(SessionId resume, std::vector<InodeId> i
   request.set_purpose(options.purpose);
   request.set_resume(resume.value);
   for (const auto inode : inodes) request.add_open_inodes(inode.value);
+  request.set_lock_assertion(++assertion);
+  if (locks.tell) locks.tell(request);
   REELFS_CO_TRY(const auto reply,
                 co_await server().call_for<wire::OpenSessionReply>(wire::Method::open_session, request,
                                                                    within(deadline, kOpenSessionPatience)));
@@ -156,6 +162,7 @@ Task<void> IndexClient::State::try_open(SessionId resume, std::vector<InodeId> i
   session = SessionId(reply.session());
   block_bytes = reply.block_bytes();
   if (reply.lease_ms() > 0) lease = std::chrono::milliseconds(reply.lease_ms());
+  if (locks.told) locks.told(reply);
   const bool epoch_grew = Epoch(reply.epoch()) > epoch;
   epoch = std::max(epoch, Epoch(reply.epoch()));
   for (const auto& each : servers) each->set_epoch(epoch);
@@ -175,6 +182,7 @@ Task<void> IndexClient::State::open_session(Deadline deadline) {
     }
     if (resumed.error().code() != Errc::no_session) co_return std::move(resumed.error());
     log().warn("session lost, opening another session={}", session.value);
+    if (locks.session_lost) locks.session_lost();
   }
   REELFS_CO_TRY(co_await try_open(SessionId(), inodes, deadline));
   co_await reopen(std::move(inodes), deadline);
@@ -254,6 +262,11 @@ asio::awaitable<void> IndexClient::State::keep_session() {
   }
 }
 
+asio::awaitable<void> IndexClient::State::resume_now() {
+  // Where it fails the next call or renewal tries again.
+  (void)co_await ensure_session(Deadline::after(clock, lease));
+}
+
 IndexClient::IndexClient(asio::io_context& context, const Clock& clock, ClusterConfig config, Options options)
     : state_(std::make_unique<State>(context, clock, std::move(config), std::move(options))) {
   REELFS_ASSERT(!state_->servers.empty());
@@ -314,6 +327,17 @@ void IndexClient::on_epoch(std::function<void(Epoch)> callback) {
 
 void IndexClient::on_resume(std::function<std::vector<InodeId>()> open_inodes) {
   state_->open_inodes = std::move(open_inodes);
+}
+
+void IndexClient::on_locks(LockCallbacks callbacks) { state_->locks = std::move(callbacks); }
+
+std::uint64_t IndexClient::assertion() const { return state_->assertion; }
+
+void IndexClient::assert_locks() {
+  if (!state_->connected) return;  // it is told before anything else is asked
+  ++state_->connection;
+  state_->connected = false;
+  state_->background.spawn(state_->resume_now());
 }
 
 Deadline IndexClient::default_deadline() const {

@@ -14,6 +14,11 @@
 #include "common/base/ids.h"
 #include "common/rpc/client.h"
 
+namespace reelfs::wire {
+class OpenSessionReply;
+class OpenSessionRequest;
+}  // namespace reelfs::wire
+
 namespace reelfs::client {
 
 /// Calls to the active index server: finds it among the configured ones, opens the session and keeps its
@@ -28,6 +33,7 @@ class IndexClient {
     std::shared_ptr<const rpc::TlsContext> tls;
     SessionId session;               // of another process, to go on with; none: start() opens one
     std::uint64_t last_request = 0;  // of that session: later ones have greater numbers
+    std::uint64_t assertion = 0;     // the same
   };
   enum class Ending { close_session, leave_session };
   IndexClient(asio::io_context& context, const Clock& clock, ClusterConfig config, Options options);
@@ -56,6 +62,18 @@ class IndexClient {
   void on_epoch(std::function<void(Epoch)> callback);
   /// Asked, when a session is resumed or replaced, which inodes are open here.
   void on_resume(std::function<std::vector<InodeId>()> open_inodes);
+  /// Who knows what is locked here.
+  struct LockCallbacks {
+    std::function<void(wire::OpenSessionRequest&)> tell;      // all of it, to be resumed
+    std::function<void(const wire::OpenSessionReply&)> told;  // and what of it is lost
+    std::function<void()> session_lost;                       // with all of it
+  };
+  void on_locks(LockCallbacks callbacks);
+  /// Grows each time before the index is told what is locked here. What it grants under an earlier one is
+  /// not ours.
+  std::uint64_t assertion() const;
+  /// What the index takes to be locked here may be wrong: it is told anew, soon.
+  void assert_locks();
 
   /// One call, repeated until answered or the deadline.
   /// A change that may have been carried out while the session ran out is not repeated: its request id means
@@ -74,6 +92,7 @@ class IndexClient {
       } else if constexpr (requires { request.set_session(std::uint64_t{}); }) {
         request.set_session(session.value);
       }
+      if constexpr (requires { request.set_assertion(std::uint64_t{}); }) request.set_assertion(assertion());
     };
     REELFS_CO_TRY(auto reply, co_await call_raw(method, request, stamp, number, deadline));
     R message;

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "client/locks/locks.h"
 #include "fuse/ops/convert.h"
 #include "fuse/ops/mount.h"
 #include "fuse/ops/operations.h"
@@ -20,8 +21,8 @@ Operation release_handle(Mount& mount, std::shared_ptr<client::FileHandle> handl
 /// Gives the handle back unless the kernel has taken it, on whatever path the operation ends.
 class Opening {
  public:
-  Opening(Mount& mount, std::shared_ptr<client::FileHandle> handle)
-      : mount_(mount), number_(mount.open_files.add(std::move(handle))) {}
+  Opening(Mount& mount, std::shared_ptr<client::FileHandle> handle, int flags)
+      : mount_(mount), number_(mount.open_files.add(std::move(handle), access(flags))) {}
   ~Opening() {
     if (number_ != 0)
       mount_.operations.start_background(release_handle(mount_, mount_.open_files.take(number_)));
@@ -33,6 +34,10 @@ class Opening {
   void taken_by_kernel() { number_ = 0; }
 
  private:
+  static OpenFiles::Access access(int flags) {
+    return (flags & O_ACCMODE) == O_RDONLY ? OpenFiles::Access::read_only : OpenFiles::Access::writable;
+  }
+
   Mount& mount_;
   std::uint64_t number_;
 };
@@ -49,7 +54,7 @@ Operation open(Mount& mount, Request request, InodeId inode, fuse_file_info info
   auto opened = co_await mount.files.open(inode);
   if (!opened) co_return request.fail(opened.error());
   auto attributes = opened.value().attributes;
-  Opening opening(mount, std::move(opened.value().handle));
+  Opening opening(mount, std::move(opened.value().handle), info.flags);
   if ((info.flags & O_TRUNC) != 0) {
     auto emptied = co_await empty(mount, inode, request.caller());
     if (!emptied) co_return request.fail(emptied.error());
@@ -57,7 +62,6 @@ Operation open(Mount& mount, Request request, InodeId inode, fuse_file_info info
   }
   info.fh = opening.number();
   info.keep_cache = mount.versions.keep(inode, attributes.version);
-  info.noflush = (info.flags & O_ACCMODE) == O_RDONLY;
   if (request.opened(info)) opening.taken_by_kernel();
 }
 
@@ -73,7 +77,7 @@ Operation create(Mount& mount, Request request, client::CreateOptions options, f
     co_return request.fail(created.error());
   }
   auto attributes = created.value().attributes;
-  Opening opening(mount, std::move(created.value().handle));
+  Opening opening(mount, std::move(created.value().handle), info.flags);
   mount.known_acls.note(attributes);
   // What has not changed since it was made has no extended attributes, and the first write need not ask.
   if (attributes.version == client::kFirstVersion)
@@ -88,9 +92,18 @@ Operation create(Mount& mount, Request request, client::CreateOptions options, f
   if (request.created(to_entry(mount.nodes, attributes), info)) opening.taken_by_kernel();
 }
 
-Operation flush(Request request, std::shared_ptr<client::FileHandle> handle) {
-  const auto done = co_await handle->flush();
-  if (!done) co_return request.fail(done.error());
+/// close(2) of any descriptor. It drops the locks that the process has on the file by fcntl(2).
+Operation flush(Mount& mount, Request request, std::uint64_t number, std::uint64_t lock_owner) {
+  const auto handle = mount.open_files.find(number);
+  auto stored = Result<void>(ok());
+  if (OpenFiles::is_writable(number)) stored = co_await handle->flush();
+  if (!stored && stored.error().code() == Errc::cancelled) {
+    mount.files.locks().abandon(handle->inode(), lock_owner);
+    co_return request.fail(stored.error());
+  }
+  const auto unlocked = co_await mount.files.locks().closed(handle->inode(), lock_owner);
+  if (!stored) co_return request.fail(stored.error());
+  if (!unlocked) co_return request.fail(unlocked.error());
   request.succeed();
 }
 
@@ -100,7 +113,10 @@ Operation fsync(Request request, std::shared_ptr<client::FileHandle> handle) {
   request.succeed();
 }
 
-Operation release(Mount& mount, Request request, std::shared_ptr<client::FileHandle> handle) {
+Operation release(Mount& mount, Request request, std::uint64_t number) {
+  auto handle = mount.open_files.take(number);
+  // What cannot be unlocked now is so for this mount, and soon for the index.
+  (void)co_await mount.files.locks().released(handle->inode(), number);
   const auto done = co_await mount.files.release(std::move(handle));
   if (!done) co_return request.fail(done.error());
   request.succeed();
@@ -128,7 +144,9 @@ void on_create(fuse_req_t raw, fuse_ino_t parent, const char* name, mode_t mode,
 
 void on_flush(fuse_req_t raw, fuse_ino_t, fuse_file_info* info) {
   auto& mount = Mount::of(raw);
-  mount.start(raw, flush(Request(raw, "flush"), mount.open_files.find(info->fh)));
+  Request request(raw, "flush");
+  if (!OpenFiles::is_writable(info->fh) && mount.files.locks().idle()) return request.succeed();
+  mount.start(raw, flush(mount, std::move(request), info->fh, info->lock_owner));
 }
 
 // fdatasync is answered like fsync: times and size travel together with the extents that the data needs
@@ -140,7 +158,7 @@ void on_fsync(fuse_req_t raw, fuse_ino_t, int, fuse_file_info* info) {
 
 void on_release(fuse_req_t raw, fuse_ino_t, fuse_file_info* info) {
   auto& mount = Mount::of(raw);
-  mount.start(raw, release(mount, Request(raw, "release"), mount.open_files.take(info->fh)));
+  mount.start(raw, release(mount, Request(raw, "release"), info->fh));
 }
 
 }  // namespace

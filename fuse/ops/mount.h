@@ -54,8 +54,8 @@ struct Mount : KernelChannel::User {
 
   /// Runs the operation that owns the request `raw`; before there is a session with the index it fails at
   /// once (EIO).
-  void start(fuse_req_t raw, Operation operation) {
-    if (connected) operations.start(raw, std::move(operation));
+  void start(fuse_req_t raw, Operation operation, Interruption interruption = Interruption::after_grace) {
+    if (connected) operations.start(raw, std::move(operation), interruption);
   }
 };
 

@@ -19,17 +19,20 @@ namespace reelfs::fuse {
 class OpenFiles {
  public:
   using Handle = std::shared_ptr<client::FileHandle>;
+  enum class Access { read_only, writable };
 
-  /// @return the number for fuse_file_info::fh
-  std::uint64_t add(Handle handle) {
+  /// @return the number for fuse_file_info::fh, which tells the access, too
+  std::uint64_t add(Handle handle, Access access) {
     const std::lock_guard lock(mutex_);
-    files_.emplace(++last_, std::move(handle));
-    return last_;
+    const auto number = ++last_ | (access == Access::read_only ? kReadOnly : 0);
+    files_.emplace(number, std::move(handle));
+    return number;
   }
+  static bool is_writable(std::uint64_t number) { return (number & kReadOnly) == 0; }
   /// A number that the kernel has from another process.
   void adopt(std::uint64_t number, Handle handle) {
     const std::lock_guard lock(mutex_);
-    last_ = std::max(last_, number);
+    last_ = std::max(last_, number & ~kReadOnly);
     files_.emplace(number, std::move(handle));
   }
 
@@ -59,6 +62,8 @@ class OpenFiles {
   }
 
  private:
+  static constexpr std::uint64_t kReadOnly = 1ULL << 63;
+
   mutable std::shared_mutex mutex_;
   std::unordered_map<std::uint64_t, Handle> files_;  // guarded by mutex_
   std::uint64_t last_ = 0;                           // guarded by mutex_

@@ -11,6 +11,7 @@ const fuse_lowlevel_ops& operations();
 void add_name_operations(fuse_lowlevel_ops& table);
 void add_attribute_operations(fuse_lowlevel_ops& table);
 void add_data_operations(fuse_lowlevel_ops& table);
+void add_lock_operations(fuse_lowlevel_ops& table);
 void add_xattr_operations(fuse_lowlevel_ops& table);
 void add_directory_operations(fuse_lowlevel_ops& table);
 void add_file_operations(fuse_lowlevel_ops& table);

@@ -51,8 +51,8 @@ bool is_dying(pid_t thread) {
 /// An operation under way. Lives until its coroutine has ended; all of it belongs to the loop.
 class Running : public std::enable_shared_from_this<Running> {
  public:
-  Running(asio::io_context& context, Operation operation)
-      : context_(context), operation_(std::move(operation)), grace_(context) {}
+  Running(asio::io_context& context, Operation operation, Interruption interruption)
+      : context_(context), operation_(std::move(operation)), interruption_(interruption), grace_(context) {}
 
   /// Enters the coroutine. @param ended  called when it has ended
   template <class Ended>
@@ -76,12 +76,12 @@ class Running : public std::enable_shared_from_this<Running> {
   static void on_interrupt(fuse_req_t raw, void* data) {
     auto self = static_cast<Running*>(data)->shared_from_this();
     auto& context = self->context_;
-    const bool dying = is_dying(fuse_req_ctx(raw)->pid);
-    asio::post(context, [self = std::move(self), dying] { self->interrupt(dying); });
+    const bool at_once = self->interruption_ == Interruption::at_once || is_dying(fuse_req_ctx(raw)->pid);
+    asio::post(context, [self = std::move(self), at_once] { self->interrupt(at_once); });
   }
 
-  void interrupt(bool dying) {
-    if (dying) return cancel();
+  void interrupt(bool at_once) {
+    if (at_once) return cancel();
     grace_.expires_after(kInterruptGrace);
     grace_.async_wait([self = shared_from_this()](boost::system::error_code error) {
       if (!error) self->cancel();
@@ -103,6 +103,7 @@ class Running : public std::enable_shared_from_this<Running> {
 
   asio::io_context& context_;
   std::optional<Operation> operation_;
+  const Interruption interruption_;
   asio::cancellation_signal cancel_;
   asio::steady_timer grace_;
 };
@@ -123,8 +124,8 @@ struct Operations::State {
   // Last: it uses the above.
   std::thread thread;
 
-  void enter(fuse_req_t raw, Operation operation) {
-    auto state = std::make_shared<Running>(context, std::move(operation));
+  void enter(fuse_req_t raw, Operation operation, Interruption interruption) {
+    auto state = std::make_shared<Running>(context, std::move(operation), interruption);
     running.insert(state);
     state->enter(raw, [this](const std::shared_ptr<Running>& ended) {
       running.erase(ended);
@@ -152,10 +153,11 @@ Operations::~Operations() {
 
 asio::io_context& Operations::context() { return state_->context; }
 
-void Operations::start(fuse_req_t raw, Operation operation) {
-  asio::post(state_->context, [state = state_.get(), raw, operation = std::move(operation)]() mutable {
-    if (!state->stopping) state->enter(raw, std::move(operation));
-  });
+void Operations::start(fuse_req_t raw, Operation operation, Interruption interruption) {
+  asio::post(state_->context,
+             [state = state_.get(), raw, interruption, operation = std::move(operation)]() mutable {
+               if (!state->stopping) state->enter(raw, std::move(operation), interruption);
+             });
 }
 
 void Operations::start_background(Operation operation) { start(nullptr, std::move(operation)); }

@@ -16,6 +16,10 @@ namespace reelfs::fuse {
 /// What answers one call. Owns its Request.
 using Operation = asio::awaitable<void>;
 
+/// When an interrupted call that is not about to die is given up: a call that waits for another process
+/// rather than for the store has no grace.
+enum class Interruption { after_grace, at_once };
+
 /// The client's loop on a thread of its own, and the operations that run there.
 ///
 /// A caller that is interrupted gets EINTR: its operation is cancelled, at once where the signal kills it, so
@@ -32,7 +36,7 @@ class Operations {
 
   /// Runs the operation that owns the request `raw`. Any thread. After stop() began it is destroyed
   /// unstarted, which answers it.
-  void start(fuse_req_t raw, Operation operation);
+  void start(fuse_req_t raw, Operation operation, Interruption interruption = Interruption::after_grace);
   /// Runs what answers nobody. Any thread.
   void start_background(Operation operation);
 

@@ -104,5 +104,6 @@ void Request::target(const std::string& link) { fuse_reply_readlink(take(), link
 void Request::space(const struct statvfs& space) { fuse_reply_statfs(take(), &space); }
 void Request::xattr_size(std::size_t bytes) { fuse_reply_xattr(take(), bytes); }
 void Request::position(std::uint64_t offset) { fuse_reply_lseek(take(), static_cast<off_t>(offset)); }
+void Request::lock(const struct flock& lock) { fuse_reply_lock(take(), &lock); }
 
 }  // namespace reelfs::fuse

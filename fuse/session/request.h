@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include <fcntl.h>
+
 #include "common/base/error.h"
 #include "fuse/session/fuse_api.h"
 
@@ -55,6 +57,7 @@ class Request {
   void space(const struct statvfs& space);
   void xattr_size(std::size_t bytes);
   void position(std::uint64_t offset);
+  void lock(const struct flock& lock);
 
   fuse_req_t raw() const { return raw_; }
 

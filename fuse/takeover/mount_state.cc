@@ -79,6 +79,37 @@ MountState::File file_from(const json& from) {
   return file;
 }
 
+json to_json(const client::CarriedLocks& locks) {
+  json pieces = json::array();
+  for (const auto& piece : locks.pieces) {
+    pieces.push_back({{"first", piece.range.first},
+                      {"last", piece.range.last},
+                      {"write", piece.type == LockType::write},
+                      {"pid", piece.pid}});
+  }
+  return {{"inode", locks.owner.inode.value}, {"flock", locks.owner.kind == client::LockKind::flock},
+          {"owner", locks.owner.id},          {"pieces", std::move(pieces)},
+          {"handles", locks.handles},         {"lost", locks.lost}};
+}
+
+client::CarriedLocks locks_from(const json& from) {
+  client::CarriedLocks locks;
+  locks.owner.inode = InodeId(from.at("inode").get<std::uint64_t>());
+  locks.owner.kind = from.at("flock").get<bool>() ? client::LockKind::flock : client::LockKind::posix;
+  from.at("owner").get_to(locks.owner.id);
+  for (const auto& message : from.at("pieces")) {
+    LockRanges::Piece piece;
+    message.at("first").get_to(piece.range.first);
+    message.at("last").get_to(piece.range.last);
+    piece.type = message.at("write").get<bool>() ? LockType::write : LockType::read;
+    message.at("pid").get_to(piece.pid);
+    locks.pieces.push_back(piece);
+  }
+  from.at("handles").get_to(locks.handles);
+  from.at("lost").get_to(locks.lost);
+  return locks;
+}
+
 MountState state_from(const json& from) {
   MountState state;
   state.kernel.init_request = bytes_of(from.at("init_request"));
@@ -88,6 +119,9 @@ MountState state_from(const json& from) {
   from.at("last_request").get_to(state.client.last_request);
   from.at("stream").get_to(state.client.stream);
   from.at("confirmed").get_to(state.client.confirmed);
+  state.client.assertion = from.value("assertion", std::uint64_t{0});
+  for (const auto& locks : from.value("locks", json::array()))
+    state.client.locks.push_back(locks_from(locks));
   state.root = InodeId(from.at("root").get<std::uint64_t>());
   for (const auto& file : from.at("files")) state.files.push_back(file_from(file));
   return state;
@@ -98,6 +132,8 @@ MountState state_from(const json& from) {
 json to_json(const MountState& state) {
   json unanswered = json::array();
   for (const auto& request : state.kernel.unanswered) unanswered.push_back(binary(request));
+  json locks = json::array();
+  for (const auto& each : state.client.locks) locks.push_back(to_json(each));
   json files = json::array();
   for (const auto& file : state.files) files.push_back(to_json(file));
   return {{"init_request", binary(state.kernel.init_request)},
@@ -107,6 +143,8 @@ json to_json(const MountState& state) {
           {"last_request", state.client.last_request},
           {"stream", state.client.stream},
           {"confirmed", state.client.confirmed},
+          {"assertion", state.client.assertion},
+          {"locks", std::move(locks)},
           {"root", state.root.value},
           {"files", std::move(files)}};
 }

@@ -32,6 +32,9 @@ std::vector<std::string> seeds() {
   state.kernel.unanswered = {"one", "two"};
   state.client.session = SessionId(7);
   state.client.last_request = 1000;
+  state.client.assertion = 5;
+  state.client.locks.push_back(
+      {{InodeId(42), client::LockKind::posix, 6}, {{{0, 9}, LockType::write, 7}}, {3}, false});
   state.root = InodeId(1);
   fuse::MountState::File file;
   file.number = 3;
