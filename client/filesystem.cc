@@ -10,6 +10,7 @@
 
 #include "client/file_state.h"
 #include "client/index_client.h"
+#include "client/leased.h"
 #include "client/locks/locks.h"
 #include "client/node_pool.h"
 #include "client/open_file.h"
@@ -37,6 +38,12 @@ constexpr Duration kClosePatience = 5s;
 // The index answers a watch after a second.
 constexpr Duration kWatchPatience = 5s;
 constexpr Duration kWatchRetry = 100ms;
+constexpr Duration kDoubt = 10s;
+
+// True where a change may have been carried out, or may yet be.
+bool may_have_happened(Errc code) {
+  return code == Errc::unavailable || code == Errc::timed_out || code == Errc::cancelled;
+}
 
 spdlog::logger& log() { return logger("client.filesystem"); }
 
@@ -63,7 +70,18 @@ struct FileSystem::State {
   Deadline deadline() const { return Deadline::after(clock, options.timeout); }
   template <class R, class Q>
   Task<R> call(wire::Method method, Q request) {
-    return index.call<R>(method, std::move(request), deadline());
+    return call<R>(method, std::move(request), deadline());
+  }
+  template <class R, class Q>
+  Task<R> call(wire::Method method, Q request, Deadline until) {
+    if constexpr (requires { request.mutable_header(); }) {
+      Doubt doubt(*this);
+      auto reply = co_await index.call<R>(method, std::move(request), until);
+      if (reply || !may_have_happened(reply.error().code())) doubt.settle();
+      co_return std::move(reply);
+    } else {
+      co_return co_await index.call<R>(method, std::move(request), until);
+    }
   }
   // Calls whose answer is an inode's attributes.
   template <class Q>
@@ -72,6 +90,23 @@ struct FileSystem::State {
     co_return files.note(from_wire(reply.attributes()));
   }
 
+  /// A change under way. Where its caller gives up before the index has answered it may be carried out all
+  /// the same, later, and nobody tells us of our own changes: what is believed is then forgotten, and nothing
+  /// is believed for a while.
+  class Doubt {
+   public:
+    explicit Doubt(State& state) : state_(&state) {}
+    ~Doubt() {
+      if (state_ != nullptr) state_->forget_all();
+    }
+    Doubt(const Doubt&) = delete;
+    Doubt& operator=(const Doubt&) = delete;
+    void settle() { state_ = nullptr; }
+
+   private:
+    State* state_;
+  };
+  void forget_all();
   /// When something was asked, and how many changes by others had been told by then.
   struct Asked {
     TimePoint at;
@@ -81,6 +116,8 @@ struct FileSystem::State {
   /// What is left of a lease in the answer. A change that was told meanwhile may have been made after what is
   /// answered, and will not be told again.
   std::chrono::milliseconds lease_left(Asked asked, std::uint32_t lease_ms) const;
+  /// What an answer says of an inode, with what is left of its lease.
+  Attributes note_leased(const wire::Attributes& told, std::chrono::milliseconds lease);
   asio::awaitable<void> watch();
   void start_watching();
 
@@ -106,6 +143,8 @@ struct FileSystem::State {
   ReadTimes read_times;
   std::function<asio::awaitable<void>(Change)> forget;  // nobody wants leases where empty
   std::uint64_t changes = 0;                            // by others, told so far
+  Leased leased;
+  std::optional<TimePoint> doubted;  // when a change was last given up before it was answered
   struct Watched {
     std::uint64_t stream = 0;
     std::uint64_t confirmed = 0;
@@ -205,6 +244,7 @@ FileSystem::State::State(asio::io_context& io, const Clock& machine_clock, Clust
           std::make_shared<WriteBack>(io, machine_clock, index, writer, files, write_back_options(options))),
       releaser(io.get_executor(), machine_clock, index, files, options.timeout),
       read_times(io.get_executor(), machine_clock, index, files),
+      leased(machine_clock),
       watched{options.standing.stream, options.standing.confirmed},
       locks(machine_clock, index, options.timeout, [this](InodeId inode) { return flush(inode); }),
       background(io.get_executor()) {
@@ -322,7 +362,7 @@ asio::awaitable<void> FileSystem::State::stop_index_at(Deadline until, IndexClie
 
 std::chrono::milliseconds FileSystem::State::lease_left(Asked asked, std::uint32_t lease_ms) const {
   using std::chrono::milliseconds;
-  if (asked.changes != changes) return milliseconds::zero();
+  if (asked.changes != changes || (doubted && asked.at - *doubted < kDoubt)) return milliseconds::zero();
   const auto passed = std::chrono::ceil<milliseconds>(clock.now() - asked.at);
   return std::max(milliseconds(lease_ms) - passed, milliseconds::zero());
 }
@@ -332,6 +372,22 @@ void FileSystem::State::start_watching() {
   watching = std::make_unique<TaskGroup>(context.get_executor());
   watching->spawn(watch());
 }
+
+Attributes FileSystem::State::note_leased(const wire::Attributes& told, std::chrono::milliseconds lease) {
+  auto attributes = from_wire(told);
+  attributes.lease = lease;
+  if (lease.count() > 0) leased.note(attributes.inode);
+  return files.note(attributes);
+}
+
+void FileSystem::State::forget_all() {
+  if (!forget) return;
+  doubted = clock.now();
+  ++changes;
+  background.spawn(forget(leased.all()));
+}
+
+Change FileSystem::leased() const { return state_->leased.all(); }
 
 asio::awaitable<void> FileSystem::State::watch() {
   while (index_life == IndexLife::running) {
@@ -345,14 +401,16 @@ asio::awaitable<void> FileSystem::State::watch() {
       co_await sleep_for(kWatchRetry);
       continue;
     }
-    Change change;
-    change.everything = reply.value().everything();
+    const bool everything = reply.value().everything();
+    Change change = everything ? leased.all() : Change();
     for (const auto inode : reply.value().inodes()) change.inodes.push_back(InodeId{inode});
     for (auto& name : *reply.value().mutable_names())
       change.names.push_back({InodeId{name.parent()}, std::move(*name.mutable_name())});
-    if (change.everything) change.inodes = files.open_inodes();
+    if (everything) {
+      for (const auto inode : files.open_inodes()) change.inodes.push_back(inode);
+    }
     for (const auto inode : change.inodes) files.distrust(inode);
-    if (change.everything || !change.inodes.empty() || !change.names.empty()) {
+    if (everything || !change.inodes.empty() || !change.names.empty()) {
       ++changes;
       co_await forget(std::move(change));
       const auto cancellation = co_await asio::this_coro::cancellation_state;
@@ -368,16 +426,15 @@ Task<Found> FileSystem::find(InodeId parent, std::string name) {
   const auto asked = state_->asked();
   wire::LookupRequest request;
   request.set_parent(parent.value);
-  request.set_name(std::move(name));
+  request.set_name(name);
   const auto reply = co_await state_->call<wire::AttributesReply>(wire::Method::lookup, std::move(request));
   if (!reply && reply.error().code() != Errc::not_found) co_return reply.error();
   Found found;
   if (!reply) co_return found;
   found.lease = state_->lease_left(asked, reply.value().lease_ms());
-  if (!reply.value().has_attributes()) co_return found;
-  auto attributes = from_wire(reply.value().attributes());
-  attributes.lease = found.lease;
-  found.attributes = state_->files.note(attributes);
+  if (found.lease.count() > 0) state_->leased.note(parent, name);
+  if (reply.value().has_attributes())
+    found.attributes = state_->note_leased(reply.value().attributes(), found.lease);
   co_return found;
 }
 
@@ -393,9 +450,7 @@ Task<Attributes> FileSystem::get_attributes(InodeId inode) {
   request.set_inode(inode.value);
   REELFS_CO_TRY(const auto reply, co_await state_->call<wire::AttributesReply>(wire::Method::get_attributes,
                                                                                std::move(request)));
-  auto attributes = from_wire(reply.attributes());
-  attributes.lease = state_->lease_left(asked, reply.lease_ms());
-  co_return state_->files.note(attributes);
+  co_return state_->note_leased(reply.attributes(), state_->lease_left(asked, reply.lease_ms()));
 }
 
 Task<Attributes> FileSystem::set_attributes(InodeId inode, AttributeChanges changes) {
@@ -414,8 +469,8 @@ Task<Attributes> FileSystem::set_attributes(InodeId inode, AttributeChanges chan
   REELFS_CO_TRY(co_await state.write_back->flush(file, until));
   const WriteBack::Barrier barrier(*state.write_back, file);
   REELFS_CO_TRY(co_await state.write_back->wait_for_commit(file, until));
-  REELFS_CO_TRY(const auto reply, co_await state.index.call<wire::AttributesReply>(
-                                      wire::Method::set_attributes, std::move(request), until));
+  REELFS_CO_TRY(const auto reply, co_await state.call<wire::AttributesReply>(wire::Method::set_attributes,
+                                                                             std::move(request), until));
   co_return state.files.note(from_wire(reply.attributes()));
 }
 
@@ -487,9 +542,8 @@ Task<DirectoryPage> FileSystem::read_directory(InodeId inode, std::uint64_t afte
     DirectoryEntry entry;
     entry.name = std::move(*message.mutable_name());
     entry.cookie = message.cookie();
-    auto attributes = from_wire(message.attributes());
-    attributes.lease = page.lease;
-    entry.attributes = state_->files.note(attributes);
+    if (page.lease.count() > 0) state_->leased.note(inode, entry.name);
+    entry.attributes = state_->note_leased(message.attributes(), page.lease);
     page.entries.push_back(std::move(entry));
   }
   co_return std::move(page);
@@ -592,8 +646,8 @@ Task<FileSystem::Opened> FileSystem::create_file(CreateOptions options) {
   auto request = create_request(options);
   request.set_open(true);
   request.set_exclusive(options.exclusive);
-  REELFS_CO_TRY(const auto reply, co_await state.index.call<wire::AttributesReply>(
-                                      wire::Method::create, std::move(request), until));
+  REELFS_CO_TRY(const auto reply,
+                co_await state.call<wire::AttributesReply>(wire::Method::create, std::move(request), until));
   const auto attributes = from_wire(reply.attributes());
   const auto file = state.files.obtain(attributes.inode);
   Use use(state.files, state.releaser, file);

@@ -61,7 +61,7 @@ struct Change {
     InodeId parent;
     std::string name;
   };
-  bool everything = false;
+  bool everything = false;      // also what is not listed
   std::vector<InodeId> inodes;  // attributes, extended attributes or data
   std::vector<Name> names;
 };
@@ -163,6 +163,8 @@ class FileSystem {
   /// other mount's call is answered when the coroutine has ended, or a little later without it. Before
   /// start(); without it every lease is 0.
   void on_change(std::function<asio::awaitable<void>(Change)> forget);
+  /// All that may be believed at present.
+  Change leased() const;
 
   /// Opens the session. @errors unavailable, timed_out, bad_config
   Task<void> start();

@@ -183,14 +183,15 @@ std::unique_ptr<HandOver> listen_for_successor(const Serving& serving, KernelCha
 Served serve(const Serving& serving, const EndSignals& signals, std::unique_ptr<KernelChannel> channel) {
   auto& mount = serving.mount;
   const auto& mountpoint = serving.options.mountpoint.string();
-  channel->serve();
   mount.invalidator.attach(*channel);
+  channel->serve();
   const auto successors = listen_for_successor(serving, *channel);
   if (serving.daemon) serving.daemon->ready();
   logger("fuse").info("mounted mountpoint={} cluster={}", mountpoint, serving.options.cluster.string());
   const int asking = successors ? successors->descriptor() : -1;
   while (signals.wait(channel->ended(), asking) == EndSignals::Woken::successor) {
     if (successors->answer() == HandOver::Outcome::stays) continue;
+    mount.operations.run(forget(mount, mount.files.leased()));  // the successor does not know of it
     // What waits in the kernel for a call is answered by the successor.
     while (!mount.invalidator.detach(kDetachPatience)) {
     }
@@ -201,7 +202,11 @@ Served serve(const Serving& serving, const EndSignals& signals, std::unique_ptr<
     return Served::taken_over;
   }
   // Where the kernel waits for a call before it forgets something, that call is answered first.
-  if (!mount.invalidator.detach(kDetachPatience)) mount.operations.stop();
+  if (!mount.invalidator.detach(kDetachPatience)) {
+    mount.operations.stop();
+    while (!mount.invalidator.detach(kDetachPatience)) {
+    }
+  }
   channel->stop_serving();
   mount.operations.stop();  // answers what is under way, before the descriptor closes
   channel.reset();

@@ -8,7 +8,7 @@
 
 namespace reelfs::fuse {
 
-/// How long the kernel may believe names and attributes without asking: see Forgetting for what ends it
+/// How long the kernel may believe names and attributes without asking: see forget() for what ends it
 /// early.
 inline double to_seconds(std::chrono::milliseconds lease) {
   return std::chrono::duration<double>(lease).count();

@@ -28,15 +28,30 @@ Operation read(Mount& mount, Request request, Handle handle, int flags, std::uin
   request.data(bytes.value().span());
 }
 
-Operation write(Request request, Handle handle, std::uint64_t offset, Buffer bytes) {
-  const auto written = co_await handle->write(offset, std::move(bytes));
+struct Writing {
+  Mount& mount;
+  Handle handle;
+  std::uint64_t offset = 0;
+  fuse_ino_t mapped = 0;  // the node, where the kernel writes from a mapping
+};
+
+/// The kernel takes the size and times of what it writes from a mapping to be unchanged.
+void forget_mapped(const Writing& writing) {
+  if (writing.mapped != 0) writing.mount.invalidator.forget_attributes({writing.mapped}, {});
+}
+
+Operation write(Request request, Writing writing, Buffer bytes) {
+  const auto written = co_await writing.handle->write(writing.offset, std::move(bytes));
+  forget_mapped(writing);
   if (!written) co_return request.fail(written.error());
   request.written(written.value());
 }
 
 /// With O_SYNC and O_DSYNC the kernel leaves it to us to have the bytes on stable storage before the answer.
-Operation write_and_sync(Request request, Handle handle, std::uint64_t offset, Buffer bytes) {
-  const auto written = co_await handle->write(offset, std::move(bytes));
+Operation write_and_sync(Request request, Writing writing, Buffer bytes) {
+  const auto handle = writing.handle;
+  const auto written = co_await handle->write(writing.offset, std::move(bytes));
+  forget_mapped(writing);
   if (!written) co_return request.fail(written.error());
   const auto synced = co_await handle->fsync();
   if (!synced) co_return request.fail(synced.error());
@@ -107,18 +122,17 @@ void on_write(fuse_req_t raw, fuse_ino_t node, const char* data, std::size_t siz
               fuse_file_info* info) {
   auto& mount = Mount::of(raw);
   Request request(raw, "write");
-  // The kernel takes the size and times of what it writes from a mapping to be unchanged.
-  if (info->writepage != 0) mount.invalidator.forget_attributes({node}, {});
   const auto bytes = std::as_bytes(std::span(data, size));
-  auto handle = mount.open_files.find(info->fh);
-  if ((info->flags & O_DSYNC) != 0) {
-    return mount.start(raw,
-                       write_and_sync(std::move(request), std::move(handle), offset, Buffer::copy_of(bytes)));
-  }
-  const auto taken = handle->try_write(offset, bytes);
+  Writing writing{mount, mount.open_files.find(info->fh), static_cast<std::uint64_t>(offset),
+                  info->writepage != 0 ? node : 0};
+  if ((info->flags & O_DSYNC) != 0)
+    return mount.start(raw, write_and_sync(std::move(request), std::move(writing), Buffer::copy_of(bytes)));
+  const auto taken = writing.handle->try_write(writing.offset, bytes);
   if (!taken) return request.fail(taken.error());
-  if (taken.value()) return request.written(size);
-  mount.start(raw, write(std::move(request), std::move(handle), offset, Buffer::copy_of(bytes)));
+  if (!taken.value())
+    return mount.start(raw, write(std::move(request), std::move(writing), Buffer::copy_of(bytes)));
+  forget_mapped(writing);
+  request.written(size);
 }
 
 void on_fallocate(fuse_req_t raw, fuse_ino_t, int mode, off_t offset, off_t length, fuse_file_info* info) {

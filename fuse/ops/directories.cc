@@ -105,6 +105,7 @@ Operation read(Mount& mount, Request request, Reading reading) {
 }
 
 Operation sync(Mount& mount, Request request, InodeId inode) {
+  const BusyDirectories::Use use(mount.busy, inode);
   const auto done = co_await mount.files.sync_directory(inode);
   if (!done) co_return request.fail(done.error());
   request.succeed();

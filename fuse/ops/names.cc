@@ -50,7 +50,6 @@ Task<client::Found> find(Mount& mount, InodeId parent, std::string name) {
 }
 
 Operation lookup(Mount& mount, Request request, InodeId parent, std::string name) {
-  const BusyDirectories::Use use(mount.busy, parent);
   const auto found = co_await find(mount, parent, std::move(name));
   if (!found) co_return request.fail(found.error());
   const auto& [attributes, lease] = found.value();
@@ -90,7 +89,7 @@ Operation unlink(Mount& mount, Request request, InodeId parent, std::string name
 }
 
 Operation remove_directory(Mount& mount, Request request, InodeId parent, std::string name) {
-  const BusyDirectories::Use use(mount.busy, parent);
+  const BusyDirectories::Use use(mount.busy, BusyDirectories::kAny);  // what is removed is locked, too
   mount.last_known.changed(parent);
   if (parent == kRootInode) mount.last_known.forget_channel(name);
   const auto removed = co_await mount.files.remove_directory(parent, std::move(name));
@@ -106,8 +105,8 @@ struct Renaming {
 };
 
 Operation rename(Mount& mount, Request request, Renaming names) {
-  const BusyDirectories::Use use(mount.busy, names.parent);
-  const BusyDirectories::Use use_of_new(mount.busy, names.new_parent);
+  const bool moves = names.parent != names.new_parent;
+  const BusyDirectories::Use use(mount.busy, moves ? BusyDirectories::kAny : names.parent);
   mount.last_known.changed(names.parent);
   mount.last_known.changed(names.new_parent);
   if (names.parent == kRootInode) mount.last_known.forget_channel(names.name);

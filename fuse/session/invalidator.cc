@@ -108,8 +108,8 @@ struct Invalidator::State {
   KernelChannel* channel = nullptr;  // guarded by mutex
   std::atomic<int> names_under_way{0};
   Lane attributes{"attributes"};
-  Lane names{"names"};
   Lane later_names{"later names"};
+  Lane names{"names"};  // after later_names, which it uses
 
   KernelChannel* kernel() const {
     const std::lock_guard lock(mutex);

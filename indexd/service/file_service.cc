@@ -52,8 +52,7 @@ Task<wire::AttributesReply> FileService::get_attributes(wire::GetAttributesReque
 }
 
 asio::awaitable<void> FileService::tell_of(InodeId inode, const wire::RequestHeader& header) {
-  Touched touched{{inode}, {}};
-  co_await leases_.changed(SessionId{header.session()}, std::move(touched));
+  return leases_.changed(SessionId{header.session()}, {{inode}, {}});
 }
 
 Task<void> FileService::empty_in_steps(wire::RequestHeader header, tree::HoleParams range) {
@@ -96,7 +95,7 @@ Task<rpc::Response> FileService::change_file(wire::RequestHeader header, Change 
   auto answered = co_await changes_.once(std::move(header), std::move(op));
   if (answered) {
     segments_.emptied(emptied);
-    co_await leases_.changed(session, std::move(touched));
+    co_await leases_.changed(session, touched);
   }
   REELFS_CO_TRY(auto message, std::move(answered));
   co_return Changes::response(std::move(message));
@@ -263,7 +262,7 @@ Task<rpc::Response> FileService::commit(wire::CommitRequest request) {
     segments_.emptied(emptied);
     Touched touched;
     for (const auto& file : files) touched.inodes.push_back(file.inode);
-    co_await leases_.changed(SessionId{request.header().session()}, std::move(touched));
+    co_await leases_.changed(SessionId{request.header().session()}, touched);
   }
   REELFS_CO_TRY(auto message, std::move(answered));
   if (request.sync()) {

@@ -51,7 +51,7 @@ class FileService {
     SegmentId segment;
     std::vector<SegmentCopy> copies;
   };
-  /// It was changed by who asked.
+  /// It was changed by who asked: Leases::changed().
   asio::awaitable<void> tell_of(InodeId inode, const wire::RequestHeader& header);
   /// Empties a range in steps until one more does it, so that nobody waits for long and no journal entry is
   /// too large. Readers may meet it half done, as holes. Nothing is done for a request that was carried out.

@@ -149,11 +149,10 @@ void Leases::for_each_holder(InodeId inode, SessionId but, F&& f) {
 
 template <class Inodes>
 std::uint32_t Leases::grant_all(SessionId session, const Inodes& inodes, std::uint64_t mark) {
-  if (mark != changes_) return 0;
   const auto watcher = watchers_.find(session);
   if (watcher == watchers_.end() || !watcher->second->watches(clock_.now())) return 0;
   for (const auto inode : inodes) {
-    if (!note(inode, session)) return 0;
+    if (changed_since(inode, mark) || !note(inode, session)) return 0;
   }
   return static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::milliseconds>(term_).count());
 }
@@ -165,10 +164,28 @@ std::uint32_t Leases::grant(SessionId session, const std::vector<InodeId>& inode
   return grant_all(session, inodes, mark);
 }
 
-asio::awaitable<void> Leases::changed(SessionId by, Touched touched) {
+void Leases::remember(InodeId inode) {
+  recent_.push_back({inode, changes_});
+  last_change_[inode] = changes_;
+  if (recent_.size() <= kMaxRecent) return;
+  const auto oldest = recent_.front();
+  recent_.pop_front();
+  forgotten_upto_ = oldest.number;
+  const auto last = last_change_.find(oldest.inode);
+  if (last != last_change_.end() && last->second == oldest.number) last_change_.erase(last);
+}
+
+bool Leases::changed_since(InodeId inode, std::uint64_t mark) const {
+  if (mark < forgotten_upto_) return true;
+  const auto last = last_change_.find(inode);
+  return last != last_change_.end() && last->second > mark;
+}
+
+asio::awaitable<void> Leases::changed(SessionId by, const Touched& touched) {
   ++changes_;
-  std::map<std::shared_ptr<Watcher>, std::uint64_t> told;
+  Told told;
   const auto tell = [this, &told, by](InodeId inode, const std::string& name) {
+    remember(inode);
     for_each_holder(inode, by, [&](const std::shared_ptr<Watcher>& watcher) {
       watcher->tell(inode, name);
       told_.Increment();
@@ -177,10 +194,11 @@ asio::awaitable<void> Leases::changed(SessionId by, Touched touched) {
   };
   for (const auto inode : touched.inodes) tell(inode, {});
   for (const auto& name : touched.names) tell(name.parent, name.name);
-  if (!told.empty()) co_await confirmed_by(std::move(told));
+  return confirmed_by(std::move(told));
 }
 
-asio::awaitable<void> Leases::confirmed_by(std::map<std::shared_ptr<Watcher>, std::uint64_t> told) {
+asio::awaitable<void> Leases::confirmed_by(Told told) {
+  if (told.empty()) co_return;
   const auto until = Deadline::after(clock_, kPatience);
   for (const auto& [watcher, number] : told) {
     while (watcher->confirmed < number && !watcher->late && !watcher->ended) {

@@ -53,16 +53,17 @@ class Leases {
 
   /// To be taken before reading what is to be leased.
   std::uint64_t mark() const { return changes_; }
-  /// Notes that the session has read these. @param mark  a change told since then may have come after the
-  /// reading, and is not told to this session any more: no lease
+  /// Notes that the session has read these. @param mark  where one of them has changed since then, that may
+  /// have been after the reading, and is not told to this session any more: no lease
   /// @return how long they may be believed, in milliseconds; 0: not at all
   std::uint32_t grant(SessionId session, std::initializer_list<InodeId> inodes, std::uint64_t mark);
   std::uint32_t grant(SessionId session, const std::vector<InodeId>& inodes, std::uint64_t mark);
 
-  /// Something was changed by `by`, and is in the store: tells all others that hold a lease on it, and
-  /// returns when they have confirmed, at once where there are none. To be called without awaiting anything
-  /// after the change.
-  asio::awaitable<void> changed(SessionId by, Touched touched);
+  /// Something was changed by `by`, and is in the store: tells all others that hold a lease on it, at once
+  /// and not only when it is awaited: whoever asked for the change may have given up. To be called without
+  /// awaiting anything after the change.
+  /// @return ends when they have confirmed
+  asio::awaitable<void> changed(SessionId by, const Touched& touched);
 
   /// What the session is to forget; waits for it at most kLongestWatch. Asking confirms what was told before.
   Task<wire::WatchChangesReply> watch(wire::WatchChangesRequest request);
@@ -84,6 +85,7 @@ class Leases {
   };
   static constexpr std::size_t kShards = 64;  // one is given up at a time: not long
   static constexpr std::size_t kMaxLeasesOfShard = 1u << 14;
+  static constexpr std::size_t kMaxRecent = 1u << 12;
 
   Shard& shard_of(InodeId inode);
   bool note(InodeId inode, SessionId session);
@@ -91,11 +93,23 @@ class Leases {
   void for_each_holder(InodeId inode, SessionId but, F&& f);
   template <class Inodes>
   std::uint32_t grant_all(SessionId session, const Inodes& inodes, std::uint64_t mark);
-  asio::awaitable<void> confirmed_by(std::map<std::shared_ptr<Watcher>, std::uint64_t> told);
+  using Told = std::map<std::shared_ptr<Watcher>, std::uint64_t>;  // up to which number
+  asio::awaitable<void> confirmed_by(Told told);
 
   const Clock& clock_;
   const Duration term_;
+  struct Change {
+    InodeId inode;
+    std::uint64_t number = 0;
+  };
+  void remember(InodeId inode);
+  /// Also where that is not remembered.
+  bool changed_since(InodeId inode, std::uint64_t mark) const;
+
   std::uint64_t changes_ = 0;
+  std::deque<Change> recent_;                               // the newest last
+  std::unordered_map<InodeId, std::uint64_t> last_change_;  // of each in recent_
+  std::uint64_t forgotten_upto_ = 0;
   std::uint64_t last_stream_;
   std::array<Shard, kShards> shards_;
   std::map<SessionId, std::shared_ptr<Watcher>> watchers_;

@@ -70,7 +70,7 @@ Task<rpc::Response> NameService::create(wire::CreateRequest request) {
     REELFS_CO_TRY(sessions_.opened(session, InodeId{reply.attributes().inode()}));
   }
   Touched touched{{params.parent}, {{params.parent, params.name}}};
-  if (answered) co_await leases_.changed(session, std::move(touched));
+  if (answered) co_await leases_.changed(session, touched);
   REELFS_CO_TRY(auto message, std::move(answered));
   co_return Changes::response(std::move(message));
 }
@@ -84,7 +84,7 @@ Task<rpc::Response> NameService::link(wire::LinkRequest request) {
   };
   REELFS_CO_TRY(auto message, co_await changes_.once(request.header(), std::move(op)));
   Touched touched{{params.inode, params.parent}, {{params.parent, params.name}}};
-  co_await leases_.changed(session, std::move(touched));
+  co_await leases_.changed(session, touched);
   co_return Changes::response(std::move(message));
 }
 
@@ -103,7 +103,7 @@ Task<rpc::Response> NameService::unlink(wire::UnlinkRequest request) {
   };
   auto answered = co_await changes_.once(request.header(), std::move(op));
   if (answered && orphan) sessions_.orphaned(*orphan);
-  if (answered) co_await leases_.changed(session, std::move(touched));
+  if (answered) co_await leases_.changed(session, touched);
   REELFS_CO_TRY(auto message, std::move(answered));
   co_return Changes::response(std::move(message));
 }
@@ -130,7 +130,7 @@ Task<rpc::Response> NameService::rename(wire::RenameRequest request) {
   };
   auto answered = co_await changes_.once(request.header(), std::move(op));
   if (answered && orphan) sessions_.orphaned(*orphan);
-  if (answered) co_await leases_.changed(session, std::move(touched));
+  if (answered) co_await leases_.changed(session, touched);
   REELFS_CO_TRY(auto message, std::move(answered));
   co_return Changes::response(std::move(message));
 }

@@ -52,7 +52,7 @@ class LeasesTest : public ::testing::Test {
   }
   void change(Touched touched, bool& done) {
     auto run = [](Leases& where, Touched what, bool& ended) -> asio::awaitable<void> {
-      co_await where.changed(kWriter, std::move(what));
+      co_await where.changed(kWriter, what);
       ended = true;
     };
     asio::co_spawn(context, run(leases, std::move(touched), done), asio::detached);
@@ -130,8 +130,21 @@ TEST_F(LeasesTest, WhatWasReadBeforeAChangeIsNotLeasedAfterIt) {
   const auto mark = leases.mark();
   auto& done = flag();
   change({{kDirectory}, {}}, done);
-  EXPECT_EQ(leases.grant(kReader, {kFile}, mark), 0u);
-  EXPECT_GT(leases.grant(kReader, {kFile}, leases.mark()), 0u);
+  EXPECT_EQ(leases.grant(kReader, {kDirectory, kFile}, mark), 0u);
+  EXPECT_GT(leases.grant(kReader, {kFile}, mark), 0u) << "another was changed";
+  for (std::uint64_t other = 100; other < 10'000; ++other) change({{InodeId{other}}, {}}, done);
+  EXPECT_EQ(leases.grant(kReader, {kFile}, mark), 0u) << "too long ago to know";
+  EXPECT_GT(leases.grant(kReader, {kDirectory, kFile}, leases.mark()), 0u);
+}
+
+TEST_F(LeasesTest, AChangeIsToldAlsoWhereNobodyAwaitsIt) {
+  auto& news = reply();
+  begin(kReader, news);
+  ASSERT_GT(leases.grant(kReader, {kFile}, leases.mark()), 0u);
+  { const auto given_up = leases.changed(kWriter, {{kFile}, {}}); }
+  settle();
+  ASSERT_TRUE(news);
+  EXPECT_EQ(news->inodes_size(), 1);
 }
 
 TEST_F(LeasesTest, WhoDoesNotConfirmIsWaitedForOnceAndGetsNoLeases) {
