@@ -41,6 +41,7 @@ class Together:
         self.dice = dice
         for place in (self.model, self.mounts[0]):
             os.makedirs(place.root)
+            os.chmod(os.path.dirname(place.root), 0o755)  # which a link to "." and ".." lead to
 
     def who(self, operation):
         slots = [one for one in operation.arguments if isinstance(one, Slot)]
