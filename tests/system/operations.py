@@ -203,9 +203,12 @@ class Place:
 
     def lock_range(self, slot, command, how, offset, length):
         """Locks of an open file: of one that another slot has open, they conflict."""
+        if command == F_OFD_GETLK and how == fcntl.F_UNLCK:
+            how = fcntl.F_WRLCK  # to ask for locks of any kind, one's own too, is newer than FUSE's question (Linux 6.6)
         asked = struct.pack("hhqqi4x", how, os.SEEK_SET, offset, length, 0)
         told = struct.unpack("hhqqi4x", fcntl.fcntl(self.fd(slot), command, asked))
-        return told if command == F_OFD_GETLK and told[0] != fcntl.F_UNLCK else told[0]
+        # Not the process: FUSE does not say that the lock is an open file's, which has none.
+        return told[:4] if command == F_OFD_GETLK and told[0] != fcntl.F_UNLCK else told[0]
 
     def data_and_holes(self, slot):
         """The contents, found by looking for data alone."""
@@ -230,8 +233,9 @@ class Place:
         return bytes(found) if bytes(found) == os.pread(fd, size, 0) else "data in a hole"
 
     def map_read(self, slot, offset, length):
+        """Up to the file's end: what a map shows behind it, until the page is next read, is left open by mmap(2)."""
         with self.mapped(slot, mmap.PROT_READ, offset, length) as (address, length):
-            return ctypes.string_at(address, length)
+            return ctypes.string_at(address, min(length, max(0, os.fstat(self.fd(slot)).st_size - offset)))
 
     def map_write(self, slot, offset, length, noise, sync):
         """Up to the end of the last page: what is written behind the file's end must never be seen."""
@@ -315,7 +319,9 @@ class Place:
         return os.getxattr(self.at(name), attribute)
 
     def listxattr(self, name):
-        return sorted(one for one in os.listxattr(self.at(name)) if one.startswith(("user.", "trusted.")))
+        # Of root alone, who by acting for others here keeps CAP_SYS_ADMIN and is shown them by ext4; a mount knows uids only.
+        kinds = ("user.", "trusted.") if LIBC.setfsuid(-1) == 0 else "user."
+        return sorted(one for one in os.listxattr(self.at(name)) if one.startswith(kinds))
 
     def removexattr(self, name, attribute):
         return os.removexattr(self.at(name), attribute, follow_symlinks=False)
