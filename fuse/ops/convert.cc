@@ -15,8 +15,9 @@ constexpr std::uint64_t kStatBlockBytes = 512;  // of st_blocks, whatever st_blk
 
 timespec to_timespec(std::int64_t ns) {
   timespec time{};
-  time.tv_sec = ns / kSecond - (ns % kSecond < 0 ? 1 : 0);
-  time.tv_nsec = ns - time.tv_sec * kSecond;
+  const bool is_behind = ns % kSecond < 0;
+  time.tv_sec = ns / kSecond - (is_behind ? 1 : 0);
+  time.tv_nsec = ns % kSecond + (is_behind ? kSecond : 0);
   return time;
 }
 

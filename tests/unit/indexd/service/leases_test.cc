@@ -34,7 +34,7 @@ class LeasesTest : public ::testing::Test {
     if (reply) into = std::move(reply.value());
   }
   /// Asks without waiting for the answer, which confirms what was told before.
-  void ask_on(SessionId session, const Reply& before, std::optional<Reply>& into) {
+  void ask_on(SessionId session, Reply before, std::optional<Reply>& into) {
     into.reset();
     asio::co_spawn(context, ask(session, before.stream(), before.upto(), into), asio::detached);
     settle();
