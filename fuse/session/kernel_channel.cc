@@ -182,6 +182,17 @@ Result<void> repeat_init(fuse_session* session, NewerCalls& newer_calls,
   return ok();
 }
 
+/// Ends what libfuse knows of a mount that is another process's now, which it does only where it unmounts;
+/// what it finds severed, as a pipe without a reader is, it leaves mounted.
+void disown_mount(fuse_session* session) {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return;
+  ::close(ends[0]);
+  ::dup2(ends[1], fuse_session_fd(session));
+  ::close(ends[1]);
+  fuse_session_unmount(session);
+}
+
 struct SessionDeleter {
   void operator()(fuse_session* session) const {
     fuse_session_unmount(session);
@@ -321,6 +332,7 @@ KernelChannel::~KernelChannel() {
   REELFS_ASSERT(state_->threads.empty());
   if (!state_->session || (!state_->left && !state_->adopted)) return;
   const bool mounted = state_->is_on_top();
+  if (!state_->adopted) disown_mount(state_->session.get());
   fuse_session_destroy(state_->session.release());  // fails what waits, unless another has the device
   if (state_->left || !mounted) return;
   const auto& mountpoint = state_->options.mountpoint;
