@@ -218,6 +218,19 @@ class BoxTest(unittest.TestCase):
         return pathlib.Path(tempfile.mkdtemp(dir=self.box.local))
 
 
+class TwoMountsTest(BoxTest):
+    """The same channel on another mount of the box, too: `other`."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.second = cls.box.another_mount()
+
+    def setUp(self):
+        super().setUp()
+        self.other = self.second.point / self.channel.name
+
+
 @contextlib.contextmanager
 def limit(test, seconds, what):
     """Fails where the block takes longer. The seconds are a promise, so they hold for every build."""

@@ -1,4 +1,5 @@
 """What a mount believes without asking, and that it believes nothing another mount has changed."""
+import errno
 import mmap
 import multiprocessing
 import os
@@ -7,25 +8,31 @@ import threading
 import time
 import unittest
 
-from harness import BoxTest, PATIENCE, until
+from harness import PATIENCE, TwoMountsTest, until
 
 ROUNDS = int(200 / PATIENCE)
 # indexd waits this long for a mount that does not say that it has forgotten something.
 LONGEST_WAIT_S = 0.5
+MOVING_S = 5
 
 
-class Leases(BoxTest):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.second = cls.box.another_mount()
-
-    def setUp(self):
-        super().setUp()
-        self.other = self.second.point / self.channel.name
-
+class Leases(TwoMountsTest):
     def index_is_stopped(self):
         return Stopped(process["pid"] for name, process in self.box.processes().items() if name.startswith("index"))
+
+    def known_without_the_index(self, look):
+        look()
+        again = threading.Thread(target=look)
+        with self.index_is_stopped():
+            again.start()
+            again.join(0.3)
+            at_once = not again.is_alive()
+        again.join()
+        return at_once
+
+    def until_known(self, look):
+        """Nothing is believed for ten seconds after a call was given up."""
+        until(lambda: self.known_without_the_index(look), "names and attributes are known without the index", 20)
 
     def test_what_is_leased_is_known_without_the_index(self):
         (self.channel / "there").write_bytes(b"1234")
@@ -34,17 +41,7 @@ class Leases(BoxTest):
             self.assertEqual(os.stat(self.channel / "there").st_size, 4)
             self.assertFalse((self.channel / "absent").exists())
 
-        def known():
-            look()
-            again = threading.Thread(target=look)
-            with self.index_is_stopped():
-                again.start()
-                again.join(0.3)
-                at_once = not again.is_alive()
-            again.join()
-            return at_once
-
-        until(known, "names and attributes are known without the index", 20)  # not at first: another test's call was given up
+        self.until_known(look)
 
     def test_a_change_is_seen_by_the_other_mount_as_soon_as_it_has_returned(self):
         for number in range(ROUNDS):
@@ -116,34 +113,49 @@ class Leases(BoxTest):
         until(lambda: len(os.listdir(self.other)) == 21 and (self.other / "new19").exists(), "it has caught up", 2 * PATIENCE)
 
     def test_directories_that_move_on_two_mounts_do_not_wait_for_each_other(self):
-        places = [self.channel, self.other]
-        for number in range(2):
-            for name in (f"from{number}", f"to{number}", f"from{number}/moved"):
-                (self.channel / name).mkdir()
-        with multiprocessing.Pool(2) as pool:
-            worst = max(pool.starmap(longest_move, [(place, number) for number, place in enumerate(places)]))
-        self.assertLess(worst, LONGEST_WAIT_S * PATIENCE)
+        """The kernel locks what it moves, and each mount makes files in what the other one moves."""
+        for name in ("left", "right", "left/0", "left/1"):
+            (self.channel / name).mkdir()
+        mounts = [self.channel, self.other]
+        calls = [(work, mounts[number], moved) for number in range(2)
+                 for work, moved in ((longest_move, number), (longest_creation_within, 1 - number))]
+        with multiprocessing.Pool(len(calls)) as pool:
+            worst = [result.get() for result in [pool.apply_async(work, arguments) for work, *arguments in calls]]
+        self.assertLess(max(worst), LONGEST_WAIT_S * PATIENCE, worst)
 
     def test_a_change_whose_caller_was_killed_shows_on_both_mounts_or_on_none(self):
         (self.channel / "a").write_bytes(b"")
-        for number in range(4):
-            name = self.channel / f"new{number}"
-            for root in (self.channel, self.other):
-                self.assertFalse((root / name.name).exists())
+        carried_out = 0
+        for number in range(2):
+            mode, name = 0o700 + number, f"new{number}"
+
+            def look(root=self.channel, name=name):
                 os.stat(root / "a")
+                self.assertFalse((root / name).exists())
+
+            def show_the_same(name=name):
+                modes = [os.stat(root / "a").st_mode for root in (self.channel, self.other)]
+                return modes[0] == modes[1] and (self.channel / name).exists() == (self.other / name).exists()
+
+            self.until_known(look)  # so that the calls reach the index, and do not wait for names
+            look(self.other)
             with self.index_is_stopped():
-                callers = [multiprocessing.Process(target=os.chmod, args=(self.channel / "a", 0o700 + number)),
-                           multiprocessing.Process(target=os.mkdir, args=(name,))]
+                callers = [multiprocessing.Process(target=os.chmod, args=(self.channel / "a", mode)),
+                           multiprocessing.Process(target=os.mkdir, args=(self.channel / name,))]
                 for caller in callers:
                     caller.start()
+                for caller in callers:
                     until(lambda caller=caller: "fuse" in where_it_waits(caller.pid), "the call waits")
                     caller.kill()
                     caller.join()
-            until(lambda name=name: os.stat(self.channel / "a").st_mode == os.stat(self.other / "a").st_mode
-                  and name.exists() == (self.other / name.name).exists(), "both mounts show the same", 2 * PATIENCE)
+            until(show_the_same, "both mounts show the same", 2 * PATIENCE)
+            carried_out += (os.stat(self.channel / "a").st_mode & 0o777 == mode) + (self.channel / name).exists()
+        print(f"{carried_out} of 4 calls of killed callers were carried out")
+        self.assertGreater(carried_out, 0, "so nothing was tried")
 
     def test_what_changed_around_a_restart_of_the_index_is_seen(self):
-        descriptor = os.open(self.other, os.O_RDONLY | os.O_DIRECTORY)
+        (self.channel / "held").mkdir()
+        descriptor = os.open(self.other / "held", os.O_RDONLY | os.O_DIRECTORY)  # which no path leads through
         self.addCleanup(os.close, descriptor)
         for number in range(3):
             name = f"{number}"
@@ -152,7 +164,7 @@ class Leases(BoxTest):
             self.box.signal(signal.SIGKILL, keep=[one for one in self.box.processes() if not one.startswith("index")])
             self.box.start()
             (self.channel / name).write_bytes(b"x")
-            os.chmod(self.channel, 0o700 + number)
+            os.chmod(self.channel / "held", 0o700 + number)
             until((self.other / name).exists, "the other mount sees what was made", 2 * PATIENCE)
             until(lambda number=number: os.fstat(descriptor).st_mode & 0o777 == 0o700 + number,
                   "the other mount sees the mode of a directory that it has open", 2 * PATIENCE)
@@ -190,20 +202,33 @@ def where_it_waits(pid):
         return stack.read()
 
 
-def longest_move(root, number):
-    """Moves a directory to and fro, and makes files in that which the other one moves."""
+def longest_move(root, moved):
     worst = 0.0
-    for file in range(ROUNDS):
-        source, target = (f"from{number}", f"to{number}") if file % 2 == 0 else (f"to{number}", f"from{number}")
+    sides = ["left", "right"]
+    until_then = time.monotonic() + MOVING_S
+    while time.monotonic() < until_then:
         began = time.monotonic()
-        os.rename(root / source / "moved", root / target / "moved")
+        os.rename(root / sides[0] / str(moved), root / sides[1] / str(moved))
         worst = max(worst, time.monotonic() - began)
-        for place in (f"from{1 - number}", f"to{1 - number}"):
+        sides.reverse()
+    return worst
+
+
+def longest_creation_within(root, moved):
+    worst = 0.0
+    until_then = time.monotonic() + MOVING_S
+    while time.monotonic() < until_then:
+        for side in ("left", "right"):
+            path = root / side / str(moved) / "file"
             began = time.monotonic()
             try:
-                os.close(os.open(root / place / "moved" / f"{number}-{file}", os.O_CREAT | os.O_WRONLY))
-            except FileNotFoundError:
-                pass
+                os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+                os.unlink(path)
+            except OSError as failed:
+                # It is on the other side; or it is found there while this mount moves something, and then the kernel,
+                # which cannot have both directories' locks at once, gives up after a second try.
+                if failed.errno not in (errno.ENOENT, errno.ESTALE):
+                    raise
             worst = max(worst, time.monotonic() - began)
     return worst
 

@@ -12,7 +12,7 @@ import textwrap
 import time
 import unittest
 
-from harness import REELFS, BoxTest, limit, until
+from harness import REELFS, BoxTest, TwoMountsTest, limit, until
 
 LEASE = 10.0  # seconds, of a session
 
@@ -101,16 +101,11 @@ def kill(pid):
         pass
 
 
-class Locks(BoxTest):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.second = cls.box.another_mount()
-
+class Locks(TwoMountsTest):
     def setUp(self):
         super().setUp()
         self.here = self.channel / "file"
-        self.there = self.second.point / self.channel.name / "file"
+        self.there = self.other / "file"
         self.here.write_bytes(b"0123456789")
 
     def program(self, path=None, flags="os.O_RDWR | os.O_CREAT"):

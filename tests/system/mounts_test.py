@@ -5,21 +5,12 @@ import threading
 import time
 import unittest
 
-from harness import BoxTest, PATIENCE, run, until
+from harness import PATIENCE, TwoMountsTest, run, until
 
 MIB = 1 << 20
 
 
-class TwoMounts(BoxTest):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.second = cls.box.another_mount()
-
-    def setUp(self):
-        super().setUp()
-        self.other = self.second.point / self.channel.name
-
+class TwoMounts(TwoMountsTest):
     def test_what_one_closes_the_other_reads_at_once(self):
         for number in range(50):
             data = os.urandom(1 + number * 7001)

@@ -11,7 +11,7 @@ import threading
 import time
 import unittest
 
-from harness import BoxTest, PATIENCE, until
+from harness import PATIENCE, TwoMountsTest, until
 from operations import NAMES, OPEN_FILES, ROOT, Operation, Place, Slot, difference, random_operations, seen
 
 OPERATIONS = int(os.environ.get("REELFS_OPERATIONS", int(2000 / PATIENCE)))
@@ -131,17 +131,8 @@ def is_directory(told):
     return not isinstance(told, str) and stat.S_ISDIR(told.st_mode)
 
 
-class TwoMounts(BoxTest):
+class TwoMounts(TwoMountsTest):
     box_settings = {"device_size": "2G"}
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.second = cls.box.another_mount()
-
-    def setUp(self):
-        super().setUp()
-        self.other = self.second.point / self.channel.name
 
     def carry_out(self, count, seed):
         dice = random.Random(seed)
