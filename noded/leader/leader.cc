@@ -32,18 +32,24 @@ Error runs_already(const ProcessTable& table) {
                                  std::to_string(table.process().pid));
 }
 
-/// Keeps a name in a set for a scope, however that ends.
-template <class Key>
-class Marked {
+/// An area that is being adopted: others who want that wait.
+class Adopting {
  public:
-  Marked(std::set<Key>& set, Key key) : set_(set), key_(std::move(key)) { set_.insert(key_); }
-  ~Marked() { set_.erase(key_); }
-  Marked(const Marked&) = delete;
-  Marked& operator=(const Marked&) = delete;
+  Adopting(std::set<std::string>& areas, std::string area, Condition& done)
+      : areas_(areas), area_(std::move(area)), done_(done) {
+    areas_.insert(area_);
+  }
+  ~Adopting() {
+    areas_.erase(area_);
+    done_.notify_all();
+  }
+  Adopting(const Adopting&) = delete;
+  Adopting& operator=(const Adopting&) = delete;
 
  private:
-  std::set<Key>& set_;
-  const Key key_;
+  std::set<std::string>& areas_;
+  const std::string area_;
+  Condition& done_;
 };
 
 }  // namespace
@@ -250,8 +256,11 @@ Task<void> Leader::release_predecessor(WorkerId worker, ProcessIdentity successo
 
 /// @return whether all is released: not yet, where it runs or calls of it hang
 Task<bool> Leader::adopt(std::string process_shm) {
-  while (adopting_.contains(process_shm)) co_await sleep_for(kLookAgain);
-  const Marked<std::string> adopting(adopting_, process_shm);
+  const auto patience = Deadline::after(clock_, kPredecessorLimit);
+  while (adopting_.contains(process_shm)) {
+    REELFS_CO_TRY(co_await done_.wait(clock_, patience));
+  }
+  const Adopting adopting(adopting_, process_shm, done_);
   const auto dead = ProcessTable::attach(process_shm, state_.identity.cluster, state_.incarnation);
   if (!dead) co_return true;
   if (is_running(dead.value()->process())) co_return false;
