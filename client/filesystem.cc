@@ -38,12 +38,10 @@ constexpr Duration kClosePatience = 5s;
 // The index answers a watch after a second.
 constexpr Duration kWatchPatience = 5s;
 constexpr Duration kWatchRetry = 100ms;
+// Where a change was given up: how long nothing is believed, and which answers are too late to be believed
+// ever after, because the index may have been stopped since, and carry it out together with them.
 constexpr Duration kDoubt = 10s;
-
-// True where a change may have been carried out, or may yet be.
-bool may_have_happened(Errc code) {
-  return code == Errc::unavailable || code == Errc::timed_out || code == Errc::cancelled;
-}
+constexpr Duration kLateAnswer = 100ms;
 
 spdlog::logger& log() { return logger("client.filesystem"); }
 
@@ -362,8 +360,9 @@ asio::awaitable<void> FileSystem::State::stop_index_at(Deadline until, IndexClie
 
 std::chrono::milliseconds FileSystem::State::lease_left(Asked asked, std::uint32_t lease_ms) const {
   using std::chrono::milliseconds;
-  if (asked.changes != changes || (doubted && asked.at - *doubted < kDoubt)) return milliseconds::zero();
   const auto passed = std::chrono::ceil<milliseconds>(clock.now() - asked.at);
+  if (asked.changes != changes) return milliseconds::zero();
+  if (doubted && (asked.at - *doubted < kDoubt || passed > kLateAnswer)) return milliseconds::zero();
   return std::max(milliseconds(lease_ms) - passed, milliseconds::zero());
 }
 
@@ -385,6 +384,7 @@ void FileSystem::State::forget_all() {
   doubted = clock.now();
   ++changes;
   background.spawn(forget(leased.all()));
+  leased.clear();
 }
 
 Change FileSystem::leased() const { return state_->leased.all(); }
@@ -415,6 +415,7 @@ asio::awaitable<void> FileSystem::State::watch() {
       co_await forget(std::move(change));
       const auto cancellation = co_await asio::this_coro::cancellation_state;
       if (cancellation.cancelled() != asio::cancellation_type::none) co_return;  // and not confirmed
+      if (everything) leased.clear();
     }
     watched = {reply.value().stream(), reply.value().upto()};
   }

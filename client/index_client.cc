@@ -49,10 +49,11 @@ bool is_answer(Errc code) {
   return code != Errc::unavailable && code != Errc::timed_out && code != Errc::cancelled;
 }
 
-// True where the request may have reached an index server that carries it out.
-bool may_have_happened(Errc code) { return code == Errc::unavailable || code == Errc::timed_out; }
-
 }  // namespace
+
+bool may_have_happened(Errc code) {
+  return code == Errc::unavailable || code == Errc::timed_out || code == Errc::cancelled;
+}
 
 struct IndexClient::State {
   State(asio::io_context& io, const Clock& machine_clock, ClusterConfig cluster, Options opts)

@@ -21,6 +21,9 @@ class OpenSessionRequest;
 
 namespace reelfs::client {
 
+/// True where a change that ended so may have been carried out, or may yet be.
+bool may_have_happened(Errc code);
+
 /// Calls to the active index server: finds it among the configured ones, opens the session and keeps its
 /// lease, and repeats calls that may be repeated (reads always; changes because their request id makes a
 /// repetition harmless) until the deadline. After a reconnection the session is resumed with the inodes that

@@ -54,4 +54,9 @@ Change Leased::all() const {
   return change;
 }
 
+void Leased::clear() {
+  young_ = {};
+  old_ = {};
+}
+
 }  // namespace reelfs::client

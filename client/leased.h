@@ -20,6 +20,8 @@ class Leased {
   void note(InodeId directory, const std::string& name);
   /// `everything` is set where it is more than can be remembered.
   Change all() const;
+  /// All of it has been forgotten.
+  void clear();
 
  private:
   struct Generation {
