@@ -69,6 +69,7 @@ Attributes FileTable::note(const Attributes& told) {
     if (told.version >= file->attributes.version) {
       file->attributes = told;
       file->confirmed = clock_.now();
+      file->leased_until = std::max(file->leased_until, file->confirmed + told.lease);
       file->extents.note_version(told.version);
     }
     attributes = current(*file);
@@ -111,7 +112,7 @@ void FileTable::reads_told(const Reads& reads) {
 }
 
 void FileTable::distrust(InodeId inode) {
-  if (const auto file = find(inode)) file->confirmed = {};
+  if (const auto file = find(inode)) file->confirmed = file->leased_until = {};
 }
 
 Attributes FileTable::current(FileState& file) {

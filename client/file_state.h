@@ -29,6 +29,7 @@ struct FileState {
   // The loop's.
   Attributes attributes;       // the newest the index has told
   TimePoint confirmed;         // when it last told them
+  TimePoint leased_until;      // until then others' changes to them are told here
   ExtentCache extents;         // of attributes.version
   std::uint32_t uses = 0;      // handles, and opens under way
   bool open_in_index = false;  // or may be: the answer was not heard
@@ -78,6 +79,8 @@ class FileTable {
   Attributes note(const Attributes& told);
   /// Another mount has changed it: what is known of it is to be asked for anew.
   void distrust(InodeId inode);
+  /// What is known of it is leased: no other mount has changed it since it was told.
+  bool is_leased(const FileState& file) const { return clock_.now() < file.leased_until; }
   /// What is known of the file, with what was written here. Without a lease.
   static Attributes current(FileState& file);
 

@@ -383,6 +383,7 @@ void FileSystem::State::forget_all() {
   if (!forget) return;
   doubted = clock.now();
   ++changes;
+  for (const auto inode : files.open_inodes()) files.distrust(inode);
   background.spawn(forget(leased.all()));
   leased.clear();
 }
@@ -662,6 +663,14 @@ Task<FileSystem::Opened> FileSystem::create_file(CreateOptions options) {
   opened.handle = state.handle_on(file);
   use.keep();
   co_return std::move(opened);
+}
+
+Task<std::size_t> FileSystem::append(std::shared_ptr<FileHandle> handle, Buffer bytes) {
+  const auto file = std::static_pointer_cast<OpenFile>(handle)->file();
+  if (!state_->files.is_leased(*file)) {
+    REELFS_CO_TRY(co_await get_attributes(file->inode));
+  }
+  co_return co_await handle->write(FileTable::current(*file).size, std::move(bytes));
 }
 
 Task<void> FileSystem::release(std::shared_ptr<FileHandle> handle) {

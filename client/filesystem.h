@@ -217,6 +217,9 @@ class FileSystem {
   };
   Task<Opened> open(InodeId inode);
   Task<Opened> create_file(CreateOptions options);
+  /// Writes at the end of the file, where other mounts have put it by what they synced or closed.
+  /// @pre no other write to the file is under way here   @return bytes.size()   @errors those of write()
+  Task<std::size_t> append(std::shared_ptr<FileHandle> handle, Buffer bytes);
   /// After the last use of the handle: gives it back to the index.
   Task<void> release(std::shared_ptr<FileHandle> handle);
   /// All files: as fsync.

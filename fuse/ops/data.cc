@@ -32,8 +32,20 @@ struct Writing {
   Mount& mount;
   Handle handle;
   std::uint64_t offset = 0;
+  bool append = false;    // wherever the kernel takes the end to be
   fuse_ino_t mapped = 0;  // the node, where the kernel writes from a mapping
 };
+
+/// The kernel's idea of the end is as old as the attributes it was told last. Of a large direct write it
+/// sends the parts at once, so these must stay where it has put them.
+bool is_append(const fuse_file_info& info) {
+  return (info.flags & O_APPEND) != 0 && (info.flags & O_DIRECT) == 0 && info.writepage == 0;
+}
+
+Task<std::size_t> put(const Writing& writing, Buffer bytes) {
+  if (writing.append) return writing.mount.files.append(writing.handle, std::move(bytes));
+  return writing.handle->write(writing.offset, std::move(bytes));
+}
 
 /// The kernel takes the size and times of what it writes from a mapping to be unchanged.
 void forget_mapped(const Writing& writing) {
@@ -41,7 +53,7 @@ void forget_mapped(const Writing& writing) {
 }
 
 Operation write(Request request, Writing writing, Buffer bytes) {
-  const auto written = co_await writing.handle->write(writing.offset, std::move(bytes));
+  const auto written = co_await put(writing, std::move(bytes));
   forget_mapped(writing);
   if (!written) co_return request.fail(written.error());
   request.written(written.value());
@@ -50,7 +62,7 @@ Operation write(Request request, Writing writing, Buffer bytes) {
 /// With O_SYNC and O_DSYNC the kernel leaves it to us to have the bytes on stable storage before the answer.
 Operation write_and_sync(Request request, Writing writing, Buffer bytes) {
   const auto handle = writing.handle;
-  const auto written = co_await handle->write(writing.offset, std::move(bytes));
+  const auto written = co_await put(writing, std::move(bytes));
   forget_mapped(writing);
   if (!written) co_return request.fail(written.error());
   const auto synced = co_await handle->fsync();
@@ -124,9 +136,11 @@ void on_write(fuse_req_t raw, fuse_ino_t node, const char* data, std::size_t siz
   Request request(raw, "write");
   const auto bytes = std::as_bytes(std::span(data, size));
   Writing writing{mount, mount.open_files.find(info->fh), static_cast<std::uint64_t>(offset),
-                  info->writepage != 0 ? node : 0};
+                  is_append(*info), info->writepage != 0 ? node : 0};
   if ((info->flags & O_DSYNC) != 0)
     return mount.start(raw, write_and_sync(std::move(request), std::move(writing), Buffer::copy_of(bytes)));
+  if (writing.append)
+    return mount.start(raw, write(std::move(request), std::move(writing), Buffer::copy_of(bytes)));
   const auto taken = writing.handle->try_write(writing.offset, bytes);
   if (!taken) return request.fail(taken.error());
   if (!taken.value())
