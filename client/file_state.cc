@@ -11,6 +11,7 @@ Error as_writers_know_it(const Error& error) {
     case Errc::no_space:
     case Errc::quota_exceeded:
     case Errc::file_too_big:
+    case Errc::not_permitted:
     case Errc::read_only:
     case Errc::stale_handle:
     case Errc::timed_out:

@@ -138,6 +138,7 @@ Task<void> OpenFile::allocate(std::uint64_t offset, std::uint64_t length, bool k
   // A commit grows the file where setting the size might cut what another mount has appended meanwhile. The
   // file counts as modified even where it does not grow.
   wire::CommitRequest request;
+  request.set_per_file(true);
   auto& message = *request.add_files();
   message.set_inode(file_->inode.value);
   if (!keep_size) message.set_size(offset + length);
@@ -147,6 +148,7 @@ Task<void> OpenFile::allocate(std::uint64_t offset, std::uint64_t length, bool k
   for (const auto& attributes : reply.attributes()) {
     if (attributes.inode() != 0) parts_.files.note(from_wire(attributes));
   }
+  for (const auto& refused : reply.refused()) co_return from_wire(refused.error());
   co_return ok();
 }
 

@@ -39,6 +39,12 @@ Extent from_wire(const wire::Extent& message) {
   return extent;
 }
 
+Error from_wire(const wire::ErrorReply& message) {
+  const auto code = static_cast<Errc>(message.code());
+  const bool is_known = message.code() <= UINT16_MAX && to_string(code) != "unknown";
+  return Error(is_known ? code : Errc::io, message.message());
+}
+
 void to_wire(const AttributeChanges& changes, wire::SetAttributesRequest& message) {
   if (changes.mode) message.set_mode(*changes.mode);
   if (changes.uid) message.set_uid(*changes.uid);

@@ -2,9 +2,11 @@
 
 #include "client/attributes.h"
 #include "client/extent_cache.h"
+#include "common/base/error.h"
 
 namespace reelfs::wire {
 class Attributes;
+class ErrorReply;
 class Extent;
 class SetAttributesRequest;
 }  // namespace reelfs::wire
@@ -13,6 +15,7 @@ namespace reelfs::client {
 
 Attributes from_wire(const wire::Attributes& message);
 Extent from_wire(const wire::Extent& message);
+Error from_wire(const wire::ErrorReply& message);
 void to_wire(const AttributeChanges& changes, wire::SetAttributesRequest& message);
 
 }  // namespace reelfs::client

@@ -383,7 +383,7 @@ asio::awaitable<void> WriteBack::run(Batch& batch) {
     if (pieces.through == 0) continue;
     extents += pieces.extents.size();
     file->committing = true;
-    files.push_back({file, std::move(pieces)});
+    files.push_back({file, std::move(pieces), std::nullopt});
   }
   if (!files.empty()) {
     batch.result = co_await send(files, batch.sync);
@@ -412,7 +412,9 @@ asio::awaitable<void> WriteBack::run(Batch& batch) {
 Task<void> WriteBack::send(std::vector<Committing>& files, bool sync) {
   wire::CommitRequest request;
   request.set_sync(sync);
-  for (const auto& [file, pieces] : files) {
+  request.set_per_file(true);
+  for (auto& [file, pieces, refused] : files) {
+    refused.reset();
     auto& message = *request.add_files();
     message.set_inode(file->inode.value);
     message.set_size(pieces.end);
@@ -433,13 +435,19 @@ Task<void> WriteBack::send(std::vector<Committing>& files, bool sync) {
   for (const auto& attributes : reply.attributes()) {
     if (attributes.inode() != 0) files_.note(from_wire(attributes));
   }
+  for (const auto& refused : reply.refused()) {
+    if (refused.file() >= files.size())
+      co_return Error(Errc::protocol, "the index refuses a file it was not asked for");
+    files[refused.file()].refused = from_wire(refused.error());
+  }
   co_return ok();
 }
 
-void WriteBack::finish(const std::vector<Committing>& files, const Result<void>& result) {
+void WriteBack::finish(const std::vector<Committing>& files, const Result<void>& outcome) {
   for (const auto& one : files) {
     const auto& file = one.file;
     const auto through = one.pieces.through;
+    const auto result = outcome && one.refused ? Result<void>(*one.refused) : outcome;
     file->committing = false;
     if (!result && is_lost_place(result.error().code()) &&
         change(*file, [&](WriteBuffer& buffer) { return buffer.store_anew(through); })) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <vector>
@@ -107,6 +108,7 @@ class WriteBack : public std::enable_shared_from_this<WriteBack> {
   struct Committing {
     File file;
     WriteBuffer::CommitBatch pieces;
+    std::optional<Error> refused;  // by the index: this file's alone
   };
 
   // Runs `body` with the buffer locked, and accounts for the memory it takes or gives.
@@ -135,7 +137,7 @@ class WriteBack : public std::enable_shared_from_this<WriteBack> {
   asio::awaitable<void> run_batches();
   asio::awaitable<void> run(Batch& batch);
   Task<void> send(std::vector<Committing>& files, bool sync);
-  void finish(const std::vector<Committing>& files, const Result<void>& result);
+  void finish(const std::vector<Committing>& files, const Result<void>& outcome);
 
   asio::io_context& context_;
   const Clock& clock_;

@@ -35,6 +35,12 @@ void to_wire(const tree::Extent& extent, wire::Extent& out) {
   }
 }
 
+void to_wire(const tree::RefusedFile& refused, wire::RefusedFile& out) {
+  out.set_file(static_cast<std::uint32_t>(refused.file));
+  out.mutable_error()->set_code(static_cast<std::uint32_t>(refused.error.code()));
+  out.mutable_error()->set_message(refused.error.message());
+}
+
 wire::AttributesReply attributes_reply(const tree::Inode& inode) {
   wire::AttributesReply reply;
   to_wire(inode, *reply.mutable_attributes());

@@ -11,6 +11,7 @@ namespace reelfs::indexd {
 
 void to_wire(const tree::Inode& inode, wire::Attributes& out);
 void to_wire(const tree::Extent& extent, wire::Extent& out);
+void to_wire(const tree::RefusedFile& refused, wire::RefusedFile& out);
 wire::AttributesReply attributes_reply(const tree::Inode& inode);
 
 tree::Extent from_wire(const wire::Extent& extent);

@@ -247,14 +247,17 @@ Task<rpc::Response> FileService::commit(wire::CommitRequest request) {
   std::vector<tree::FileCommit> files;
   for (const auto& file : request.files()) files.push_back(from_wire(file));
   std::vector<SegmentId> emptied;
-  auto op = [&files, &emptied](Transaction& txn, WallNs now) -> Result<wire::CommitReply> {
+  const bool per_file = request.per_file();
+  auto op = [&files, &emptied, per_file](Transaction& txn, WallNs now) -> Result<wire::CommitReply> {
     REELFS_TRY(auto committed, tree::commit(txn, files, now));
+    if (!per_file && !committed.refused.empty()) return std::move(committed.refused.front().error);
     emptied = std::move(committed.emptied);
     wire::CommitReply reply;
     for (const auto& inode : committed.inodes) {
       auto& attributes = *reply.add_attributes();
       if (inode.id) to_wire(inode, attributes);
     }
+    for (const auto& refused : committed.refused) to_wire(refused, *reply.add_refused());
     return reply;
   };
   auto answered = co_await changes_.once(request.header(), std::move(op));

@@ -90,10 +90,21 @@ Result<void> note_commit(SegmentId id, SegmentRow& segment, std::uint64_t end) {
   return Error(Errc::stale_generation, fmt::format("segment {} holds no records", id.value));
 }
 
+bool is_too_big(const FileCommit& file) {
+  return file.size.value_or(0) > kMaxFileSize ||
+         std::any_of(file.extents.begin(), file.extents.end(), [](const Extent& extent) {
+           return extent.file_offset > kMaxFileSize || extent.row.length > kMaxFileSize - extent.file_offset;
+         });
+}
+
+/// Why this file, and no other of its commit, may not be changed so.
+std::optional<Error> refusal(const FileCommit& file) {
+  if (is_too_big(file)) return Error(Errc::file_too_big);
+  return std::nullopt;
+}
+
 Result<void> commit_file(Transaction& txn, Inode& inode, const FileCommit& file, WallNs now,
                          std::vector<SegmentId>& emptied) {
-  if (!inode.is_regular()) return Error(Errc::invalid, "only files hold data");
-  if (file.size && *file.size > kMaxFileSize) return Error(Errc::file_too_big);
   ExtentEditor editor(txn, inode);
   for (const auto& extent : file.extents) {
     REELFS_TRY(editor.put(extent));
@@ -193,7 +204,13 @@ Result<Committed> commit(Transaction& txn, std::span<const FileCommit> files, Wa
     Inode inode;
     if (row) {
       inode = {.id = file.inode, .row = *row};
-      REELFS_TRY(commit_file(txn, inode, file, now, done.emptied));
+      if (!inode.is_regular()) return Error(Errc::invalid, "only files hold data");
+      if (auto refused = refusal(file)) {
+        done.refused.push_back({done.inodes.size(), std::move(*refused)});
+        put_inode(txn, inode);
+      } else {
+        REELFS_TRY(commit_file(txn, inode, file, now, done.emptied));
+      }
     }
     done.inodes.push_back(std::move(inode));
   }

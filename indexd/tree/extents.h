@@ -26,13 +26,19 @@ struct FileCommit {
   std::optional<WallNs> mtime_ns;     // otherwise now
   bool clear_suid = false;
 };
-struct Committed {
-  std::vector<Inode> inodes;       // in the order of the files; id none for one that is gone
-  std::vector<SegmentId> emptied;  // sealed segments in which nothing lives any more
+struct RefusedFile {
+  std::size_t file = 0;  // of the commit's
+  Error error;           // file_too_big
 };
-/// Makes appended records part of files. A file grows to hold its extents.
+struct Committed {
+  std::vector<Inode> inodes;         // in the order of the files; id none for one that is gone
+  std::vector<RefusedFile> refused;  // nothing of these was committed
+  std::vector<SegmentId> emptied;    // sealed segments in which nothing lives any more
+};
+/// Makes appended records part of files. A file grows to hold its extents. One that may not have them is
+/// refused alone; its version grows, so that nobody goes on showing what was written and is not to be.
 /// @errors invalid (no such segment, an extent that cannot be, not a regular file), stale_generation (beyond
-/// the end of a segment that was sealed or is being freed), file_too_big
+/// the end of a segment that was sealed or is being freed)
 Result<Committed> commit(Transaction& txn, std::span<const FileCommit> files, WallNs now);
 
 struct HoleParams {

@@ -391,6 +391,14 @@ FakeCluster::Answer FakeCluster::commit(const wire::CommitRequest& request) {
     const auto found = files_.find(change.inode());
     if (found == files_.end()) continue;
     auto& file = found->second;
+    if (const auto why = refused.find(change.inode()); why != refused.end()) {
+      if (!request.per_file()) return Error(why->second);
+      auto& told = *reply.add_refused();
+      told.set_file(static_cast<std::uint32_t>(reply.attributes_size() - 1));
+      told.mutable_error()->set_code(static_cast<std::uint32_t>(why->second));
+      answer = file.attributes;
+      continue;
+    }
     for (const auto& message : change.extents()) {
       client::Extent extent;
       extent.file_offset = message.file_offset();

@@ -130,6 +130,30 @@ TEST_F(FileSystemTest, OneFilesRefusedCommitIsNotTheOthers) {
   EXPECT_EQ(commits, 3);
 }
 
+TEST_F(FileSystemTest, AFileThatTheIndexRefusesAloneCostsTheOthersNothing) {
+  auto& fs = mount();
+  const auto full = create(fs, "full"), kept = create(fs, "kept"), good = create(fs, "good");
+  write(*kept, 0, "old");
+  ASSERT_TRUE(run(kept->flush()));
+  cluster.commits.clear();
+  cluster.refused = {{full->inode().value, Errc::quota_exceeded}, {kept->inode().value, Errc::not_permitted}};
+  write(*full, 0, "x");
+  write(*kept, 0, "new");
+  write(*good, 0, "y");
+  ASSERT_TRUE(run(fs.sync()));
+  ASSERT_EQ(cluster.commits.size(), 1U);
+  EXPECT_EQ(cluster.commits[0].files_size(), 3);
+  EXPECT_EQ(error_of(run(full->fsync())), Errc::quota_exceeded);
+  EXPECT_EQ(error_of(run(kept->fsync())), Errc::not_permitted);
+  EXPECT_EQ(error_of(run(good->fsync())), Errc{});
+  EXPECT_EQ(read(*kept), "old");
+  EXPECT_EQ(read(*good), "y");
+  EXPECT_EQ(error_of(run(full->allocate(0, 10, false))), Errc::quota_exceeded);
+  cluster.refused.clear();
+  write(*kept, 0, "new");
+  EXPECT_EQ(error_of(run(kept->fsync())), Errc{});
+}
+
 TEST_F(FileSystemTest, ACommitOfADeletedFileIsNoError) {
   auto& fs = mount();
   const auto file = create(fs, "gone");

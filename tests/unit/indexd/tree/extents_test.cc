@@ -209,6 +209,24 @@ TEST_F(ExtentsTest, CommitSkipsFilesThatAreGone) {
   EXPECT_EQ(done.inodes[2].row.size, 3U);
 }
 
+TEST_F(ExtentsTest, CommitRefusesAFileAlone) {
+  const auto other = make(cam1_, "g");
+  const auto version = row(file_).version;
+  std::vector<FileCommit> files(2);
+  files[0].inode = file_;
+  files[0].extents = {extent(0, 10, 1), extent(kMaxFileSize, 1, 1, 64)};
+  files[1].inode = other;
+  files[1].extents = {extent(0, 10, 1, 128)};
+  const auto done = run([&] { return commit(*txn_, files, now_); }).value();
+  ASSERT_EQ(done.refused.size(), 1U);
+  EXPECT_EQ(done.refused[0].file, 0U);
+  EXPECT_EQ(done.refused[0].error.code(), Errc::file_too_big);
+  EXPECT_TRUE(extents_of(file_).empty());
+  EXPECT_EQ(done.inodes[0].row, row(file_));
+  EXPECT_GT(row(file_).version, version) << "caches of what was written are dropped";
+  EXPECT_EQ(extents_of(other), files[1].extents);
+}
+
 TEST_F(ExtentsTest, PunchHoleRemovesTheRangeAndKeepsTheSize) {
   ASSERT_TRUE(put(file_, {extent(0, 1000, 1)}));
   const auto changed =

@@ -88,12 +88,17 @@ class TreeTest : public ::testing::Test {
   Result<Changed> set(const SetAttributesParams& params) {
     return run([&] { return set_attributes(*txn_, params, now_); });
   }
+  /// A commit of one file; its refusal is an error.
   Result<Committed> put(InodeId inode, std::vector<Extent> extents, std::optional<std::uint64_t> size = {}) {
     FileCommit file;
     file.inode = inode;
     file.extents = std::move(extents);
     file.size = size;
-    return run([&] { return commit(*txn_, {&file, 1}, now_); });
+    return run([&]() -> Result<Committed> {
+      REELFS_TRY(auto committed, commit(*txn_, {&file, 1}, now_));
+      if (!committed.refused.empty()) return std::move(committed.refused.front().error);
+      return committed;
+    });
   }
   InodeRow row(InodeId inode) {
     const auto found = get_inode(*txn_, inode);
