@@ -88,6 +88,12 @@ std::string_view to_string(Method method) noexcept {
       return "add_device";
     case Method::remove_device:
       return "remove_device";
+    case Method::add_holds:
+      return "add_holds";
+    case Method::list_holds:
+      return "list_holds";
+    case Method::release_holds:
+      return "release_holds";
     case Method::register_worker:
       return "register_worker";
     case Method::heartbeat:

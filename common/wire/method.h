@@ -52,6 +52,9 @@ enum class Method : std::uint16_t {
   cluster_status = 65,
   add_device = 70,
   remove_device = 71,
+  add_holds = 80,
+  list_holds = 81,
+  release_holds = 82,
   // noded -> indexd
   register_worker = 100,
   heartbeat = 101,

@@ -13,6 +13,7 @@ enum class Table : char {
   applied = '!',
   cluster = '#',
   counter = '+',
+  hold_count = '&',
   boot = '@',
   answer = 'a',
   acknowledged = 'b',
@@ -20,6 +21,7 @@ enum class Table : char {
   dirent = 'd',
   extent = 'e',
   lock = 'f',
+  hold = 'g',
   channel = 'h',
   inode = 'i',
   name = 'k',
@@ -138,6 +140,16 @@ struct LockKey {
   std::uint64_t owner = 0;  // as the session tells its owners apart
   std::uint64_t first = 0;  // byte
   friend auto operator<=>(const LockKey&, const LockKey&) = default;
+};
+/// A file or directory on which there is a hold.
+struct HoldKey {
+  using Row = HoldRow;
+  static constexpr Table kTable = Table::hold;
+  InodeId inode;
+};
+struct HoldCountKey {
+  using Row = HoldCountRow;
+  static constexpr Table kTable = Table::hold_count;
 };
 struct BootKey {
   using Row = BootRow;

@@ -93,6 +93,14 @@ void fields(Codec& codec, Of<LockRow> auto& row) {
   codec(row.last, row.type, row.pid);
 }
 template <class Codec>
+void fields(Codec& codec, Of<HoldRow> auto& row) {
+  codec(row.reason, row.who, row.since_ns);
+}
+template <class Codec>
+void fields(Codec& codec, Of<HoldCountRow> auto& row) {
+  codec(row.holds);
+}
+template <class Codec>
 void fields(Codec& codec, Of<BootRow> auto& row) {
   codec(row.boot_id);
 }
@@ -178,6 +186,12 @@ void fields(Codec& codec, Of<LockKey> auto& key) {
   codec(key.inode, key.kind, key.session, key.owner, key.first);
 }
 template <class Codec>
+void fields(Codec& codec, Of<HoldKey> auto& key) {
+  codec(key.inode);
+}
+template <class Codec>
+void fields(Codec&, Of<HoldCountKey> auto&) {}
+template <class Codec>
 void fields(Codec&, Of<BootKey> auto&) {}
 template <class Codec>
 void fields(Codec& codec, Of<CounterKey> auto& key) {
@@ -216,6 +230,9 @@ bool is_sound(const SegmentRow& row) {
 bool is_sound(const LockRow& row) {
   return row.last <= kLastByte && (row.type == LockType::read || row.type == LockType::write);
 }
+
+bool is_sound(const HoldRow& row) { return !row.reason.empty(); }
+bool is_sound(const HoldCountRow& row) { return row.holds > 0; }
 
 template <class Key>
 bool is_sound_key(const Key&) {
@@ -310,6 +327,10 @@ Result<void> check_row(std::string_view key, std::string_view value) {
       return check_row_of<BootKey>(key, value);
     case Table::lock:
       return check_row_of<LockKey>(key, value);
+    case Table::hold:
+      return check_row_of<HoldKey>(key, value);
+    case Table::hold_count:
+      return check_row_of<HoldCountKey>(key, value);
     case Table::extent:
       return check_row_of<ExtentKey>(key, value);
     case Table::channel:
@@ -360,6 +381,8 @@ REELFS_INSTANTIATE(AcknowledgedKey)
 REELFS_INSTANTIATE(AnswerKey)
 REELFS_INSTANTIATE(OrphanKey)
 REELFS_INSTANTIATE(LockKey)
+REELFS_INSTANTIATE(HoldKey)
+REELFS_INSTANTIATE(HoldCountKey)
 REELFS_INSTANTIATE(BootKey)
 REELFS_INSTANTIATE(CounterKey)
 REELFS_INSTANTIATE(ClusterKey)

@@ -181,6 +181,20 @@ struct LockRow {
   friend bool operator==(const LockRow&, const LockRow&) = default;
 };
 
+/// What must stay as it is: docs/guide/operations.md, "Holds".
+struct HoldRow {
+  std::string reason;  // never empty
+  std::string who;
+  WallNs since_ns = 0;
+  friend bool operator==(const HoldRow&, const HoldRow&) = default;
+};
+
+/// How many holds there are; no row: none.
+struct HoldCountRow {
+  std::uint64_t holds = 0;  // never 0
+  friend bool operator==(const HoldCountRow&, const HoldCountRow&) = default;
+};
+
 /// Which run of which machine wrote here last: after another one, what had not been synced may be missing.
 struct BootRow {
   std::string boot_id;

@@ -4,10 +4,12 @@
 #include <set>
 
 #include "indexd/service/convert.h"
+#include "indexd/service/hold_service.h"
 #include "indexd/service/node_registry.h"
 #include "indexd/service/segment_keeper.h"
 #include "indexd/tree/attributes.h"
 #include "indexd/tree/extents.h"
+#include "indexd/tree/holds.h"
 
 namespace reelfs::indexd {
 
@@ -17,6 +19,18 @@ constexpr std::uint32_t kMaxExtents = 4096;
 constexpr int kMaxLocated = 4096;
 constexpr std::size_t kExtentsAtOnce = 1024;  // changed in one operation: others wait for no more
 constexpr int kMaxReadsNoted = 4096;
+
+/// In words, who sets or removes an extended attribute.
+template <class Request>
+Result<std::string> asker(const Reader& reader, const Request& request) {
+  const auto uid = request.has_uid() ? std::optional(request.uid()) : std::nullopt;
+  return HoldService::who(reader, SessionId{request.header().session()}, uid);
+}
+
+Result<bool> is_held(const Reader& reader, InodeId inode) {
+  REELFS_TRY(const auto hold, tree::held_by(reader, inode));
+  return hold.has_value();
+}
 
 }  // namespace
 
@@ -147,21 +161,38 @@ Task<rpc::Response> FileService::set_xattr(wire::SetXattrRequest request) {
   params.value = request.value();
   params.flags = request.flags();
   params.clear_sgid = request.clear_sgid();
-  auto op = [&params](Transaction& txn, WallNs now) -> Result<wire::Empty> {
+  std::optional<HoldService::Changed> hold;
+  auto op = [&request, &params, &hold](Transaction& txn, WallNs now) -> Result<wire::Empty> {
+    if (params.name == tree::kHoldXattr) {
+      REELFS_TRY(params.who, asker(txn, request));
+    }
     REELFS_TRY(tree::set_xattr(txn, params, now));
+    if (params.name == tree::kHoldXattr) {
+      REELFS_TRY(const auto holds, tree::count_holds(txn));
+      hold = {.inode = params.inode, .who = params.who, .reason = params.value, .holds = holds};
+    }
     return wire::Empty();
   };
   REELFS_CO_TRY(auto message, co_await changes_.once(request.header(), std::move(op)));
+  if (hold) holds_.changed(*hold);
   co_await tell_of(params.inode, request.header());
   co_return Changes::response(std::move(message));
 }
 
 Task<rpc::Response> FileService::remove_xattr(wire::RemoveXattrRequest request) {
-  auto op = [&request](Transaction& txn, WallNs now) -> Result<wire::Empty> {
-    REELFS_TRY(tree::remove_xattr(txn, InodeId{request.inode()}, request.name(), now));
+  std::optional<HoldService::Changed> hold;
+  auto op = [&request, &hold](Transaction& txn, WallNs now) -> Result<wire::Empty> {
+    const InodeId inode{request.inode()};
+    REELFS_TRY(tree::remove_xattr(txn, inode, request.name(), now));
+    if (request.name() == tree::kHoldXattr) {
+      REELFS_TRY(auto who, asker(txn, request));
+      REELFS_TRY(const auto holds, tree::count_holds(txn));
+      hold = {.inode = inode, .who = std::move(who), .reason = std::nullopt, .holds = holds};
+    }
     return wire::Empty();
   };
   REELFS_CO_TRY(auto message, co_await changes_.once(request.header(), std::move(op)));
+  if (hold) holds_.changed(*hold);
   co_await tell_of(InodeId{request.inode()}, request.header());
   co_return Changes::response(std::move(message));
 }
@@ -174,13 +205,16 @@ Task<wire::AttributesReply> FileService::open(wire::OpenRequest request) {
   REELFS_CO_TRY(sessions_.renew(session));
   // First noted, then looked at: what is found is there to stay.
   REELFS_CO_TRY(sessions_.opened(session, inode));
-  auto read = [inode](const View& view) { return tree::get_inode(view, inode); };
-  const auto found = co_await index_.peek(std::move(read));
-  if (!found) {
-    sessions_.released(session, inode);
-    co_return found.error();
-  }
-  co_return attributes_reply(found.value());
+  auto read = [inode](const View& view) -> Result<wire::AttributesReply> {
+    REELFS_TRY(const auto found, tree::get_inode(view, inode));
+    auto reply = attributes_reply(found);
+    REELFS_TRY(const auto held, is_held(view, inode));
+    reply.set_held(held);
+    return reply;
+  };
+  auto reply = co_await index_.peek(std::move(read));
+  if (!reply) sessions_.released(session, inode);
+  co_return std::move(reply);
 }
 
 Task<wire::Empty> FileService::release(wire::ReleaseRequest request) {
@@ -211,7 +245,9 @@ void FileService::describe(const Located& located, wire::SegmentLocation& out) c
 
 Task<wire::GetExtentsReply> FileService::get_extents(wire::GetExtentsRequest request) {
   std::vector<Located> located;
-  auto read = [&request, &located](const View& view) -> Result<tree::Extents> {
+  bool held = false;
+  auto read = [&request, &located, &held](const View& view) -> Result<tree::Extents> {
+    REELFS_TRY(held, is_held(view, InodeId{request.inode()}));
     const auto limit = request.limit() == 0 ? kMaxExtents : std::min(request.limit(), kMaxExtents);
     REELFS_TRY(auto found, tree::get_extents(
                                view, {InodeId{request.inode()}, request.offset(), request.length(), limit}));
@@ -226,6 +262,7 @@ Task<wire::GetExtentsReply> FileService::get_extents(wire::GetExtentsRequest req
   to_wire(found.inode, *reply.mutable_attributes());
   for (const auto& extent : found.extents) to_wire(extent, *reply.add_extents());
   reply.set_more(found.more);
+  reply.set_held(held);
   for (const auto& segment : located) describe(segment, *reply.add_locations());
   co_return reply;
 }

@@ -13,6 +13,7 @@
 
 namespace reelfs::indexd {
 
+class HoldService;
 class NodeRegistry;
 class SegmentKeeper;
 
@@ -20,13 +21,14 @@ class SegmentKeeper;
 class FileService {
  public:
   FileService(Executor& index, Sessions& sessions, Changes& changes, Leases& leases, NodeRegistry& nodes,
-              SegmentKeeper& segments)
+              SegmentKeeper& segments, HoldService& holds)
       : index_(index),
         sessions_(sessions),
         changes_(changes),
         leases_(leases),
         nodes_(nodes),
-        segments_(segments) {}
+        segments_(segments),
+        holds_(holds) {}
   void register_with(Dispatcher& dispatcher);
 
   Task<wire::AttributesReply> get_attributes(wire::GetAttributesRequest request);
@@ -68,6 +70,7 @@ class FileService {
   Leases& leases_;
   NodeRegistry& nodes_;
   SegmentKeeper& segments_;
+  HoldService& holds_;
 };
 
 }  // namespace reelfs::indexd

@@ -20,7 +20,8 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
       segments_(context.get_executor(), clock, index, nodes_, options_),
       changes_(index, sessions_, clock),
       names_(index, sessions_, changes_, leases_, options_),
-      files_(index, sessions_, changes_, leases_, nodes_, segments_),
+      holds_(index, sessions_, changes_, leases_, registry),
+      files_(index, sessions_, changes_, leases_, nodes_, segments_, holds_),
       grants_(index, sessions_, nodes_, segments_),
       locks_(context.get_executor(), clock, index, sessions_, options_, registry),
       admin_(index, sessions_, changes_, nodes_, segments_, options_),
@@ -36,6 +37,7 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
   files_.register_with(dispatcher_);
   grants_.register_with(dispatcher_);
   locks_.register_with(dispatcher_);
+  holds_.register_with(dispatcher_);
   admin_.register_with(dispatcher_);
   nodes_.on_node_returned([this](NodeId node) { segments_.node_returned(node); });
   sessions_.on_ended([this](SessionId session) {
@@ -50,6 +52,7 @@ Task<void> IndexService::start() {
   REELFS_CO_TRY(co_await nodes_.start());
   REELFS_CO_TRY(co_await sessions_.start());
   REELFS_CO_TRY(co_await locks_.start());
+  REELFS_CO_TRY(co_await holds_.start());
   auto alive = [this](SessionId session) { return sessions_.alive(session); };
   co_return co_await segments_.start(std::move(alive));
 }

@@ -10,6 +10,7 @@
 #include "indexd/service/changes.h"
 #include "indexd/service/dispatcher.h"
 #include "indexd/service/file_service.h"
+#include "indexd/service/hold_service.h"
 #include "indexd/service/leases.h"
 #include "indexd/service/lock_service.h"
 #include "indexd/service/name_service.h"
@@ -60,6 +61,7 @@ class IndexService {
   SegmentKeeper segments_;
   Changes changes_;
   NameService names_;
+  HoldService holds_;
   FileService files_;
   SegmentService grants_;
   LockService locks_;

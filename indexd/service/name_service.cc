@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "indexd/service/convert.h"
+#include "indexd/tree/holds.h"
 #include "indexd/tree/names.h"
 
 namespace reelfs::indexd {
@@ -58,7 +59,10 @@ Task<rpc::Response> NameService::create(wire::CreateRequest request) {
   params.channel_copies = options_.copies;
   auto op = [&params](Transaction& txn, WallNs now) -> Result<wire::AttributesReply> {
     REELFS_TRY(const auto inode, tree::create(txn, params, now));
-    return attributes_reply(inode);
+    auto reply = attributes_reply(inode);
+    REELFS_TRY(const auto hold, tree::held_by(txn, inode.id));
+    reply.set_held(hold.has_value());
+    return reply;
   };
   auto answered = co_await changes_.once(request.header(), std::move(op));
   if (answered && request.open()) {

@@ -1,10 +1,12 @@
 #include "indexd/tree/attributes.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <linux/xattr.h>
 
 #include "indexd/tree/extents.h"
+#include "indexd/tree/holds.h"
 #include "indexd/tree/permissions.h"
 
 namespace reelfs::indexd::tree {
@@ -60,6 +62,10 @@ Result<void> set_mode(Transaction& txn, Inode& inode, std::uint32_t mode) {
   return ok();
 }
 
+Result<bool> has_xattr(const Reader& reader, InodeId inode, const std::string& name) {
+  return name == kHoldXattr ? reader.has(HoldKey{inode}) : reader.has(XattrKey{inode, name});
+}
+
 /// The file's attributes with one added or removed: its row as well has changed.
 Result<void> note_xattr_change(Transaction& txn, Inode inode, WallNs now) {
   inode.row.ctime_ns = now;
@@ -72,6 +78,7 @@ Result<void> resize(Transaction& txn, Inode& inode, std::uint64_t size, std::vec
   if (!inode.is_regular()) return Error(Errc::invalid, "only files have a size to set");
   if (size > kMaxFileSize) return Error(Errc::file_too_big);
   if (size < inode.row.size) {
+    REELFS_TRY(check_not_held(txn, inode.id));
     ExtentEditor editor(txn, inode);
     REELFS_TRY(editor.clear(size, kMaxFileSize));
     REELFS_TRY(auto now_empty, editor.finish());
@@ -122,8 +129,7 @@ Result<void> set_xattr(Transaction& txn, const SetXattrParams& params, WallNs no
   if ((params.flags & ~kBoth) != 0) return Error(Errc::invalid, "flags of setxattr");
   if (params.value.size() > kMaxXattrValue) return Error(Errc::too_big);
   REELFS_TRY(auto inode, get_inode(txn, params.inode));
-  const XattrKey key{params.inode, params.name};
-  REELFS_TRY(const auto is_there, txn.has(key));
+  REELFS_TRY(const auto is_there, has_xattr(txn, params.inode, params.name));
   if (is_there && (params.flags & XATTR_CREATE) != 0) return Error(Errc::exists);
   if (!is_there && (params.flags & XATTR_REPLACE) != 0) return Error(Errc::no_attribute);
   if (!is_there) {
@@ -131,8 +137,10 @@ Result<void> set_xattr(Transaction& txn, const SetXattrParams& params, WallNs no
   }
   if (is_acl(params.name)) {
     REELFS_TRY(set_acl(txn, inode, params));
+  } else if (params.name == kHoldXattr) {
+    REELFS_TRY(hold(txn, {.inode = params.inode, .reason = params.value, .who = params.who}, now));
   } else {
-    txn.put(key, XattrRow{params.value});
+    txn.put(XattrKey{params.inode, params.name}, XattrRow{params.value});
   }
   return note_xattr_change(txn, std::move(inode), now);
 }
@@ -140,22 +148,27 @@ Result<void> set_xattr(Transaction& txn, const SetXattrParams& params, WallNs no
 Result<void> remove_xattr(Transaction& txn, InodeId id, const std::string& name, WallNs now) {
   REELFS_TRY(check_xattr_name(name));
   REELFS_TRY(auto inode, get_inode(txn, id));
-  const XattrKey key{id, name};
-  REELFS_TRY(const auto is_there, txn.has(key));
+  REELFS_TRY(const auto is_there, has_xattr(txn, id, name));
   if (!is_there && is_acl(name)) return ok();  // every file has permissions, list or not
   if (!is_there) return Error(Errc::no_attribute);
   if (name == kAccessAcl) {
     erase_access_acl(txn, inode);
   } else if (name == kDefaultAcl) {
     put_default_acl(txn, inode, std::nullopt);
+  } else if (name == kHoldXattr) {
+    REELFS_TRY(release(txn, id));
   } else {
-    txn.erase(key);
+    txn.erase(XattrKey{id, name});
   }
   return note_xattr_change(txn, std::move(inode), now);
 }
 
 Result<std::string> get_xattr(const Reader& reader, InodeId id, const std::string& name) {
   REELFS_TRY(check_xattr_name(name));
+  if (name == kHoldXattr) {
+    REELFS_TRY(auto held, reader.find(HoldKey{id}));
+    if (held) return std::move(held->reason);
+  }
   REELFS_TRY(auto row, reader.find(XattrKey{id, name}));
   if (row) return std::move(row->value);
   REELFS_TRY(get_inode(reader, id));
@@ -170,6 +183,9 @@ Result<std::vector<std::string>> list_xattr(const Reader& reader, InodeId id) {
                            names.push_back(key.name);
                            return true;
                          }));
+  REELFS_TRY(const auto is_held, reader.has(HoldKey{id}));
+  const std::string held(kHoldXattr);
+  if (is_held) names.insert(std::lower_bound(names.begin(), names.end(), held), held);
   return names;
 }
 

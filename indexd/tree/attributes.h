@@ -28,7 +28,8 @@ struct Changed {
 };
 /// A change of owner drops S_ISUID and S_ISGID from what is not a directory, as chown(2); a mode given with
 /// it is set after, and in the access control list too.
-/// @errors stale_handle, is_directory, invalid (size of neither), file_too_big
+/// @errors stale_handle, is_directory, invalid (size of neither), file_too_big, not_permitted (a held file
+/// would lose bytes)
 Result<Changed> set_attributes(Transaction& txn, const SetAttributesParams& params, WallNs now);
 
 struct FileRead {
@@ -51,12 +52,13 @@ struct SetXattrParams {
   std::string value;
   std::uint32_t flags = 0;  // XATTR_CREATE, XATTR_REPLACE
   bool clear_sgid = false;  // with an access control list: who sets it is not of the file's group
+  std::string who;          // with a hold: who puts it, in words
 };
-/// An access control list also sets the permission bits, and one that says no more than they do is kept as
-/// bits alone.
+/// One name, kHoldXattr, stands for a hold on the inode itself. An access control list also sets the
+/// permission bits, and one that says no more than they do is kept as bits alone.
 /// @errors exists, no_attribute (by the flags), unsupported (not of user, trusted or security, nor a list),
 /// out_of_range (name), too_big (value), no_space (names), invalid, access_denied (a default list for what is
-/// no directory), stale_handle
+/// no directory), stale_handle, those of hold()
 Result<void> set_xattr(Transaction& txn, const SetXattrParams& params, WallNs now);
 /// An access control list may be missing already. @errors no_attribute, unsupported, stale_handle
 Result<void> remove_xattr(Transaction& txn, InodeId inode, const std::string& name, WallNs now);

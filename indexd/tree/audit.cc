@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "indexd/tree/acl.h"
+#include "indexd/tree/holds.h"
 #include "indexd/tree/inode.h"
 
 namespace reelfs::indexd::tree {
@@ -32,6 +33,7 @@ class Audit {
     REELFS_TRY(read_acls());
     check_inodes();
     REELFS_TRY(check_orphans());
+    REELFS_TRY(check_holds());
     REELFS_TRY(check_segments());
     REELFS_TRY(check_channels());
     return std::move(found_);
@@ -152,6 +154,20 @@ class Audit {
     std::size_t nameless = 0;
     for (const auto& [id, row] : inodes_) nameless += row.nlink == 0 ? 1 : 0;
     expect(orphans == nameless, "{} inodes without a name, {} orphans", nameless, orphans);
+    return ok();
+  }
+
+  Result<void> check_holds() {
+    std::uint64_t holds = 0;
+    REELFS_TRY(reader_.scan_table<HoldKey>([&](const HoldKey& key, const HoldRow&) {
+      const auto inode = inodes_.find(key.inode);
+      expect(inode != inodes_.end() && inode->second.nlink > 0, "inode {} is held and has no name",
+             key.inode.value);
+      ++holds;
+      return true;
+    }));
+    REELFS_TRY(const auto counted, count_holds(reader_));
+    expect(holds == counted, "{} holds, {} counted", holds, counted);
     return ok();
   }
 

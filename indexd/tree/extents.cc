@@ -1,13 +1,17 @@
 #include "indexd/tree/extents.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include <fmt/format.h>
 
 #include "common/wire/record.h"
+#include "indexd/tree/holds.h"
 
 namespace reelfs::indexd::tree {
 namespace {
+
+constexpr auto kAll = std::numeric_limits<std::size_t>::max();
 
 /// Extents that touch [from, upto), ascending, whole, at most `limit`.
 Result<std::vector<Extent>> find_extents(const Reader& reader, InodeId inode, std::uint64_t from,
@@ -97,10 +101,60 @@ bool is_too_big(const FileCommit& file) {
          });
 }
 
-/// Why this file, and no other of its commit, may not be changed so.
-std::optional<Error> refusal(const FileCommit& file) {
-  if (is_too_big(file)) return Error(Errc::file_too_big);
-  return std::nullopt;
+/// What the commit's extents are in the end: a later one has shadowed earlier ones. @pre none is too big
+std::map<std::uint64_t, Extent> in_the_end(const FileCommit& file) {
+  std::map<std::uint64_t, Extent> seen;
+  for (const auto& extent : file.extents) {
+    if (extent.row.length == 0) continue;
+    auto at = seen.lower_bound(extent.file_offset);
+    if (at != seen.begin() && std::prev(at)->second.end() > extent.file_offset) --at;
+    while (at != seen.end() && at->first < extent.end()) {
+      const auto below = at->second;
+      at = seen.erase(at);
+      if (below.file_offset < extent.file_offset)
+        seen.emplace(below.file_offset, cut(below, below.file_offset, extent.file_offset));
+      if (below.end() > extent.end())
+        at = seen.emplace(extent.end(), cut(below, extent.end(), below.end())).first;
+    }
+    seen.emplace(extent.file_offset, extent);
+  }
+  return seen;
+}
+
+/// Where they overlap, both are the same bytes of the same record.
+bool are_same_bytes(const Extent& one, const Extent& other) {
+  const auto start = [](const Extent& extent) { return extent.file_offset - extent.row.payload_offset; };
+  return one.row.segment == other.row.segment && one.row.record_offset == other.row.record_offset &&
+         !one.row.origin && !other.row.origin && start(one) == start(other);
+}
+
+/// Whether other bytes would take the place of those the file has. A commit that is carried out once more
+/// changes nothing.
+Result<bool> overwrites(const Reader& reader, const Inode& inode, const FileCommit& file) {
+  const auto is_below_end = [&](const Extent& extent) { return extent.file_offset < inode.row.size; };
+  if (std::none_of(file.extents.begin(), file.extents.end(), is_below_end)) return false;
+  for (const auto& [offset, extent] : in_the_end(file)) {
+    REELFS_TRY(const auto there, find_extents(reader, inode.id, offset, extent.end(), kAll));
+    const auto stays = [&extent = extent](const Extent& other) { return are_same_bytes(extent, other); };
+    if (!std::all_of(there.begin(), there.end(), stays)) return true;
+  }
+  return false;
+}
+
+/// What is wrong with one file of a commit, and not with the others.
+struct Verdict {
+  std::optional<Error> refused;
+};
+Result<Verdict> judge(const Reader& reader, const Inode& inode, const FileCommit& file) {
+  if (is_too_big(file)) return Verdict{Error(Errc::file_too_big)};
+  REELFS_TRY(const auto holds, count_holds(reader));
+  if (holds == 0) return Verdict{};
+  REELFS_TRY(const auto takes_away, overwrites(reader, inode, file));
+  if (!takes_away) return Verdict{};
+  const auto checked = check_not_held(reader, inode.id);
+  if (checked) return Verdict{};
+  if (checked.error().code() != Errc::not_permitted) return checked.error();
+  return Verdict{checked.error()};
 }
 
 Result<void> commit_file(Transaction& txn, Inode& inode, const FileCommit& file, WallNs now,
@@ -205,8 +259,9 @@ Result<Committed> commit(Transaction& txn, std::span<const FileCommit> files, Wa
     if (row) {
       inode = {.id = file.inode, .row = *row};
       if (!inode.is_regular()) return Error(Errc::invalid, "only files hold data");
-      if (auto refused = refusal(file)) {
-        done.refused.push_back({done.inodes.size(), std::move(*refused)});
+      REELFS_TRY(auto verdict, judge(txn, inode, file));
+      if (verdict.refused) {
+        done.refused.push_back({done.inodes.size(), std::move(*verdict.refused)});
         put_inode(txn, inode);
       } else {
         REELFS_TRY(commit_file(txn, inode, file, now, done.emptied));
@@ -231,6 +286,9 @@ Result<Changed> punch_hole(Transaction& txn, const HoleParams& params, WallNs no
   if (inode.is_directory()) return Error(Errc::is_directory);
   if (!inode.is_regular() || params.length == 0 || params.offset > kMaxFileSize) return Error(Errc::invalid);
   const auto length = std::min(params.length, kMaxFileSize - params.offset);
+  if (params.offset < inode.row.size) {
+    REELFS_TRY(check_not_held(txn, inode.id));
+  }
   ExtentEditor editor(txn, inode);
   REELFS_TRY(editor.clear(params.offset, params.offset + length, params.max_extents));
   REELFS_TRY(auto emptied, editor.finish());
@@ -260,6 +318,9 @@ Result<Cloned> clone_range(Transaction& txn, const CloneParams& params, WallNs n
   const auto into = params.target_offset;
   REELFS_TRY(const auto taken, find_extents(txn, target.id, into, into + length, limit + 1));
   if (taken.size() > limit) length = taken[limit].file_offset - into;
+  if (!taken.empty()) {
+    REELFS_TRY(check_not_held(txn, target.id));
+  }
 
   ExtentEditor editor(txn, target);
   REELFS_TRY(editor.clear(into, into + length));

@@ -28,7 +28,7 @@ struct FileCommit {
 };
 struct RefusedFile {
   std::size_t file = 0;  // of the commit's
-  Error error;           // file_too_big
+  Error error;           // file_too_big, not_permitted (held bytes would be overwritten)
 };
 struct Committed {
   std::vector<Inode> inodes;         // in the order of the files; id none for one that is gone
@@ -47,7 +47,7 @@ struct HoleParams {
   std::uint64_t length = 0;
   std::size_t max_extents = std::numeric_limits<std::size_t>::max();  // removed, from the front
 };
-/// @errors stale_handle, is_directory, invalid
+/// @errors stale_handle, is_directory, invalid, not_permitted (held)
 Result<Changed> punch_hole(Transaction& txn, const HoleParams& params, WallNs now);
 
 struct CloneParams {
@@ -66,7 +66,7 @@ struct Cloned {
 /// Puts a range of the source in the place of one of the target, by pointing at the same records; holes
 /// become holes. Ends at the source's end, or where there are more extents than asked for.
 /// @errors stale_handle, is_directory, invalid (no files, or ranges of one file that overlap), cross_channel,
-/// file_too_big
+/// file_too_big, not_permitted (held bytes of the target would be overwritten)
 Result<Cloned> clone_range(Transaction& txn, const CloneParams& params, WallNs now);
 
 struct ExtentRange {

@@ -7,6 +7,7 @@
 #include <linux/fs.h>
 
 #include "indexd/tree/extents.h"
+#include "indexd/tree/holds.h"
 #include "indexd/tree/permissions.h"
 
 namespace reelfs::indexd::tree {
@@ -120,6 +121,17 @@ struct Rename {
     if (!moved.is_directory() && target->is_directory()) return Error(Errc::is_directory);
     if (target->is_directory() && target->row.entries > 0) return Error(Errc::not_empty);
     return ok();
+  }
+
+  /// @errors not_permitted
+  Result<void> check_holds() {
+    if ((params.flags & RENAME_EXCHANGE) != 0) {
+      REELFS_TRY(check_not_held(txn, moved.id));
+    }
+    if (target) {
+      REELFS_TRY(check_not_held(txn, target->id));
+    }
+    return check_stays_held(txn, moved.id, params.parent, params.new_parent);
   }
 
   Result<void> exchange() {
@@ -272,6 +284,7 @@ Result<Inode> unlink(Transaction& txn, const UnlinkParams& params, WallNs now) {
   if (params.directory && !inode.is_directory()) return Error(Errc::not_directory);
   if (!params.directory && inode.is_directory()) return Error(Errc::is_directory);
   if (inode.is_directory() && inode.row.entries > 0) return Error(Errc::not_empty);
+  REELFS_TRY(check_not_held(txn, inode.id));
 
   erase_name(txn, parent.id, params.name, *entry);
   --parent.row.entries;
@@ -318,6 +331,7 @@ Result<Renamed> rename(Transaction& txn, const RenameParams& params, WallNs now)
   // Two names of one file: nothing is to be done, says rename(2).
   if (step.target && step.target->id == step.moved.id)
     return Renamed{.moved = step.moved, .replaced = {}, .exchanged = {}};
+  REELFS_TRY(step.check_holds());
   if ((params.flags & RENAME_EXCHANGE) != 0) {
     REELFS_TRY(step.exchange());
     return Renamed{.moved = std::move(step.moved), .replaced = {}, .exchanged = std::move(step.target)};

@@ -45,7 +45,7 @@ struct UnlinkParams {
 };
 /// Takes a name away. What has lost its last name (nlink 0) is an orphan from then on: reap_orphan.
 /// @return what lost its name
-/// @errors not_found, is_directory, not_directory, not_empty, stale_handle, invalid
+/// @errors not_found, is_directory, not_directory, not_empty, stale_handle, invalid, not_permitted (held)
 Result<Inode> unlink(Transaction& txn, const UnlinkParams& params, WallNs now);
 
 struct RenameParams {
@@ -61,7 +61,8 @@ struct Renamed {
   std::optional<Inode> exchanged;  // has the old name now
 };
 /// As renameat2(2). @errors not_found, exists, cross_channel, invalid (into itself, flags), not_directory,
-/// is_directory, not_empty, stale_handle, name_too_long
+/// is_directory, not_empty, stale_handle, name_too_long, not_permitted (held: what is replaced or exchanged,
+/// what has a hold of its own, or what would leave a held directory)
 Result<Renamed> rename(Transaction& txn, const RenameParams& params, WallNs now);
 
 /// @errors invalid (not a symlink), stale_handle

@@ -30,6 +30,8 @@ void decode(std::string_view key, std::string_view value) {
   round_trip<DeviceKey>(key, value);
   round_trip<LockKey>(key, value);
   round_trip<BootKey>(key, value);
+  round_trip<HoldKey>(key, value);
+  round_trip<HoldCountKey>(key, value);
 }
 
 }  // namespace
@@ -64,6 +66,9 @@ std::vector<std::string> seeds() {
   const LockKey lock{InodeId{1}, LockKind::flock, SessionId{2}, 3, 0};
   append_change(changes, encode_key(lock), encode_row(LockRow{kLastByte, LockType::write, 4}));
   append_change(changes, encode_key(BootKey{}), encode_row(BootRow{"boot"}));
+  append_change(changes, encode_key(HoldKey{InodeId{1}}),
+                encode_row(HoldRow{"case 4711", "uid 0 on host", 5}));
+  append_change(changes, encode_key(HoldCountKey{}), encode_row(HoldCountRow{1}));
   const auto key = encode_key(SegmentKey{SegmentId{1}});
   return {changes, std::string(1, static_cast<char>(key.size())) + key + encode_row(segment)};
 }

@@ -82,6 +82,8 @@ TEST(Rows, ComeBackAsTheyWere) {
   expect_round_trip(CounterRow{.value = 1});
   expect_round_trip(LockRow{.last = kLastByte, .type = LockType::write, .pid = 1});
   expect_round_trip(BootRow{"boot"});
+  expect_round_trip(HoldRow{.reason = "case 4711", .who = "uid 0 on host", .since_ns = 1});
+  expect_round_trip(HoldCountRow{.holds = 1});
   expect_round_trip(ClusterRow{.uuid = Uuid::random(), .block_bytes = 1, .created_ns = 2});
   expect_round_trip(JournalPosition{.epoch = Epoch{1}, .index = 2});
 }
@@ -122,6 +124,13 @@ TEST(Rows, HaveTheDocumentedBytes) {
             "v"
             "\0\0\0\5"s);
   EXPECT_EQ(encode_key(CounterKey{Counter::session}), "+\3");
+  EXPECT_EQ(encode_row(HoldRow{.reason = "r", .who = "w", .since_ns = 0x0102}),
+            "\1"
+            "\1\0\0\0r"
+            "\1\0\0\0w"
+            "\2\1\0\0\0\0\0\0"s);
+  EXPECT_EQ(encode_key(HoldKey{InodeId{5}}), "g\0\0\0\0\0\0\0\5"s);
+  EXPECT_EQ(encode_key(HoldCountKey{}), "&");
   EXPECT_EQ(encode_row(InodeRow{}).size(), 1U + 4 * 4 + 8 * 3 + 8 * 4 + 8 * 4 + 4 + 8 * 2);
 }
 
@@ -129,6 +138,8 @@ TEST(Rows, RefuseFieldsThatCannotBe) {
   SegmentRow row;
   row.state = static_cast<SegmentState>(6);
   EXPECT_FALSE(decode_row<SegmentRow>(encode_row(row)));
+  EXPECT_FALSE(decode_row<HoldRow>(encode_row(HoldRow{})));
+  EXPECT_FALSE(decode_row<HoldCountRow>(encode_row(HoldCountRow{})));
   // A count of copies far beyond the bytes that are there.
   auto bytes = encode_row(SegmentRow{});
   bytes.replace(bytes.size() - 4, 4, "\xff\xff\xff\xff");

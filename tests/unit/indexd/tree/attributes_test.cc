@@ -12,7 +12,9 @@ class AttributesTest : public TreeTest {
   Result<void> put_xattr(InodeId inode, const std::string& name, const std::string& value,
                          std::uint32_t flags = 0) {
     return run([&] {
-      return set_xattr(*txn_, {.inode = inode, .name = name, .value = value, .flags = flags}, now_);
+      return set_xattr(*txn_,
+                       {.inode = inode, .name = name, .value = value, .flags = flags, .who = "uid 0 on host"},
+                       now_);
     });
   }
 };
