@@ -31,6 +31,11 @@ void FileState::fail(const Error& error) {
   last_error = as_writers_know_it(error);
 }
 
+void FileState::note_hold(bool held, std::uint64_t size) {
+  const std::lock_guard lock(mutex);
+  held_below = held ? std::optional(size) : std::nullopt;
+}
+
 std::shared_ptr<FileState> FileTable::find(InodeId inode) const {
   const auto found = files_.find(inode);
   return found == files_.end() ? nullptr : found->second;

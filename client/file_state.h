@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -49,6 +50,10 @@ struct FileState {
   bool posted = false;         // guarded by mutex: the loop has been told to look at the buffer
   std::uint64_t errors = 0;    // guarded by mutex: failures so far
   Error last_error{Errc::io};  // guarded by mutex
+  /// Guarded by mutex. The file is held, as far as is known here: bytes below this place are asked about
+  /// before they are overwritten, so that whoever tries is told at once. A hold put later is met at the
+  /// commit.
+  std::optional<std::uint64_t> held_below;
 
   template <class F>
   auto locked(F&& body) {
@@ -57,6 +62,8 @@ struct FileState {
   }
   /// Written bytes are lost. Where write(2) and close(2) know no such error, they are told of an I/O error.
   void fail(const Error& error);
+  /// The index has told whether the file is held, and up to where it has bytes.
+  void note_hold(bool held, std::uint64_t size);
   bool clean() {
     return locked([this] { return buffer.empty(); });
   }

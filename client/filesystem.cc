@@ -579,14 +579,16 @@ Task<void> FileSystem::set_xattr(XattrSetting setting) {
   request.set_value(std::move(setting.value));
   request.set_flags(setting.flags);
   request.set_clear_sgid(setting.clear_sgid);
+  request.set_uid(setting.uid);
   REELFS_CO_TRY(co_await state_->call<wire::Empty>(wire::Method::set_xattr, std::move(request)));
   co_return ok();
 }
 
-Task<void> FileSystem::remove_xattr(InodeId inode, std::string name) {
+Task<void> FileSystem::remove_xattr(XattrRemoval removal) {
   wire::RemoveXattrRequest request;
-  request.set_inode(inode.value);
-  request.set_name(std::move(name));
+  request.set_inode(removal.inode.value);
+  request.set_name(std::move(removal.name));
+  request.set_uid(removal.uid);
   REELFS_CO_TRY(co_await state_->call<wire::Empty>(wire::Method::remove_xattr, std::move(request)));
   co_return ok();
 }
@@ -625,6 +627,7 @@ Task<void> FileSystem::State::open_in_index(std::shared_ptr<FileState> file, Dea
   REELFS_CO_TRY(const auto reply,
                 co_await index.call<wire::AttributesReply>(wire::Method::open, std::move(request), until));
   files.note(from_wire(reply.attributes()));
+  file->note_hold(reply.held(), reply.attributes().size());
   co_return ok();
 }
 
@@ -658,6 +661,7 @@ Task<FileSystem::Opened> FileSystem::create_file(CreateOptions options) {
     REELFS_CO_TRY(co_await state.open_in_index(file, until));
   }
   file->open_in_index = true;
+  file->note_hold(reply.held(), attributes.size);
   Opened opened;
   opened.attributes = state.files.note(attributes);
   opened.handle = state.handle_on(file);

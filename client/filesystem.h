@@ -72,6 +72,12 @@ struct XattrSetting {
   std::string value;
   std::uint32_t flags = 0;  // XATTR_CREATE, XATTR_REPLACE
   bool clear_sgid = false;  // an access control list is set by one who is not of the file's group
+  std::uint32_t uid = 0;    // whose request it is
+};
+struct XattrRemoval {
+  InodeId inode;
+  std::string name;
+  std::uint32_t uid = 0;  // whose request it is
 };
 
 struct Space {
@@ -111,12 +117,12 @@ class FileHandle {
   virtual ~FileHandle() = default;
   virtual InodeId inode() const = 0;
 
-  /// Takes the bytes at once where there is room. The only call that any thread may make; all others are the
-  /// loop's.
+  /// Takes the bytes at once where there is room and they overwrite nothing that is held. The only call that
+  /// any thread may make; all others are the loop's.
   /// @return false: nothing was taken, use write()   @errors those of earlier writes (io, unavailable, …),
   /// file_too_big
   virtual Result<bool> try_write(std::uint64_t offset, std::span<const std::byte> bytes) = 0;
-  /// Waits for room. @return bytes.size()
+  /// Waits for room. @return bytes.size()   @errors also not_permitted (the bytes there are held)
   virtual Task<std::size_t> write(std::uint64_t offset, Buffer bytes) = 0;
   /// At most `length` bytes; fewer at the end of the file alone. Holes read as zeros.
   virtual Task<Buffer> read(std::uint64_t offset, std::size_t length) = 0;
@@ -204,7 +210,7 @@ class FileSystem {
   Task<std::string> get_xattr(InodeId inode, std::string name);
   Task<std::vector<std::string>> list_xattr(InodeId inode);
   Task<void> set_xattr(XattrSetting setting);
-  Task<void> remove_xattr(InodeId inode, std::string name);
+  Task<void> remove_xattr(XattrRemoval removal);
   Task<Space> statfs(InodeId inode);
   /// What has these attributes was read: its atime is set in a while, where relatime says so.
   void note_read(const Attributes& attributes);

@@ -14,21 +14,45 @@ OpenFile::OpenFile(Parts parts, std::shared_ptr<FileState> file)
   told_by_write_ = told_by_fsync_ = file_->locked([this] { return file_->errors; });
 }
 
+Result<void> OpenFile::failed_before_write() {
+  const std::lock_guard lock(file_->mutex);
+  if (file_->errors == told_by_write_) return ok();
+  told_by_write_ = file_->errors;
+  return file_->last_error;
+}
+
+bool OpenFile::would_overwrite_held(std::uint64_t offset) {
+  return file_->locked([&] { return file_->held_below && offset < *file_->held_below; });
+}
+
+// Where there is nothing, holes included, a held file may be written.
+Task<void> OpenFile::check_hold(std::uint64_t offset, std::uint64_t length, Deadline until) {
+  wire::GetExtentsRequest request;
+  request.set_inode(file_->inode.value);
+  request.set_offset(offset);
+  request.set_length(length);
+  request.set_limit(1);
+  REELFS_CO_TRY(const auto reply, co_await parts_.index.call<wire::GetExtentsReply>(
+                                      wire::Method::get_extents, std::move(request), until));
+  file_->note_hold(reply.held(), reply.attributes().size());
+  if (reply.held() && reply.extents_size() > 0) co_return Error(Errc::not_permitted, "the file is held");
+  co_return ok();
+}
+
 Result<bool> OpenFile::try_write(std::uint64_t offset, std::span<const std::byte> bytes) {
-  {
-    const std::lock_guard lock(file_->mutex);
-    if (file_->errors != told_by_write_) {
-      told_by_write_ = file_->errors;
-      return file_->last_error;
-    }
-  }
+  REELFS_TRY(failed_before_write());
+  if (would_overwrite_held(offset)) return false;
   return parts_.write_back->try_write(file_, offset, bytes);
 }
 
 Task<std::size_t> OpenFile::write(std::uint64_t offset, Buffer bytes) {
   const auto until = deadline();
+  if (would_overwrite_held(offset)) {
+    REELFS_CO_TRY(co_await check_hold(offset, bytes.size(), until));
+  }
   while (true) {
-    REELFS_CO_TRY(const bool taken, try_write(offset, bytes.span()));
+    REELFS_CO_TRY(failed_before_write());
+    REELFS_CO_TRY(const bool taken, parts_.write_back->try_write(file_, offset, bytes.span()));
     if (taken) co_return bytes.size();
     REELFS_CO_TRY(co_await parts_.write_back->wait_for_room(bytes.size(), until));
   }

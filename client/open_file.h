@@ -48,6 +48,9 @@ class OpenFile final : public FileHandle {
 
  private:
   Deadline deadline() const { return Deadline::after(parts_.clock, parts_.timeout); }
+  Result<void> failed_before_write();
+  bool would_overwrite_held(std::uint64_t offset);
+  Task<void> check_hold(std::uint64_t offset, std::uint64_t length, Deadline until);
   Result<void> unreported();
   Result<void> tell_unreported();
 

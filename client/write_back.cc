@@ -464,6 +464,9 @@ void WriteBack::finish(const std::vector<Committing>& files, const Result<void>&
       file->fail(result.error());
       file->extents.clear();  // it may have happened all the same
     }
+    const bool is_held = result ? file->locked([&] { return file->held_below.has_value(); })
+                                : result.error().code() == Errc::not_permitted;
+    if (is_held) file->note_hold(true, file->attributes.size);
     change(*file, [&](WriteBuffer& buffer) { buffer.committed(through); });
     file->changed.notify_all();
   }

@@ -68,10 +68,11 @@ Operation set(Mount& mount, Request request, client::XattrSetting setting) {
   request.succeed();
 }
 
-Operation remove(Mount& mount, Request request, InodeId inode, std::string name) {
+Operation remove(Mount& mount, Request request, client::XattrRemoval removal) {
+  const auto inode = removal.inode;
   const BusyDirectories::Use use(mount.busy, inode);
   mount.last_known.changed(inode);
-  const auto done = co_await mount.files.remove_xattr(inode, std::move(name));
+  const auto done = co_await mount.files.remove_xattr(std::move(removal));
   mount.known_acls.forget(inode);
   if (!done) co_return request.fail(done.error());
   request.succeed();
@@ -105,12 +106,19 @@ void on_setxattr(fuse_req_t raw, fuse_ino_t node, const char* name, const char* 
   setting.value.assign(value, size);
   setting.flags = static_cast<std::uint32_t>(flags);
   setting.clear_sgid = NewerCalls::current().clear_sgid;
-  mount.start(raw, set(mount, Request(raw, "setxattr"), std::move(setting)));
+  Request request(raw, "setxattr");
+  setting.uid = request.caller().uid;
+  mount.start(raw, set(mount, std::move(request), std::move(setting)));
 }
 
 void on_removexattr(fuse_req_t raw, fuse_ino_t node, const char* name) {
   auto& mount = Mount::of(raw);
-  mount.start(raw, remove(mount, Request(raw, "removexattr"), mount.inode(node), name));
+  Request request(raw, "removexattr");
+  client::XattrRemoval removal;
+  removal.inode = mount.inode(node);
+  removal.name = name;
+  removal.uid = request.caller().uid;
+  mount.start(raw, remove(mount, std::move(request), std::move(removal)));
 }
 
 }  // namespace

@@ -223,8 +223,13 @@ FakeCluster::Answer FakeCluster::carry_out(const rpc::Request& request) {
     case wire::Method::open: {
       REELFS_TRY(const auto message, request.parse<wire::OpenRequest>());
       if (!session_is_open(message.session())) return Error(Errc::no_session);
-      if (files_.contains(message.inode())) open_inodes[message.session()].insert(message.inode());
-      return attributes(message.inode());
+      const auto found = files_.find(message.inode());
+      if (found == files_.end()) return Error(Errc::stale_handle);
+      open_inodes[message.session()].insert(message.inode());
+      wire::AttributesReply reply;
+      *reply.mutable_attributes() = found->second.attributes;
+      reply.set_held(held.contains(message.inode()));
+      return reply.SerializeAsString();
     }
     case wire::Method::release: {
       REELFS_TRY(const auto message, request.parse<wire::ReleaseRequest>());
@@ -363,6 +368,7 @@ FakeCluster::Answer FakeCluster::get_extents(const wire::GetExtentsRequest& requ
   if (found == files_.end()) return Error(Errc::stale_handle);
   wire::GetExtentsReply reply;
   *reply.mutable_attributes() = found->second.attributes;
+  reply.set_held(held.contains(request.inode()));
   std::set<std::uint64_t> segments;
   for (const auto& [offset, extent] : found->second.extents) {
     if (extent.end() <= request.offset() || offset >= request.offset() + request.length()) continue;

@@ -80,7 +80,8 @@ class FakeCluster {
   /// Breaks the connection instead of answering the next request of this method, which is carried out.
   std::optional<wire::Method> swallow;
   std::vector<wire::CommitRequest> commits;
-  std::map<std::uint64_t, Errc> refused;                         // commits to these inodes, each alone
+  std::map<std::uint64_t, Errc> refused;  // commits to these inodes, each alone
+  std::set<std::uint64_t> held;           // inodes; commits are refused by `refused` alone
   std::map<std::uint64_t, std::set<std::uint64_t>> open_inodes;  // by session
   std::uint64_t block_bytes = 4u << 20;
   std::uint64_t clone_step = 1u << 30;  // bytes that one call clones at most

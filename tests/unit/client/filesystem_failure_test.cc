@@ -154,6 +154,46 @@ TEST_F(FileSystemTest, AFileThatTheIndexRefusesAloneCostsTheOthersNothing) {
   EXPECT_EQ(error_of(run(kept->fsync())), Errc{});
 }
 
+TEST_F(FileSystemTest, OverwritingWhatIsHeldIsRefusedAtOnce) {
+  auto& fs = mount();
+  const auto file = create(fs, "a.ts");
+  write(*file, 0, "bytes");
+  ASSERT_TRUE(run(file->flush()));
+  cluster.held.insert(file->inode().value);
+  const auto handle = open(fs, file->inode());
+  cluster.commits.clear();
+  EXPECT_EQ(run(handle->write(2, Buffer::copy_of(bytes_of("xx")))).error().code(), Errc::not_permitted);
+  EXPECT_EQ(error_of(run(handle->fsync())), Errc{}) << "nothing was taken, nothing is lost";
+  EXPECT_TRUE(cluster.commits.empty());
+  const auto asked = cluster.calls(wire::Method::get_extents);
+  write(*handle, 5, " more");
+  ASSERT_TRUE(run(handle->flush()));
+  EXPECT_EQ(cluster.calls(wire::Method::get_extents), asked) << "appending asks nobody";
+  EXPECT_EQ(run(handle->write(7, Buffer::copy_of(bytes_of("xx")))).error().code(), Errc::not_permitted)
+      << "what was appended since is held, too";
+  ASSERT_TRUE(run(handle->allocate(0, 20, false)));
+  ASSERT_TRUE(run(open(fs, file->inode())->flush()));
+  EXPECT_TRUE(run(handle->write(15, Buffer::copy_of(bytes_of("hole")))));
+  ASSERT_TRUE(run(handle->flush()));
+  cluster.held.clear();
+  EXPECT_TRUE(run(handle->write(2, Buffer::copy_of(bytes_of("xx")))));
+  ASSERT_TRUE(run(handle->flush()));
+  EXPECT_EQ(read(*handle).substr(0, 10), "byxxs more");
+}
+
+TEST_F(FileSystemTest, ARefusedCommitTellsThatTheFileIsHeld) {
+  auto& fs = mount();
+  const auto file = create(fs, "a.ts");
+  write(*file, 0, "bytes");
+  ASSERT_TRUE(run(file->flush()));
+  cluster.held.insert(file->inode().value);
+  cluster.refused = {{file->inode().value, Errc::not_permitted}};
+  write(*file, 0, "x");
+  EXPECT_EQ(error_of(run(file->fsync())), Errc::not_permitted);
+  EXPECT_EQ(run(file->write(0, Buffer::copy_of(bytes_of("x")))).error().code(), Errc::not_permitted);
+  EXPECT_EQ(read(*file), "bytes");
+}
+
 TEST_F(FileSystemTest, ACommitOfADeletedFileIsNoError) {
   auto& fs = mount();
   const auto file = create(fs, "gone");
