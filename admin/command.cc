@@ -1,8 +1,11 @@
 #include "admin/command.h"
 
+#include <cerrno>
 #include <cstdlib>
 
 #include <CLI/CLI.hpp>
+
+#include "common/mounts/mounts.h"
 
 namespace reelfs::admin {
 
@@ -64,6 +67,21 @@ fs::path absolute_path(const std::string& path) {
   std::error_code failed;
   const auto parent = fs::weakly_canonical(whole.parent_path(), failed);
   return failed ? whole : parent / whole.filename();
+}
+
+Result<struct stat> stat_on_mount(const std::string& path) {
+  struct stat found {};
+  if (::stat(path.c_str(), &found) != 0) return from_errno(errno, path);
+  std::error_code failed;
+  auto place = fs::canonical(path, failed);
+  if (failed) return from_errno(failed.value(), path);
+  for (; place != place.root_path(); place = place.parent_path()) {
+    if (const auto mount = mounted_at(place)) {
+      if (mount->type == "fuse.reelfs") return found;
+      break;
+    }
+  }
+  return Error(Errc::invalid, path + " is not on a reelfs mount");
 }
 
 }  // namespace reelfs::admin

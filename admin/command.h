@@ -6,6 +6,8 @@
 #include <memory>
 #include <string>
 
+#include <sys/stat.h>
+
 #include "admin/connection.h"
 #include "common/base/result.h"
 
@@ -50,6 +52,10 @@ std::string check_path(const std::string& path);
 /// @pre it was checked
 std::filesystem::path absolute_path(const std::string& path);
 
+/// What is at a path on one of our mounts: elsewhere an inode number means nothing to the cluster.
+/// @errors not_found, invalid (not on a mount), …
+Result<struct stat> stat_on_mount(const std::string& path);
+
 void add_box(CLI::App& app, Action& action);
 void add_box_up(CLI::App& box, Action& action);
 void add_box_start(CLI::App& box, Action& action);
@@ -63,5 +69,6 @@ void add_device(CLI::App& app, Action& action);
 void add_segment(CLI::App& app, Action& action);
 void add_mount(CLI::App& app, Action& action);
 void add_lock(CLI::App& app, Action& action);
+void add_hold(CLI::App& app, Action& action);
 
 }  // namespace reelfs::admin

@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
   add_segment(app, action);
   add_mount(app, action);
   add_lock(app, action);
+  add_hold(app, action);
   CLI11_PARSE(app, argc, argv);
 
   reelfs::LogConfig log;

@@ -1,7 +1,5 @@
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
-#include <filesystem>
 #include <iostream>
 #include <map>
 #include <memory>
@@ -15,14 +13,12 @@
 #include "admin/command.h"
 #include "admin/output.h"
 #include "admin/render.h"
-#include "common/mounts/mounts.h"
 #include "common/wire/index.pb.h"
 
 namespace reelfs::admin {
 namespace {
 
 using nlohmann::json;
-namespace fs = std::filesystem;
 
 struct SegmentOptions {
   ClusterOptions cluster;
@@ -147,21 +143,10 @@ Result<std::map<std::uint64_t, std::uint64_t>> bytes_by_segment(Connection& conn
 }
 
 Result<struct stat> stat_recording(const std::string& path) {
-  struct stat file {};
-  if (::stat(path.c_str(), &file) != 0) return from_errno(errno, path);
+  REELFS_TRY(const auto file, stat_on_mount(path));
   if (!S_ISREG(file.st_mode))
     return Error(Errc::invalid, path + " is not a recording: name a regular file on the mount");
-  // Its inode number means something to the cluster only where it came from a mount of ours.
-  std::error_code failed;
-  auto place = fs::canonical(path, failed);
-  if (failed) return from_errno(failed.value(), path);
-  for (; place != place.root_path(); place = place.parent_path()) {
-    if (const auto mount = mounted_at(place)) {
-      if (mount->type == "fuse.reelfs") return file;
-      break;
-    }
-  }
-  return Error(Errc::invalid, path + " is not on a reelfs mount");
+  return file;
 }
 
 Result<void> show_file(Connection& connection, const SegmentOptions& options) {
