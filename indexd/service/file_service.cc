@@ -221,6 +221,7 @@ Task<wire::Empty> FileService::release(wire::ReleaseRequest request) {
   const SessionId session{request.session()};
   REELFS_CO_TRY(sessions_.renew(session));
   for (const auto inode : request.inodes()) sessions_.released(session, InodeId{inode});
+  for (const auto inode : request.forgotten()) sessions_.forgotten(session, InodeId{inode});
   co_return wire::Empty();
 }
 

@@ -164,6 +164,12 @@ std::uint32_t Leases::grant(SessionId session, const std::vector<InodeId>& inode
   return grant_all(session, inodes, mark);
 }
 
+bool Leases::is_known_to_others(InodeId inode, SessionId but) {
+  bool known = false;
+  for_each_holder(inode, but, [&known](const std::shared_ptr<Watcher>&) { known = true; });
+  return known;
+}
+
 void Leases::remember(InodeId inode) {
   recent_.push_back({inode, changes_});
   last_change_[inode] = changes_;

@@ -59,6 +59,9 @@ class Leases {
   std::uint32_t grant(SessionId session, std::initializer_list<InodeId> inodes, std::uint64_t mark);
   std::uint32_t grant(SessionId session, const std::vector<InodeId>& inodes, std::uint64_t mark);
 
+  /// Whether a session besides `but` was told of the inode with a lease, not longer ago than two terms.
+  bool is_known_to_others(InodeId inode, SessionId but);
+
   /// Something was changed by `by`, and is in the store: tells all others that hold a lease on it, at once
   /// and not only when it is awaited: whoever asked for the change may have given up. To be called without
   /// awaiting anything after the change.

@@ -14,6 +14,8 @@ namespace reelfs::indexd {
 namespace {
 
 constexpr std::uint32_t kMaxDirectoryPage = 1024;
+/// Times that a name is looked up because what it led to was removed meanwhile: each takes another rename.
+constexpr int kMaxLooks = 8;
 
 }  // namespace
 
@@ -30,12 +32,19 @@ void NameService::register_with(Dispatcher& dispatcher) {
 Task<wire::AttributesReply> NameService::lookup(wire::LookupRequest request) {
   const InodeId parent{request.parent()};
   const SessionId session{request.session()};
-  const auto mark = leases_.mark();
-  auto find = [&request, parent](const View& view) { return tree::lookup(view, parent, request.name()); };
-  const auto found = co_await index_.peek(std::move(find));
+  auto mark = leases_.mark();
+  const auto find = [&request, parent](const View& view) {
+    return tree::lookup(view, parent, request.name());
+  };
+  auto found = co_await index_.peek(find);
+  for (int looks = 1; found && sessions_.is_orphan(found.value().id) && looks < kMaxLooks; ++looks) {
+    mark = leases_.mark();
+    found = co_await index_.peek(find);
+  }
   if (found) {
     auto reply = attributes_reply(found.value());
     reply.set_lease_ms(leases_.grant(session, {parent, found.value().id}, mark));
+    if (reply.lease_ms() == 0) sessions_.told(found.value().id);
     co_return reply;
   }
   wire::AttributesReply absent;
@@ -106,10 +115,15 @@ Task<rpc::Response> NameService::unlink(wire::UnlinkRequest request) {
     return reply;
   };
   auto answered = co_await changes_.once(request.header(), std::move(op));
-  if (answered && orphan) sessions_.orphaned(*orphan);
+  if (answered && orphan) orphaned(*orphan, session, request.keep());
   if (answered) co_await leases_.changed(session, touched);
   REELFS_CO_TRY(auto message, std::move(answered));
   co_return Changes::response(std::move(message));
+}
+
+void NameService::orphaned(InodeId inode, SessionId by, bool keep) {
+  const bool told_others = leases_.is_known_to_others(inode, by) || sessions_.was_told(inode);
+  sessions_.orphaned(inode, {.keeper = keep ? by : SessionId(), .told_others = told_others});
 }
 
 Task<rpc::Response> NameService::rename(wire::RenameRequest request) {
@@ -133,7 +147,7 @@ Task<rpc::Response> NameService::rename(wire::RenameRequest request) {
     return reply;
   };
   auto answered = co_await changes_.once(request.header(), std::move(op));
-  if (answered && orphan) sessions_.orphaned(*orphan);
+  if (answered && orphan) orphaned(*orphan, session, request.keep());
   if (answered) co_await leases_.changed(session, touched);
   REELFS_CO_TRY(auto message, std::move(answered));
   co_return Changes::response(std::move(message));

@@ -27,6 +27,9 @@ class NameService {
   Task<wire::ReadDirectoryReply> read_directory(wire::ReadDirectoryRequest request);
 
  private:
+  /// `by` has taken its last name.
+  void orphaned(InodeId inode, SessionId by, bool keep);
+
   Executor& index_;
   Sessions& sessions_;
   Changes& changes_;

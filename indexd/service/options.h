@@ -28,6 +28,11 @@ struct ServiceOptions {
       std::chrono::milliseconds(1500);              // a worker silent for longer is offline: six heartbeats
   Duration lease = std::chrono::seconds(10);        // of a session: three renewals may get lost
   Duration cache_lease = std::chrono::seconds(10);  // of names and attributes, see Leases
+  /// What has lost its last name stays this long for the session that took it, unless that has forgotten it
+  /// before: until then it has opened what it still needs.
+  Duration removed_keep = std::chrono::seconds(10);
+  /// The same for all others that were told of it lately: an open may be on its way.
+  Duration removed_grace = std::chrono::seconds(2);
   Duration node_call_limit = std::chrono::seconds(2);  // allocating, fencing, sealing, freeing
   Duration adopt_retry = std::chrono::seconds(5);      // between attempts to initialise one blank device
   /// A segment in which nothing lives is freed this long after its writer closed it: mounts commit what they

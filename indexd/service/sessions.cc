@@ -1,5 +1,6 @@
 #include "indexd/service/sessions.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <fmt/format.h>
@@ -17,6 +18,7 @@ namespace {
 constexpr std::size_t kExtentsAtOnce = 1024;  // removed in one operation: other operations wait for no more
 constexpr auto kReapRetry = std::chrono::seconds(1);
 constexpr std::size_t kMaxOpenTold = 1u << 20;
+constexpr std::size_t kMaxTold = 1u << 16;  // of one generation; beyond it an open may come too late
 
 spdlog::logger& log() {
   static auto& instance = logger("indexd.sessions");
@@ -134,13 +136,47 @@ void Sessions::drop_open(InodeId inode) {
   reap_if_unused(inode);
 }
 
-void Sessions::orphaned(InodeId inode) {
+void Sessions::orphaned(InodeId inode, Kept kept) {
   orphans_.insert(inode);
+  const auto now = clock_.now();
+  Keeping keeping{kept.keeper, now, now};
+  if (alive(kept.keeper)) keeping.keeper_until = now + options_.removed_keep;
+  if (kept.told_others) keeping.until = now + options_.removed_grace;
+  if (std::max(keeping.keeper_until, keeping.until) > now) kept_[inode] = keeping;
   reap_if_unused(inode);
 }
 
+void Sessions::forgotten(SessionId session, InodeId inode) {
+  const auto found = kept_.find(inode);
+  if (found == kept_.end() || found->second.keeper != session) return;
+  found->second.keeper_until = found->second.until;
+  if (found->second.until > clock_.now()) return;
+  kept_.erase(found);
+  reap_if_unused(inode);
+}
+
+void Sessions::told(InodeId inode) {
+  if (told_.size() < kMaxTold) told_.insert(inode);
+}
+
+void Sessions::end_keeping(TimePoint now) {
+  if (now - told_turned_ > options_.removed_grace) {
+    told_before_ = std::exchange(told_, {});
+    told_turned_ = now;
+  }
+  std::vector<InodeId> over;
+  for (const auto& [inode, keeping] : kept_) {
+    const auto until = alive(keeping.keeper) ? std::max(keeping.keeper_until, keeping.until) : keeping.until;
+    if (now >= until) over.push_back(inode);
+  }
+  for (const auto inode : over) {
+    kept_.erase(inode);
+    reap_if_unused(inode);
+  }
+}
+
 void Sessions::reap_if_unused(InodeId inode) {
-  if (is_open(inode) || !unheard_.empty() || !orphans_.contains(inode)) return;
+  if (is_open(inode) || kept_.contains(inode) || !unheard_.empty() || !orphans_.contains(inode)) return;
   to_reap_.insert(inode);
   reap_there_.set();
 }
@@ -178,6 +214,10 @@ asio::awaitable<void> Sessions::watch_leases() {
     // Where this process was stopped for a while, nobody could renew.
     const auto slept = now - before - options_.sweep_interval;
     before = now;
+    if (slept > options_.sweep_interval) {
+      for (auto& [inode, keeping] : kept_) keeping.keeper_until += slept, keeping.until += slept;
+    }
+    end_keeping(now);
     std::vector<SessionId> over;
     for (auto& [id, session] : sessions_) {
       if (slept > options_.sweep_interval) session.renewed += slept;

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include <boost/asio/any_io_executor.hpp>
@@ -27,7 +28,8 @@ class Executor;
 /// has open.
 ///
 /// Inodes without a name (orphans) are removed when no session has them open: in the background, in bounded
-/// steps. Lives on one io_context; `stop()` before destroying.
+/// steps. Who was told of an inode and comes a moment later to open it finds it still there: see Kept. Lives
+/// on one io_context; `stop()` before destroying.
 class Sessions {
  public:
   Sessions(asio::any_io_executor executor, const Clock& clock, Executor& index,
@@ -56,8 +58,20 @@ class Sessions {
   /// @errors no_session; stale_handle: it is being removed
   Result<void> opened(SessionId session, InodeId inode);
   void released(SessionId session, InodeId inode);
-  /// It has lost its last name: to be removed when nobody has it open.
-  void orphaned(InodeId inode);
+  /// For whom an inode stays a while though nobody has it open.
+  struct Kept {
+    SessionId keeper;          // that took the last name, and said that it may open it; until forgotten()
+    bool told_others = false;  // other sessions were told of it lately
+  };
+  /// It has lost its last name: to be removed when nobody has it open, or may come to open it.
+  void orphaned(InodeId inode, Kept kept);
+  /// The keeper will not open it.
+  void forgotten(SessionId session, InodeId inode);
+  bool is_orphan(InodeId inode) const { return orphans_.contains(inode); }
+  /// A session was told of the inode by name, without a lease that would say so.
+  void told(InodeId inode);
+  /// Whether told() a moment ago.
+  bool was_told(InodeId inode) const { return told_.contains(inode) || told_before_.contains(inode); }
 
   std::vector<wire::SessionInfo> list() const;
 
@@ -67,6 +81,12 @@ class Sessions {
     TimePoint renewed;
     std::set<InodeId> open;
   };
+  struct Keeping {
+    SessionId keeper;
+    TimePoint keeper_until;
+    TimePoint until;
+  };
+  void end_keeping(TimePoint now);
   void reap_if_unused(InodeId inode);
   bool is_open(InodeId inode) const { return openers_.contains(inode); }
   void drop_open(InodeId inode);
@@ -83,6 +103,10 @@ class Sessions {
   std::map<SessionId, Session> sessions_;
   std::unordered_map<InodeId, std::uint32_t> openers_;  // sessions that have it open
   std::set<InodeId> orphans_;                           // not yet removed
+  std::unordered_map<InodeId, Keeping> kept_;           // orphans that stay for now
+  std::unordered_set<InodeId> told_;                    // two generations, each of removed_grace
+  std::unordered_set<InodeId> told_before_;
+  TimePoint told_turned_;
   std::set<InodeId> to_reap_;  // those that nobody has open: cannot be opened any more
   Event reap_there_;
   std::set<SessionId> unheard_;  // since the restart: what they have open is not known

@@ -277,6 +277,123 @@ TEST_F(IndexServiceTest, ADeletedFileStaysWhileItIsOpen) {
   EXPECT_TRUE(eventually([&] { return !attributes(file); }));
 }
 
+// Removals are carried out in the order of the inodes' numbers: where the last file has gone, the others
+// stay.
+class RemovedTest : public IndexServiceTest {
+ protected:
+  void start_anew() {
+    stop();
+    start();
+    ASSERT_EQ(open_session(session), session);
+  }
+  Result<wire::UnlinkReply> unlink_keeping(const std::string& name) {
+    wire::UnlinkRequest unlink;
+    unlink.mutable_header()->set_session(session);
+    unlink.mutable_header()->set_request(++request);
+    unlink.set_parent(channel);
+    unlink.set_name(name);
+    unlink.set_keep(true);
+    return call<wire::UnlinkReply>(Method::unlink, unlink);
+  }
+  void forget(std::uint64_t by, std::uint64_t inode) {
+    wire::ReleaseRequest release;
+    release.set_session(by);
+    release.add_forgotten(inode);
+    ASSERT_TRUE(call<wire::Empty>(Method::release, release));
+  }
+  void remove_another() {
+    const auto last = create(session, ++request, channel, "last.ts");
+    ASSERT_TRUE(unlink(session, ++request, channel, "last.ts"));
+    ASSERT_TRUE(eventually([&] { return !attributes(last); }));
+  }
+  Result<wire::AttributesReply> look_up(const std::string& name) {
+    wire::LookupRequest lookup;
+    lookup.set_parent(channel);
+    lookup.set_name(name);
+    return call<wire::AttributesReply>(Method::lookup, lookup);
+  }
+  Result<wire::AttributesReply> open(std::uint64_t by, std::uint64_t inode) {
+    wire::OpenRequest request;
+    request.set_session(by);
+    request.set_inode(inode);
+    return call<wire::AttributesReply>(Method::open, request);
+  }
+};
+
+TEST_F(RemovedTest, StaysForItsKeeperUntilThatHasForgottenIt) {
+  const auto file = create(session, ++request, channel, "a.ts");
+  ASSERT_TRUE(unlink_keeping("a.ts"));
+  forget(open_session(), file);  // it is not another's to give up
+  remove_another();
+  ASSERT_TRUE(attributes(file));
+  EXPECT_EQ(attributes(file).value().attributes().nlink(), 0U);
+  EXPECT_TRUE(open(session, file));
+  forget(session, file);
+  remove_another();
+  EXPECT_TRUE(attributes(file)) << "it is open";
+  wire::ReleaseRequest release;
+  release.set_session(session);
+  release.add_inodes(file);
+  ASSERT_TRUE(call<wire::Empty>(Method::release, release));
+  EXPECT_TRUE(eventually([&] { return !attributes(file); }));
+}
+
+TEST_F(RemovedTest, WhatARenameReplacedStaysForItsKeeper) {
+  const auto file = create(session, ++request, channel, "a.ts");
+  create(session, ++request, channel, "new");
+  wire::RenameRequest rename;
+  rename.mutable_header()->set_session(session);
+  rename.mutable_header()->set_request(++request);
+  rename.set_parent(channel);
+  rename.set_name("new");
+  rename.set_new_parent(channel);
+  rename.set_new_name("a.ts");
+  rename.set_keep(true);
+  ASSERT_TRUE(call<wire::RenameReply>(Method::rename, rename));
+  remove_another();
+  EXPECT_TRUE(attributes(file));
+  forget(session, file);
+  EXPECT_TRUE(eventually([&] { return !attributes(file); }));
+}
+
+TEST_F(RemovedTest, GoesWithoutAWordOfItsKeeperInTheEnd) {
+  options.removed_keep = std::chrono::milliseconds(50);
+  start_anew();
+  const auto file = create(session, ++request, channel, "a.ts");
+  ASSERT_TRUE(unlink_keeping("a.ts"));
+  EXPECT_TRUE(eventually([&] { return !attributes(file); }));
+}
+
+TEST_F(RemovedTest, GoesWithTheSessionOfItsKeeper) {
+  options.removed_keep = std::chrono::hours(1);
+  start_anew();
+  const auto file = create(session, ++request, channel, "a.ts");
+  ASSERT_TRUE(unlink_keeping("a.ts"));
+  close_session(session);
+  EXPECT_TRUE(eventually([&] { return !attributes(file); }));
+}
+
+TEST_F(RemovedTest, StaysAMomentForAnotherThatWasJustToldOfIt) {
+  options.removed_grace = kPatience;
+  start_anew();
+  const auto other = open_session();
+  const auto file = create(session, ++request, channel, "a.ts");
+  ASSERT_TRUE(look_up("a.ts"));
+  ASSERT_TRUE(unlink_keeping("a.ts"));
+  forget(session, file);
+  remove_another();
+  EXPECT_TRUE(open(other, file));
+}
+
+TEST_F(RemovedTest, GoesAMomentAfterAnotherWasToldOfIt) {
+  options.removed_grace = std::chrono::milliseconds(50);
+  start_anew();
+  const auto file = create(session, ++request, channel, "a.ts");
+  ASSERT_TRUE(look_up("a.ts"));
+  ASSERT_TRUE(unlink(session, ++request, channel, "a.ts"));
+  EXPECT_TRUE(eventually([&] { return !attributes(file); }));
+}
+
 TEST_F(IndexServiceTest, DeletingTheLastFileGivesTheBlocksBack) {
   stop();
   options.dead_segment_grace = Duration::zero();
