@@ -18,6 +18,7 @@
 #include "client/reader.h"
 #include "client/record_reader.h"
 #include "client/releaser.h"
+#include "client/removed_inodes.h"
 #include "client/wire_attributes.h"
 #include "client/write_back.h"
 #include "client/writer.h"
@@ -122,6 +123,7 @@ struct FileSystem::State {
   std::shared_ptr<FileHandle> handle_on(const std::shared_ptr<FileState>& file);
   Task<void> open_in_index(std::shared_ptr<FileState> file, Deadline until);
   Task<Attributes> remove(InodeId parent, std::string name, bool directory);
+  Attributes note_unnamed(const wire::Attributes& told, bool kept);
   asio::awaitable<void> stop(IndexClient::Ending ending);
   asio::awaitable<void> stop_index_at(Deadline until, IndexClient::Ending ending);
   Task<void> flush(InodeId inode);
@@ -139,6 +141,7 @@ struct FileSystem::State {
   std::shared_ptr<WriteBack> write_back;
   Releaser releaser;
   ReadTimes read_times;
+  RemovedInodes removed;
   std::function<asio::awaitable<void>(Change)> forget;  // nobody wants leases where empty
   std::uint64_t changes = 0;                            // by others, told so far
   Leased leased;
@@ -180,31 +183,6 @@ rpc::ClientOptions node_options(const Tls& tls) {
   return node;
 }
 
-// One of those who need a file's state. Whoever is the last gives the file back to the index, be it a handle,
-// a change of attributes under way when the handle was closed, or an open whose caller gave up.
-class Use {
- public:
-  Use(FileTable& files, Releaser& releaser, std::shared_ptr<FileState> file)
-      : files_(files), releaser_(releaser), file_(std::move(file)) {
-    ++file_->uses;
-  }
-  ~Use() {
-    if (!file_) return;
-    --file_->uses;
-    releaser_.give_back(file_);
-    files_.forget_unused(file_);
-  }
-  Use(const Use&) = delete;
-  Use& operator=(const Use&) = delete;
-  /// The use goes on without this object.
-  void keep() { file_ = nullptr; }
-
- private:
-  FileTable& files_;
-  Releaser& releaser_;
-  std::shared_ptr<FileState> file_;
-};
-
 WriterOptions writer_options(const FileSystemOptions& options) {
   WriterOptions writer;
   writer.timeout = options.timeout;
@@ -242,13 +220,21 @@ FileSystem::State::State(asio::io_context& io, const Clock& machine_clock, Clust
           std::make_shared<WriteBack>(io, machine_clock, index, writer, files, write_back_options(options))),
       releaser(io.get_executor(), machine_clock, index, files, options.timeout),
       read_times(io.get_executor(), machine_clock, index, files),
+      removed(
+          io.get_executor(), machine_clock, index, files, releaser,
+          [this](std::shared_ptr<FileState> file) { return open_in_index(std::move(file), deadline()); },
+          options.timeout),
       leased(machine_clock),
       watched{options.standing.stream, options.standing.confirmed},
       locks(machine_clock, index, options.timeout, [this](InodeId inode) { return flush(inode); }),
       background(io.get_executor()) {
   locks.adopt(options.standing.locks);
+  removed.adopt(options.standing.removed);
   index.on_epoch([this](Epoch epoch) { nodes.set_epoch(epoch); });
-  index.on_resume([this] { return files.open_inodes(); });
+  index.on_resume([this] {
+    removed.keep_open();
+    return files.open_inodes();
+  });
   write_back->on_clean([this](const std::shared_ptr<FileState>& file) {
     releaser.give_back(file);
     files.forget_unused(file);
@@ -287,6 +273,7 @@ Task<Standing> FileSystem::pause(std::chrono::milliseconds limit) {
   auto& state = *state_;
   const auto until = Deadline::after(state.clock, limit);
   REELFS_CO_TRY(co_await state.write_back->sync_all(until));
+  REELFS_CO_TRY(co_await state.removed.pause(until));
   REELFS_CO_TRY(co_await state.releaser.pause(until));
   if (state.watching) co_await state.watching->stop();
   if (!state.index.session()) co_return Error(Errc::unavailable, "there is no session with the index");
@@ -295,6 +282,7 @@ Task<Standing> FileSystem::pause(std::chrono::milliseconds limit) {
   standing.last_request = state.index.last_request();
   standing.assertion = state.index.assertion();
   standing.locks = state.locks.carry();
+  standing.removed = state.removed.all();
   standing.stream = state.watched.stream;
   standing.confirmed = state.watched.confirmed;
   state.index.yield_session();
@@ -304,6 +292,7 @@ Task<Standing> FileSystem::pause(std::chrono::milliseconds limit) {
 void FileSystem::resume() {
   state_->index.reclaim_session();
   state_->releaser.resume();
+  state_->removed.resume();
   if (!state_->watching || state_->watching->stopping()) state_->start_watching();
 }
 
@@ -325,6 +314,7 @@ asio::awaitable<void> FileSystem::State::stop(IndexClient::Ending ending) {
   if (!drained) log().error("written bytes are lost error={}", drained.error().describe());
   co_await state.write_back->stop();
   co_await state.read_times.stop();
+  co_await state.removed.stop();
   co_await state.releaser.stop();
   co_await state.reader.stop();
   co_await state.records.stop();
@@ -467,7 +457,7 @@ Task<Attributes> FileSystem::set_attributes(InodeId inode, AttributeChanges chan
 
   // What was written before takes effect before: a later commit must not bring back bytes that were cut off,
   // nor the time of a write in place of the one that is set now.
-  const Use use(state.files, state.releaser, file);
+  const FileUse use(state.files, state.releaser, file);
   REELFS_CO_TRY(co_await state.write_back->flush(file, until));
   const WriteBack::Barrier barrier(*state.write_back, file);
   REELFS_CO_TRY(co_await state.write_back->wait_for_commit(file, until));
@@ -501,9 +491,18 @@ Task<Attributes> FileSystem::State::remove(InodeId parent, std::string name, boo
   request.set_parent(parent.value);
   request.set_name(std::move(name));
   request.set_directory(directory);
+  const bool keep = options.keep_removed && removed.has_room();
+  request.set_keep(keep);
   REELFS_CO_TRY(const auto reply, co_await call<wire::UnlinkReply>(wire::Method::unlink, std::move(request)));
-  co_return files.note(from_wire(reply.attributes()));
+  co_return note_unnamed(reply.attributes(), keep);
 }
+
+Attributes FileSystem::State::note_unnamed(const wire::Attributes& told, bool kept) {
+  if (kept && told.nlink() == 0) removed.note(InodeId{told.inode()});
+  return files.note(from_wire(told));
+}
+
+void FileSystem::let_go(InodeId inode) { state_->removed.let_go(inode); }
 
 Task<std::optional<Attributes>> FileSystem::rename(InodeId parent, std::string name, InodeId new_parent,
                                                    std::string new_name, std::uint32_t flags) {
@@ -513,10 +512,12 @@ Task<std::optional<Attributes>> FileSystem::rename(InodeId parent, std::string n
   request.set_new_parent(new_parent.value);
   request.set_new_name(std::move(new_name));
   request.set_flags(flags);
+  const bool keep = state_->options.keep_removed && state_->removed.has_room();
+  request.set_keep(keep);
   REELFS_CO_TRY(const auto reply,
                 co_await state_->call<wire::RenameReply>(wire::Method::rename, std::move(request)));
   std::optional<Attributes> replaced;
-  if (reply.has_replaced()) replaced = state_->files.note(from_wire(reply.replaced()));
+  if (reply.has_replaced()) replaced = state_->note_unnamed(reply.replaced(), keep);
   co_return replaced;
 }
 
@@ -634,7 +635,7 @@ Task<void> FileSystem::State::open_in_index(std::shared_ptr<FileState> file, Dea
 Task<FileSystem::Opened> FileSystem::open(InodeId inode) {
   auto& state = *state_;
   const auto file = state.files.obtain(inode);
-  Use use(state.files, state.releaser, file);
+  FileUse use(state.files, state.releaser, file);
   // Also where it is open here already: what others have closed by now is seen.
   REELFS_CO_TRY(co_await state.open_in_index(file, state.deadline()));
   Opened opened;
@@ -655,7 +656,7 @@ Task<FileSystem::Opened> FileSystem::create_file(CreateOptions options) {
                 co_await state.call<wire::AttributesReply>(wire::Method::create, std::move(request), until));
   const auto attributes = from_wire(reply.attributes());
   const auto file = state.files.obtain(attributes.inode);
-  Use use(state.files, state.releaser, file);
+  FileUse use(state.files, state.releaser, file);
   if (state.releaser.told() != told || file->releasing) {
     // The file may have existed, and its last handle here may have been given back meanwhile.
     REELFS_CO_TRY(co_await state.open_in_index(file, until));
@@ -684,7 +685,7 @@ Task<void> FileSystem::release(std::shared_ptr<FileHandle> handle) {
   const auto file = open_file->file();
   // The handle's use ends with this call, also where the coroutine is cancelled. Where bytes are left, the
   // index is told once the file is clean.
-  const Use use(state.files, state.releaser, file);
+  const FileUse use(state.files, state.releaser, file);
   --file->uses;
   co_return co_await state.write_back->flush(file, state.deadline());
 }

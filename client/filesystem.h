@@ -96,6 +96,7 @@ struct Standing {
   // What is locked, and how often the index has been told so.
   std::uint64_t assertion = 0;
   std::vector<CarriedLocks> locks;
+  std::vector<InodeId> removed;  // what the index keeps for it until FileSystem::let_go()
 };
 
 /// Of what a read sets the atime.
@@ -107,7 +108,9 @@ struct FileSystemOptions {
   Atime atime = Atime::of_all;
   std::uint64_t max_dirty_bytes = 256u
                                   << 20;  // written, not yet acknowledged by nodes; above it writers wait
-  Standing standing;                      // of the process whose place this one takes, if any
+  /// What loses its last name through here stays in the index, though it be open nowhere, until let_go().
+  bool keep_removed = false;
+  Standing standing;  // of the process whose place this one takes, if any
 };
 
 /// An open file. Every open of one inode in one FileSystem shares the written data, so each reads what the
@@ -203,6 +206,8 @@ class FileSystem {
   /// @return of what lost the new name, after that, where it was taken
   Task<std::optional<Attributes>> rename(InodeId parent, std::string name, InodeId new_parent,
                                          std::string new_name, std::uint32_t flags);
+  /// It was removed through here, with FileSystemOptions::keep_removed, and nobody will come back to it.
+  void let_go(InodeId inode);
   Task<std::string> read_link(InodeId inode);
   Task<DirectoryPage> read_directory(InodeId inode, std::uint64_t after, std::uint32_t limit);
   /// Names and attributes of this directory on stable storage.

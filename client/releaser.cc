@@ -43,6 +43,18 @@ class Releasing {
 
 }  // namespace
 
+FileUse::FileUse(FileTable& files, Releaser& releaser, std::shared_ptr<FileState> file)
+    : files_(files), releaser_(releaser), file_(std::move(file)) {
+  ++file_->uses;
+}
+
+FileUse::~FileUse() {
+  if (!file_) return;
+  --file_->uses;
+  releaser_.give_back(file_);
+  files_.forget_unused(file_);
+}
+
 Releaser::Releaser(asio::any_io_executor executor, const Clock& clock, IndexClient& index, FileTable& files,
                    std::chrono::milliseconds timeout)
     : clock_(clock), index_(index), files_(files), timeout_(timeout), group_(executor) {}

@@ -17,6 +17,27 @@ namespace reelfs::client {
 
 class IndexClient;
 
+class Releaser;
+
+/// One of those who need a file's state. Whoever is the last gives the file back to the index, be it a
+/// handle, a change of attributes under way when the handle was closed, or an open whose caller gave up.
+class FileUse {
+ public:
+  FileUse(FileTable& files, Releaser& releaser, std::shared_ptr<FileState> file);
+  ~FileUse();
+  FileUse(const FileUse&) = delete;
+  FileUse& operator=(const FileUse&) = delete;
+
+  const std::shared_ptr<FileState>& file() const { return file_; }
+  /// The use goes on without this object.
+  void keep() { file_ = nullptr; }
+
+ private:
+  FileTable& files_;
+  Releaser& releaser_;
+  std::shared_ptr<FileState> file_;
+};
+
 /// Tells the index which files nobody here has open any more: those of a short while in one call, for a
 /// copied tree is a file opened and given back every millisecond. A file that is opened again meanwhile is
 /// not told. Lives on one loop; `stop()` before destroying.

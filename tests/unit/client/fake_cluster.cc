@@ -235,6 +235,7 @@ FakeCluster::Answer FakeCluster::carry_out(const rpc::Request& request) {
       REELFS_TRY(const auto message, request.parse<wire::ReleaseRequest>());
       if (!session_is_open(message.session())) return Error(Errc::no_session);
       for (const auto inode : message.inodes()) open_inodes[message.session()].erase(inode);
+      for (const auto inode : message.forgotten()) kept.erase(inode);
       return std::string();
     }
     case wire::Method::get_extents: {
@@ -332,6 +333,7 @@ FakeCluster::Answer FakeCluster::unlink(const wire::UnlinkRequest& request) {
   auto& file = files_.at(found->second);
   names_.erase(found);
   file.attributes.set_nlink(0);
+  if (request.keep()) kept.insert(file.attributes.inode());
   file.attributes.set_version(++version_);
   wire::UnlinkReply reply;
   *reply.mutable_attributes() = file.attributes;

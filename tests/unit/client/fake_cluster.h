@@ -83,6 +83,7 @@ class FakeCluster {
   std::map<std::uint64_t, Errc> refused;  // commits to these inodes, each alone
   std::set<std::uint64_t> held;           // inodes; commits are refused by `refused` alone
   std::map<std::uint64_t, std::set<std::uint64_t>> open_inodes;  // by session
+  std::set<std::uint64_t> kept;                                  // removed with `keep`, and not forgotten
   std::uint64_t block_bytes = 4u << 20;
   std::uint64_t clone_step = 1u << 30;  // bytes that one call clones at most
 

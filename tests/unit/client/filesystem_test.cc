@@ -340,5 +340,69 @@ TEST_F(FileSystemTest, AnUnlinkedFileGoesOnWhileItIsOpen) {
   EXPECT_EQ(read(*file), "before after");
 }
 
+class RemovedFileTest : public FileSystemTest {
+ protected:
+  FileSystem& mount_keeping(Standing standing = {}) {
+    FileSystemOptions options;
+    options.keep_removed = true;
+    options.standing = std::move(standing);
+    return mount(options);
+  }
+  InodeId make_and_remove(FileSystem& fs, const std::string& name) {
+    const auto file = create(fs, name);
+    EXPECT_TRUE(run(fs.release(file)));
+    EXPECT_TRUE(eventually([&] { return open_inodes().empty(); }));
+    EXPECT_TRUE(run(fs.unlink(channel(fs), name)));
+    return file->inode();
+  }
+  const std::set<std::uint64_t>& open_inodes() { return cluster.open_inodes.begin()->second; }
+};
+
+TEST_F(RemovedFileTest, IsKeptByTheIndexUntilItIsLetGo) {
+  auto& fs = mount_keeping();
+  const auto inode = make_and_remove(fs, "temporary");
+  EXPECT_TRUE(cluster.kept.contains(inode.value));
+  fs.let_go(inode);
+  EXPECT_TRUE(eventually([&] { return cluster.kept.empty(); }));
+  EXPECT_EQ(cluster.calls(wire::Method::open), 0);
+}
+
+TEST_F(RemovedFileTest, IsNotKeptWhereNobodyWouldLetItGo) {
+  auto& fs = mount();
+  make_and_remove(fs, "temporary");
+  EXPECT_TRUE(cluster.kept.empty());
+}
+
+TEST_F(RemovedFileTest, IsOpenedWhereItIsNeededForLonger) {
+  auto& fs = mount_keeping();
+  const auto inode = make_and_remove(fs, "temporary");
+  EXPECT_TRUE(eventually([&] { return open_inodes().contains(inode.value); }));
+  fs.let_go(inode);
+  EXPECT_TRUE(eventually([&] { return open_inodes().empty() && cluster.kept.empty(); }));
+}
+
+TEST_F(RemovedFileTest, IsOpenForAnIndexThatWasStartedAnew) {
+  auto& fs = mount_keeping();
+  const auto inode = make_and_remove(fs, "temporary");
+  run(cluster.restart_index(false));
+  ASSERT_TRUE(run(fs.get_attributes(inode)));
+  EXPECT_TRUE(open_inodes().contains(inode.value));
+  EXPECT_EQ(cluster.calls(wire::Method::open), 0);
+}
+
+TEST_F(RemovedFileTest, IsHandedOverToAnotherProcess) {
+  auto& fs = mount_keeping();
+  const auto inode = make_and_remove(fs, "temporary");
+  const auto standing = run(fs.pause(10s));
+  ASSERT_TRUE(standing);
+  EXPECT_EQ(standing.value().removed, std::vector{inode});
+  auto& successor = mount_keeping(standing.value());
+  EXPECT_TRUE(open_inodes().contains(inode.value));
+  run(fs.leave());
+  EXPECT_TRUE(open_inodes().contains(inode.value));
+  successor.let_go(inode);
+  EXPECT_TRUE(eventually([&] { return open_inodes().empty(); }));
+}
+
 }  // namespace
 }  // namespace reelfs::client
