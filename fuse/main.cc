@@ -29,6 +29,7 @@
 #include "fuse/ops/mount.h"
 #include "fuse/ops/operations.h"
 #include "fuse/ops/recall.h"
+#include "fuse/ops/removing.h"
 #include "fuse/session/daemon.h"
 #include "fuse/session/kernel_channel.h"
 #include "fuse/session/operations.h"
@@ -47,6 +48,7 @@ constexpr std::chrono::milliseconds kDetachPatience{500};
 void begin(Mount& mount) {
   mount.connected = true;
   mount.operations.start_background(keep_asking(mount));
+  mount.operations.start_background(look_after_removed(mount));
 }
 
 /// Makes the root known, after which calls are let through.
@@ -97,6 +99,7 @@ asio::awaitable<void> leave(Mount& mount) {
 Task<void> adopt(const Clock& clock, Mount& mount, const MountState& state) {
   mount.nodes.set_root(state.root);
   for (const auto& file : state.files) mount.open_files.adopt(file.number, mount.files.adopt(file.carried));
+  for (const auto inode : state.client.removed) mount.removed.note(inode);
   const auto until = Deadline::after(clock, TakeOver::kPatience);
   REELFS_CO_TRY(co_await with_timeout(clock, until, mount.files.start()));
   begin(mount);
@@ -281,6 +284,7 @@ client::FileSystemOptions file_system_options(const Options& options) {
   settings.timeout = options.timeout;
   settings.max_dirty_bytes = options.max_dirty_bytes;
   settings.atime = atime_for(options);
+  settings.keep_removed = true;
   return settings;
 }
 

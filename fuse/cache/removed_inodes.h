@@ -2,74 +2,54 @@
 
 #include <atomic>
 #include <mutex>
-#include <optional>
-#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
 
-#include "client/attributes.h"
-#include "common/base/clock.h"
 #include "common/base/ids.h"
-#include "common/base/units.h"
 
 namespace reelfs::fuse {
 
-/// Inodes that lost their last name through this mount, for as long as the kernel knows them. Whoever works
-/// in a removed directory, holds a removed fifo or socket open or has a removed file by O_PATH goes on to see
-/// attributes, as on a local disk, though the index has forgotten the inode: of what the kernel alone has
-/// open it was never told. Any thread.
+/// Inodes that lost their last name through this mount, for as long as the kernel may know them: somebody
+/// works in a removed directory, holds a removed fifo open, has a removed file by O_PATH, or was on the way
+/// to open a name when it was taken away, and goes on as on a local disk. Until the kernel knows them no more
+/// the index keeps them. They are no more than the inodes that the kernel holds, each of which takes more
+/// room there. Any thread.
 class RemovedInodes {
  public:
-  explicit RemovedInodes(const Clock& clock) : clock_(clock) {}
-
-  /// To be called before the kernel is told that the name has gone. @param told  after that; ignored where
-  /// names are left
-  void note(const client::Attributes& told) {
-    if (told.nlink > 0) return;
+  /// To be called before the kernel is told that the last name has gone.
+  void note(InodeId inode) {
     const std::lock_guard lock(mutex_);
-    if (removed_.size() >= kMax) removed_.clear();
-    removed_.insert_or_assign(told.inode, told).first->second.lease = {};
+    if (!removed_.insert(inode).second) return;
+    unasked_.push_back(inode);
     count_ = removed_.size();
   }
 
-  std::optional<client::Attributes> find(InodeId inode) const {
+  bool contains(InodeId inode) const {
+    if (count_ == 0) return false;  // the usual case, and the kernel forgets by the thousand
     const std::lock_guard lock(mutex_);
-    const auto found = removed_.find(inode);
-    if (found == removed_.end()) return std::nullopt;
-    return found->second;
+    return removed_.contains(inode);
   }
 
-  /// @return with the changes made; nullopt: not known here
-  std::optional<client::Attributes> change(InodeId inode, const client::AttributeChanges& changes) {
-    const std::lock_guard lock(mutex_);
-    const auto found = removed_.find(inode);
-    if (found == removed_.end()) return std::nullopt;
-    auto& now_is = found->second;
-    const auto now = clock_.wall().time_since_epoch().count();
-    if (changes.mode) now_is.mode = (now_is.mode & ~kPermissions) | (*changes.mode & kPermissions);
-    now_is.uid = changes.uid.value_or(now_is.uid);
-    now_is.gid = changes.gid.value_or(now_is.gid);
-    now_is.atime_ns = changes.atime_now ? now : changes.atime_ns.value_or(now_is.atime_ns);
-    now_is.mtime_ns = changes.mtime_now ? now : changes.mtime_ns.value_or(now_is.mtime_ns);
-    now_is.ctime_ns = changes.ctime_ns.value_or(now);
-    return now_is;
-  }
-
-  /// The kernel knows it no more.
   void forget(InodeId inode) {
-    if (count_ == 0) return;  // the usual case, and the kernel forgets by the thousand
     const std::lock_guard lock(mutex_);
     removed_.erase(inode);
     count_ = removed_.size();
   }
 
- private:
-  static constexpr std::uint32_t kPermissions = 07777;
-  /// Of those that nobody holds the kernel lets go at once; the rest is what is open somewhere.
-  static constexpr std::size_t kMax = 64 * kKiB;
+  /// Those noted since this was called last, where they are still here.
+  std::vector<InodeId> take_unasked() {
+    const std::lock_guard lock(mutex_);
+    auto some = std::exchange(unasked_, {});
+    std::erase_if(some, [this](InodeId inode) { return !removed_.contains(inode); });
+    return some;
+  }
 
-  const Clock& clock_;
+ private:
   mutable std::mutex mutex_;
-  std::unordered_map<InodeId, client::Attributes> removed_;  // guarded by mutex_
-  std::atomic<std::size_t> count_ = 0;                       // of removed_
+  std::unordered_set<InodeId> removed_;  // guarded by mutex_
+  std::vector<InodeId> unasked_;         // guarded by mutex_
+  std::atomic<std::size_t> count_ = 0;   // of removed_
 };
 
 }  // namespace reelfs::fuse

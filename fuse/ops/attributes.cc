@@ -18,17 +18,9 @@ void answer(Request& request, const Result<client::Attributes>& found) {
   request.attributes(to_stat(found.value()), to_seconds(found.value().lease));
 }
 
-/// The index knows the inode no more.
-bool is_gone(const Result<client::Attributes>& found) {
-  return !found && found.error().code() == Errc::stale_handle;
-}
-
 Operation get_attributes(Mount& mount, Request request, InodeId inode, bool asks_birth) {
-  auto found = co_await find_attributes(mount, inode);
+  const auto found = co_await find_attributes(mount, inode);
   if (found) mount.known_acls.note(found.value());
-  if (is_gone(found)) {
-    if (const auto removed = mount.removed.find(inode)) found = *removed;
-  }
   if (!found || !asks_birth) co_return answer(request, found);
   const auto& attributes = found.value();
   request.attributes(to_stat(attributes), birth(attributes), to_seconds(attributes.lease));
@@ -39,9 +31,6 @@ Operation set_attributes(Mount& mount, Request request, InodeId inode, client::A
   mount.last_known.changed(inode);
   auto changed = co_await mount.files.set_attributes(inode, changes);
   if (changed) mount.known_acls.note(changed.value());
-  if (is_gone(changed)) {
-    if (const auto removed = mount.removed.change(inode, changes)) changed = *removed;
-  }
   answer(request, changed);
 }
 

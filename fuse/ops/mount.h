@@ -45,7 +45,6 @@ struct Mount : KernelChannel::User {
         clock(machine_clock),
         absent_capabilities(machine_clock),
         known_acls(machine_clock),
-        removed(machine_clock),
         last_known(machine_clock) {}
 
   static Mount& of(fuse_req_t raw) { return *static_cast<Mount*>(User::of(raw)); }

@@ -21,9 +21,13 @@ void answer(Mount& mount, Request& request, const Result<client::Attributes>& fo
   request.entry(to_entry(mount.nodes, found.value()));
 }
 
+void note_unnamed(Mount& mount, const client::Attributes& told) {
+  if (told.nlink == 0) mount.removed.note(told.inode);
+}
+
 void answer_removal(Mount& mount, Request& request, const Result<client::Attributes>& removed) {
   if (!removed) return request.fail(removed.error());
-  mount.removed.note(removed.value());
+  note_unnamed(mount, removed.value());
   request.succeed();
 }
 
@@ -114,7 +118,7 @@ Operation rename(Mount& mount, Request request, Renaming names) {
   const auto done = co_await mount.files.rename(names.parent, std::move(names.name), names.new_parent,
                                                 std::move(names.new_name), names.flags);
   if (!done) co_return request.fail(done.error());
-  if (done.value()) mount.removed.note(*done.value());
+  if (done.value()) note_unnamed(mount, *done.value());
   request.succeed();
 }
 

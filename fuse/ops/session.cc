@@ -1,9 +1,11 @@
 // init, forget: what the kernel and we agree on.
 #include <span>
+#include <vector>
 
 #include "common/base/units.h"
 #include "fuse/ops/mount.h"
 #include "fuse/ops/operations.h"
+#include "fuse/ops/removing.h"
 
 namespace reelfs::fuse {
 namespace {
@@ -30,17 +32,21 @@ void on_init(void*, fuse_conn_info* connection) {
   connection->time_gran = 1;
 }
 
-// Node ids are inode numbers and nothing is counted. What has been removed the kernel forgets once and for
-// all.
+// Node ids are inode numbers and nothing is counted.
 void on_forget(fuse_req_t raw, fuse_ino_t node, std::uint64_t) {
   auto& mount = Mount::of(raw);
-  mount.removed.forget(mount.inode(node));
+  if (const auto inode = mount.inode(node); mount.removed.contains(inode))
+    let_go_of_forgotten(mount, {inode});
   Request(raw, "forget").none();
 }
 
 void on_forget_multi(fuse_req_t raw, std::size_t count, fuse_forget_data* forgotten) {
   auto& mount = Mount::of(raw);
-  for (const auto& one : std::span(forgotten, count)) mount.removed.forget(mount.inode(one.ino));
+  std::vector<InodeId> removed;
+  for (const auto& one : std::span(forgotten, count)) {
+    if (const auto inode = mount.inode(one.ino); mount.removed.contains(inode)) removed.push_back(inode);
+  }
+  if (!removed.empty()) let_go_of_forgotten(mount, removed);
   Request(raw, "forget").none();
 }
 

@@ -152,6 +152,16 @@ void Invalidator::forget_attributes(std::vector<fuse_ino_t> nodes, std::function
   });
 }
 
+void Invalidator::find_unknown(std::vector<fuse_ino_t> nodes, std::function<void(fuse_ino_t)> unknown) {
+  state_->attributes.add([state = state_.get(), nodes = std::move(nodes), unknown = std::move(unknown)] {
+    auto* const kernel = state->kernel();
+    if (kernel == nullptr) return;
+    for (const auto node : nodes) {
+      if (!kernel->knows(node)) unknown(node);
+    }
+  });
+}
+
 void Invalidator::forget_names(std::vector<Name> names, std::function<void()> done) {
   ++state_->names_under_way;
   state_->names.add([state = state_.get(), names = std::move(names), done = std::move(done)]() mutable {

@@ -34,6 +34,9 @@ class Invalidator {
 
   // Any thread. `done` is called once the kernel has been told, on another thread; it may be empty.
   void forget_attributes(std::vector<fuse_ino_t> nodes, std::function<void()> done);
+  /// Calls `unknown` for each of the nodes that the kernel does not know, on another thread; not after
+  /// detach().
+  void find_unknown(std::vector<fuse_ino_t> nodes, std::function<void(fuse_ino_t)> unknown);
   void forget_names(std::vector<Name> names, std::function<void()> done);
   /// Whether names that were given to forget_names() are still to be forgotten.
   bool has_names_to_forget() const;

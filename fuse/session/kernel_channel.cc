@@ -407,9 +407,11 @@ void KernelChannel::forget_name(fuse_ino_t directory, const std::string& name) {
                                     FUSE_LL_EXPIRE_ONLY);
 }
 
-void KernelChannel::forget_attributes(fuse_ino_t node) {
+void KernelChannel::forget_attributes(fuse_ino_t node) { (void)knows(node); }
+
+bool KernelChannel::knows(fuse_ino_t node) {
   constexpr off_t kAttributesOnly = -1;
-  fuse_lowlevel_notify_inval_inode(state_->session.get(), node, kAttributesOnly, 0);
+  return fuse_lowlevel_notify_inval_inode(state_->session.get(), node, kAttributesOnly, 0) != -ENOENT;
 }
 
 void KernelChannel::forget_all_names() {

@@ -2,6 +2,7 @@
 
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -122,6 +123,8 @@ MountState state_from(const json& from) {
   state.client.assertion = from.value("assertion", std::uint64_t{0});
   for (const auto& locks : from.value("locks", json::array()))
     state.client.locks.push_back(locks_from(locks));
+  for (const auto inode : from.value("removed", std::vector<std::uint64_t>()))
+    state.client.removed.emplace_back(inode);
   state.root = InodeId(from.at("root").get<std::uint64_t>());
   for (const auto& file : from.at("files")) state.files.push_back(file_from(file));
   return state;
@@ -134,6 +137,8 @@ json to_json(const MountState& state) {
   for (const auto& request : state.kernel.unanswered) unanswered.push_back(binary(request));
   json locks = json::array();
   for (const auto& each : state.client.locks) locks.push_back(to_json(each));
+  json removed = json::array();
+  for (const auto inode : state.client.removed) removed.push_back(inode.value);
   json files = json::array();
   for (const auto& file : state.files) files.push_back(to_json(file));
   return {{"init_request", binary(state.kernel.init_request)},
@@ -145,6 +150,7 @@ json to_json(const MountState& state) {
           {"confirmed", state.client.confirmed},
           {"assertion", state.client.assertion},
           {"locks", std::move(locks)},
+          {"removed", std::move(removed)},
           {"root", state.root.value},
           {"files", std::move(files)}};
 }

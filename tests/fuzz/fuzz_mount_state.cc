@@ -35,6 +35,7 @@ std::vector<std::string> seeds() {
   state.client.assertion = 5;
   state.client.locks.push_back(
       {{InodeId(42), client::LockKind::posix, 6}, {{{0, 9}, LockType::write, 7}}, {3}, false});
+  state.client.removed = {InodeId(43)};
   state.root = InodeId(1);
   fuse::MountState::File file;
   file.number = 3;

@@ -307,6 +307,28 @@ class Posix(BoxTest):
         self.assertEqual(stat.S_IMODE(os.fstat(held["fifo"]).st_mode), 0o640)
         self.assertEqual(os.fstat(held["dir"]).st_mtime_ns, 6)
 
+    def test_a_removed_file_that_was_only_looked_up_can_still_be_opened(self):
+        """What happens to a process that has found a name and is about to open it when another takes it away or replaces it."""
+        for remove in (os.unlink, lambda path: os.rename(self.channel / "new", path)):
+            (self.channel / "new").write_bytes(b"new")
+            self.path.write_bytes(b"old")
+            os.setxattr(self.path, "user.which", b"old")
+            found = os.open(self.path, os.O_PATH)
+            again = f"/proc/self/fd/{found}"
+            try:
+                remove(self.path)
+                with open(again, "r+b", buffering=0) as file:
+                    self.assertEqual(file.read(), b"old")
+                    file.write(b"er")
+                self.assertEqual(os.getxattr(again, "user.which"), b"old")
+                self.assertEqual(pathlib.Path(again).read_bytes(), b"older")
+            finally:
+                os.close(found)
+            until(lambda: self.open_inodes() == 0, "the mount has let it go")
+
+    def open_inodes(self):
+        return sum(session["open_inodes"] for session in self.box.reelctl("status")["sessions"])
+
     def test_recording_goes_on_after_all_that_was_recorded_is_removed(self):
         for number in range(4):
             data = os.urandom(6 * MIB)

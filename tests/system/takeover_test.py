@@ -147,15 +147,44 @@ class TakeOver(BoxTest):
             self.taker.take_over()
             self.assertEqual(os.pread(file.fileno(), 100, 0), b"before and after")
 
+    def test_what_was_removed_stays_where_the_kernel_alone_has_it(self):
+        """A directory that somebody is in, a fifo, a file by O_PATH, which nobody has opened at the index."""
+        here = self.mount / self.name
+        (here / "dir").mkdir()
+        os.mkfifo(here / "fifo")
+        (here / "path").write_bytes(b"contents")
+        held = {"dir": os.open(here / "dir", os.O_RDONLY | os.O_DIRECTORY), "fifo": os.open(here / "fifo", os.O_RDWR | os.O_NONBLOCK),
+                "path": os.open(here / "path", os.O_PATH)}
+        try:
+            (here / "dir").rmdir()
+            (here / "fifo").unlink()
+            (here / "path").unlink()
+            for number in range(2):
+                self.taker.take_over()
+                for name, fd in held.items():
+                    self.assertEqual(os.fstat(fd).st_nlink, 0, name)
+                self.assertEqual(os.listdir(held["dir"]), [])
+                os.fchmod(held["dir"], 0o700 + number)
+                self.assertEqual(os.fstat(held["dir"]).st_mode & 0o777, 0o700 + number)
+                os.write(held["fifo"], b"x")
+                os.fchmod(held["fifo"], 0o600 + number)
+                self.assertEqual(os.fstat(held["fifo"]).st_mode & 0o777, 0o600 + number)
+                self.assertEqual(pathlib.Path(f"/proc/self/fd/{held['path']}").read_bytes(), b"contents")
+        finally:
+            for fd in held.values():
+                os.close(fd)
+        until(lambda: self.session()["open_inodes"] == 0, "nothing is kept that nobody holds")
+
+    def session(self):
+        mine = [each for each in self.box.reelctl("status")["sessions"] if each["purpose"].endswith(str(self.mount.point))]
+        self.assertEqual(len(mine), 1)
+        return mine[0]
+
     def test_the_session_stays(self):
-        def sessions():
-            return {each["session"] for each in self.box.reelctl("status")["sessions"]
-                    if each["purpose"].endswith(str(self.mount.point))}
-        before = sessions()
-        self.assertEqual(len(before), 1)
+        before = self.session()["session"]
         self.taker.take_over()
         (self.mount / self.name / "made").write_bytes(b"after")
-        self.assertEqual(sessions(), before)
+        self.assertEqual(self.session()["session"], before)
 
     def test_directories_are_listed_on_and_programs_stay_in_them(self):
         for number in range(300):

@@ -8,6 +8,8 @@ import fcntl
 import os
 import random
 import stat
+import subprocess
+import sys
 import threading
 import time
 import unittest
@@ -18,14 +20,38 @@ from operations import NAMES, OPEN_FILES, ROOT, Operation, Place, Slot, differen
 OPERATIONS = int(os.environ.get("REELFS_OPERATIONS", int(2000 / PATIENCE)))
 SEED = int(os.environ.get("REELFS_SEED", random.SystemRandom().randrange(1 << 32)))
 RACES = int(os.environ.get("REELFS_RACES", int(120 / PATIENCE)))
+REPLACED_S = float(os.environ.get("REELFS_REPLACED_S", 4))
 DIRECTORY_ATTRIBUTES_S = 0.1
 GROWING_S = 1.0
+GRACE_S = 1.9  # for which the index keeps what it has just told another mount of
 MIB = 1 << 20
 # Open files are written as one mount after the other has them: each write is followed by fsync.
 WRITES = ("pwrite", "write", "writev", "fallocate", "ftruncate")
 TOGETHER = tuple(one for one in OPEN_FILES if one[1] in WRITES + (
     "open", "close", "pread", "fsync", "fchmod", "fchown", "futime", "data_and_holes", "link_open")) + NAMES
 SPECIAL = (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)
+
+# A name is replaced again and again, and others read what it leads to: always one or the other.
+REPLACER = """
+import os
+number = 0
+while True:
+    number += 1
+    with open("new", "wb") as file:
+        file.write(b"%08d" % number * 100)
+    os.rename("new", "latest")
+"""
+READER = """
+import os, sys, time
+end = time.monotonic() + float(sys.argv[1])
+count = 0
+while time.monotonic() < end:
+    with open("latest", "rb") as file:
+        contents = file.read()
+    assert contents == contents[:8] * 100, contents
+    count += 1
+print(count)
+"""
 
 
 class Model(Place):
@@ -279,6 +305,36 @@ class TwoMounts(TwoMountsTest):
         finally:
             for log in logs:
                 log.close()
+
+    def test_a_name_that_is_replaced_all_the_time_can_always_be_read(self):
+        (self.channel / "latest").write_bytes(b"%08d" % 0 * 100)
+        with subprocess.Popen([sys.executable, "-c", REPLACER], cwd=self.channel) as replacer:
+            try:
+                readers = [subprocess.Popen([sys.executable, "-c", READER, str(REPLACED_S)], cwd=root, stdout=subprocess.PIPE,
+                                            stderr=subprocess.PIPE, text=True) for root in (self.channel, self.channel, self.other)]
+                for reader in readers:
+                    count, trouble = reader.communicate()
+                    self.assertEqual(trouble, "")
+                    self.assertGreater(int(count), 0)
+            finally:
+                replacer.kill()
+
+    def test_what_another_mount_has_just_replaced_can_be_opened(self):
+        """By a process that has found the name before and is about to open it."""
+        for _ in range(20):
+            for root in (self.channel, self.other):
+                (root / "file").write_bytes(b"old")
+            (self.channel / "new").write_bytes(b"new")
+            found = os.open(self.other / "file", os.O_PATH)
+            start = time.monotonic()
+            try:
+                os.rename(self.channel / "new", self.channel / "file")
+                with open(f"/proc/self/fd/{found}", "rb") as file:
+                    self.assertEqual(file.read(), b"old")
+            except OSError as error:
+                self.assertGreater(time.monotonic() - start, GRACE_S, error)
+            finally:
+                os.close(found)
 
     def test_a_log_that_both_lock_holds_every_line(self):
         """Without a sync: a lock given up has what was written under it stored."""

@@ -130,45 +130,25 @@ TEST(NodeIds, NodeOneIsWhateverIsMounted) {
   EXPECT_EQ(nodes.inode(nodes.node(kOther)), kOther);
 }
 
-TEST(RemovedInodes, KeepWhatHasNoNameUntilTheKernelForgetsIt) {
-  ManualClock clock;
-  RemovedInodes removed(clock);
-  client::Attributes told;
-  told.inode = kFile;
-  told.mode = S_IFDIR | 0755;
-  removed.note(told);
-  told.inode = kOther;
-  told.nlink = 1;
-  removed.note(told);
-  ASSERT_TRUE(removed.find(kFile));
-  EXPECT_EQ(removed.find(kFile)->mode, S_IFDIR | 0755U);
-  EXPECT_FALSE(removed.find(kOther)) << "it has a name left";
+TEST(RemovedInodes, AreThereUntilTheyAreForgotten) {
+  RemovedInodes removed;
+  EXPECT_FALSE(removed.contains(kFile));
+  removed.note(kFile);
+  EXPECT_TRUE(removed.contains(kFile));
+  EXPECT_FALSE(removed.contains(kOther));
   removed.forget(kFile);
-  EXPECT_FALSE(removed.find(kFile));
+  EXPECT_FALSE(removed.contains(kFile));
 }
 
-TEST(RemovedInodes, TakeChangesOfAttributes) {
-  ManualClock clock;
-  RemovedInodes removed(clock);
-  client::Attributes told;
-  told.inode = kFile;
-  told.mode = S_IFIFO | 0644;
-  told.uid = 7;
-  removed.note(told);
-  clock.advance(std::chrono::seconds(3));
-  client::AttributeChanges changes;
-  changes.mode = 0600;
-  changes.mtime_ns = 5;
-  changes.atime_now = true;
-  const auto after = removed.change(kFile, changes);
-  ASSERT_TRUE(after);
-  EXPECT_EQ(after->mode, S_IFIFO | 0600U);
-  EXPECT_EQ(after->uid, 7U);
-  EXPECT_EQ(after->mtime_ns, 5);
-  EXPECT_EQ(after->atime_ns, 3'000'000'000);
-  EXPECT_EQ(after->ctime_ns, 3'000'000'000);
-  EXPECT_EQ(removed.find(kFile)->mode, S_IFIFO | 0600U);
-  EXPECT_FALSE(removed.change(kOther, changes));
+TEST(RemovedInodes, TheKernelIsAskedOnceOfThoseThatItDoesNotSayItHasForgotten) {
+  RemovedInodes removed;
+  removed.note(kFile);
+  removed.note(kOther);
+  removed.note(kOther);
+  removed.forget(kFile);
+  EXPECT_EQ(removed.take_unasked(), std::vector{kOther});
+  EXPECT_TRUE(removed.take_unasked().empty());
+  EXPECT_TRUE(removed.contains(kOther));
 }
 
 }  // namespace
