@@ -19,11 +19,13 @@ constexpr unsigned kMaxBackground = 128;
 void on_init(void*, fuse_conn_info* connection) {
   constexpr unsigned kWanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_ATOMIC_O_TRUNC |
                                FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS |
-                               FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL |
-                               FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS;
-  // Not wanted: HANDLE_KILLPRIV (the kernel, which knows who may keep set-user-id bits, then drops them
-  // through setattr), WRITEBACK_CACHE (write(2) must reach the nodes in 200 ms and other mounts in a second),
-  // SPLICE_* (bytes are checksummed here, so they must be mapped here anyway).
+                               FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK |
+                               FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS;
+  // Not wanted: READDIRPLUS_AUTO (a program that lists many names before it asks for the first one's
+  // attributes, as find and ls do, then waits for each; the index knows them anyway when it lists),
+  // HANDLE_KILLPRIV (the kernel, which knows who may keep set-user-id bits, then drops them through setattr),
+  // WRITEBACK_CACHE (write(2) must reach the nodes in 200 ms and other mounts in a second), SPLICE_* (bytes
+  // are checksummed here, so they must be mapped here anyway).
   connection->want = kWanted & connection->capable;
   connection->max_write = kMaxWriteBytes;
   connection->max_readahead = kMaxReadaheadBytes;

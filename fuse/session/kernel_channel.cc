@@ -172,7 +172,8 @@ Result<void> repeat_init(fuse_session* session, NewerCalls& newer_calls,
   answering_init = Init::none;
   const auto answer = parse_init_answer(init_answer);
   if (!answer) return Error(Errc::protocol, "libfuse refuses what was agreed with the kernel");
-  const auto missing = agreed.flags & ~answer.value().flags;
+  constexpr std::uint32_t kKernelsAffair = FUSE_READDIRPLUS_AUTO;  // when it lists how
+  const auto missing = agreed.flags & ~(answer.value().flags | kKernelsAffair);
   if (missing != 0 || answer.value().max_write < agreed.max_write) {
     return Error(Errc::unsupported,
                  fmt::format("this version does not do all that was agreed with the kernel (flags {:#x}, {} "
