@@ -342,7 +342,8 @@ TEST_F(FileSystemTest, AnUnlinkedFileGoesOnWhileItIsOpen) {
 
 class RemovedFileTest : public FileSystemTest {
  protected:
-  FileSystem& mount_keeping(Standing standing = {}) {
+  FileSystem& mount_keeping() { return go_on_keeping(Standing()); }
+  FileSystem& go_on_keeping(Standing standing) {
     FileSystemOptions options;
     options.keep_removed = true;
     options.standing = std::move(standing);
@@ -396,7 +397,7 @@ TEST_F(RemovedFileTest, IsHandedOverToAnotherProcess) {
   const auto standing = run(fs.pause(10s));
   ASSERT_TRUE(standing);
   EXPECT_EQ(standing.value().removed, std::vector{inode});
-  auto& successor = mount_keeping(standing.value());
+  auto& successor = go_on_keeping(standing.value());
   EXPECT_TRUE(open_inodes().contains(inode.value));
   run(fs.leave());
   EXPECT_TRUE(open_inodes().contains(inode.value));
