@@ -36,9 +36,13 @@ Task<wire::OpenSegmentReply> SegmentService::open_segment(wire::OpenSegmentReque
   REELFS_CO_TRY(const auto channel, co_await index_.read(std::move(read)));
   if (!channel) co_return Error(Errc::not_found, fmt::format("there is no channel {}", params.channel.value));
   params.copies = channel->copies;
-  REELFS_CO_TRY(const auto granted, co_await segments_.open(std::move(params)));
+  const auto granted = co_await segments_.open(std::move(params));
+  if (!granted) {
+    if (granted.error().code() == Errc::no_space) sessions_.space_is_short();
+    co_return granted.error();
+  }
   wire::OpenSegmentReply reply;
-  for (const auto& [segment, row] : granted) {
+  for (const auto& [segment, row] : granted.value()) {
     auto& grant = *reply.add_grants();
     grant.set_segment(segment.value);
     grant.set_generation(row.generation.value);

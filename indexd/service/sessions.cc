@@ -18,7 +18,8 @@ namespace {
 constexpr std::size_t kExtentsAtOnce = 1024;  // removed in one operation: other operations wait for no more
 constexpr auto kReapRetry = std::chrono::seconds(1);
 constexpr std::size_t kMaxOpenTold = 1u << 20;
-constexpr std::size_t kMaxTold = 1u << 16;  // of one generation; beyond it an open may come too late
+constexpr auto kShort = std::chrono::seconds(10);  // whoever found no room may try again that long
+constexpr std::size_t kMaxTold = 1u << 16;         // of one generation; beyond it an open may come too late
 
 spdlog::logger& log() {
   static auto& instance = logger("indexd.sessions");
@@ -141,7 +142,7 @@ void Sessions::orphaned(InodeId inode, Kept kept) {
   const auto now = clock_.now();
   Keeping keeping{kept.keeper, now, now};
   if (alive(kept.keeper)) keeping.keeper_until = now + options_.removed_keep;
-  if (kept.told_others) keeping.until = now + options_.removed_grace;
+  if (kept.told_others && now >= short_until_) keeping.until = now + options_.removed_grace;
   if (std::max(keeping.keeper_until, keeping.until) > now) kept_[inode] = keeping;
   reap_if_unused(inode);
 }
@@ -153,6 +154,13 @@ void Sessions::forgotten(SessionId session, InodeId inode) {
   if (found->second.until > clock_.now()) return;
   kept_.erase(found);
   reap_if_unused(inode);
+}
+
+void Sessions::space_is_short() {
+  const auto now = clock_.now();
+  short_until_ = now + kShort;
+  for (auto& [inode, keeping] : kept_) keeping.until = std::min(keeping.until, now);
+  end_keeping(now);
 }
 
 void Sessions::told(InodeId inode) {

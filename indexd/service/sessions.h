@@ -67,6 +67,9 @@ class Sessions {
   void orphaned(InodeId inode, Kept kept);
   /// The keeper will not open it.
   void forgotten(SessionId session, InodeId inode);
+  /// There was no room for a new segment: what stays for those alone who might yet come goes now, and for a
+  /// while what is removed does not stay for them.
+  void space_is_short();
   bool is_orphan(InodeId inode) const { return orphans_.contains(inode); }
   /// A session was told of the inode by name, without a lease that would say so.
   void told(InodeId inode);
@@ -107,6 +110,7 @@ class Sessions {
   std::unordered_set<InodeId> told_;                    // two generations, each of removed_grace
   std::unordered_set<InodeId> told_before_;
   TimePoint told_turned_;
+  TimePoint short_until_;
   std::set<InodeId> to_reap_;  // those that nobody has open: cannot be opened any more
   Event reap_there_;
   std::set<SessionId> unheard_;  // since the restart: what they have open is not known

@@ -355,5 +355,32 @@ class TwoMounts(TwoMountsTest):
         self.assertEqual(len(lines), 2 * count)
 
 
+class Full(TwoMountsTest):
+    box_settings = {"device_size": "128M"}
+
+    def test_what_is_removed_makes_room_though_another_mount_knows_it(self):
+        """As where recordings are watched on one machine, and an old one is removed on another so that it can go on."""
+        def record(name):
+            with open(self.channel / name, "xb", buffering=0) as file:
+                file.write(os.urandom(8 * MIB))
+                os.fsync(file.fileno())
+
+        full = None
+        for number in range(32):
+            try:
+                record(str(number))
+            except OSError as error:
+                full = error.errno
+                break
+        self.assertEqual(full, errno.ENOSPC)
+        for number in range(3):
+            self.assertEqual(len((self.other / str(number)).read_bytes()), 8 * MIB)
+        for number in range(3):
+            os.unlink(self.channel / str(number))
+        start = time.monotonic()
+        record("new")
+        self.assertLess(time.monotonic() - start, 2 * PATIENCE)
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -394,6 +394,28 @@ TEST_F(RemovedTest, GoesAMomentAfterAnotherWasToldOfIt) {
   EXPECT_TRUE(eventually([&] { return !attributes(file); }));
 }
 
+TEST_F(RemovedTest, DoesNotStayForOthersWhereThereIsNoRoom) {
+  options.removed_grace = options.removed_keep = std::chrono::hours(1);
+  start_anew();
+  add_node(), add_node();
+  const auto looked_at = create(session, ++request, channel, "a.ts");
+  const auto kept = create(session, ++request, channel, "b.ts");
+  ASSERT_TRUE(look_up("a.ts"));
+  ASSERT_TRUE(unlink(session, ++request, channel, "a.ts"));
+  ASSERT_TRUE(unlink_keeping("b.ts"));
+  ASSERT_TRUE(attributes(looked_at));
+  auto granted = open_segment(session, channel, 8);
+  for (int grants = 0; granted && grants < 64; ++grants) granted = open_segment(session, channel, 8);
+  ASSERT_FALSE(granted);
+  ASSERT_EQ(granted.error().code(), Errc::no_space);
+  EXPECT_TRUE(eventually([&] { return !attributes(looked_at); }));
+  EXPECT_TRUE(attributes(kept)) << "its keeper may be using it";
+  const auto later = create(session, ++request, channel, "c.ts");
+  ASSERT_TRUE(look_up("c.ts"));
+  ASSERT_TRUE(unlink(session, ++request, channel, "c.ts"));
+  EXPECT_TRUE(eventually([&] { return !attributes(later); }));
+}
+
 TEST_F(IndexServiceTest, DeletingTheLastFileGivesTheBlocksBack) {
   stop();
   options.dead_segment_grace = Duration::zero();
