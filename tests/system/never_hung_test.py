@@ -43,6 +43,10 @@ class NeverHung(unittest.TestCase):
             for process in waiting:
                 self.assertNotEqual(process.wait(60), 0)
 
+    def is_unmounted(self, mount):
+        """reelfs, told that its connection is gone, unmounts too: whichever of the two comes second is refused."""
+        until(lambda: not is_mounted(mount.point) or run("umount", mount.point, check=False).returncode == 0, "it is unmounted")
+
     def answers_at_once(self, what, call):
         times = []
         for _ in range(51):
@@ -95,8 +99,7 @@ class NeverHung(unittest.TestCase):
         waiting = self.processes_that_wait(mount.point)
         run("umount", "-f", mount.point, check=False)  # busy, but nobody waits any more
         self.are_freed(waiting, "freeing those who wait")
-        if is_mounted(mount.point):
-            run("umount", mount.point)
+        self.is_unmounted(mount)
         self.box.signal(signal.SIGCONT, keep=("mount",))
         mount.process.wait(60 * PATIENCE)
 
@@ -110,8 +113,7 @@ class NeverHung(unittest.TestCase):
         with limit(self, 2 * PATIENCE, "aborting"):
             run(REELCTL, "mount", "abort", mount.point)
         self.are_freed(waiting, "freeing those who wait")
-        if is_mounted(mount.point):
-            run("umount", mount.point)
+        self.is_unmounted(mount)
         refused = run(REELCTL, "mount", "abort", mount.point, check=False)
         self.assertEqual(refused.returncode, 1)
         self.assertIn("no reelfs is mounted", refused.stderr)
