@@ -602,6 +602,7 @@ Task<Space> FileSystem::statfs(InodeId inode) {
   Space space;
   space.total_bytes = reply.total_bytes();
   space.free_bytes = reply.free_bytes();
+  space.available_bytes = reply.has_available_bytes() ? reply.available_bytes() : reply.free_bytes();
   space.files = reply.files();
   co_return space;
 }

@@ -83,6 +83,7 @@ struct XattrRemoval {
 struct Space {
   std::uint64_t total_bytes = 0;  // net of copies
   std::uint64_t free_bytes = 0;
+  std::uint64_t available_bytes = 0;  // free, and what may be overwritten
   std::uint64_t files = 0;
 };
 

@@ -74,8 +74,6 @@ std::string_view to_string(Method method) noexcept {
       return "list_locks";
     case Method::list_channels:
       return "list_channels";
-    case Method::set_channel:
-      return "set_channel";
     case Method::list_nodes:
       return "list_nodes";
     case Method::list_segments:

@@ -45,7 +45,6 @@ enum class Method : std::uint16_t {
   cancel_lock = 52,
   list_locks = 53,
   list_channels = 60,
-  set_channel = 61,
   list_nodes = 62,
   list_segments = 63,
   show_segment = 64,

@@ -43,10 +43,10 @@ Operation space(Mount& mount, Request request, InodeId inode) {
   answer.f_frsize = kSpaceUnitBytes;
   answer.f_blocks = space.value().total_bytes / kSpaceUnitBytes;
   answer.f_bfree = space.value().free_bytes / kSpaceUnitBytes;
-  answer.f_bavail = answer.f_bfree;
+  answer.f_bavail = space.value().available_bytes / kSpaceUnitBytes;
   // Inodes are not a resource of their own: each takes space, and as many are free as there is space for.
-  answer.f_ffree = answer.f_bfree;
-  answer.f_favail = answer.f_bfree;
+  answer.f_ffree = answer.f_bavail;
+  answer.f_favail = answer.f_bavail;
   answer.f_files = space.value().files + answer.f_ffree;
   answer.f_namemax = kNameMax;
   request.space(answer);

@@ -29,7 +29,9 @@ enum class Table : char {
   node = 'n',
   session = 'o',
   orphan = 'p',
+  policy = 'q',
   segment = 's',
+  recording = 't',
   segment_file = 'u',
   device = 'v',
   xattr = 'x',
@@ -93,6 +95,19 @@ struct ChannelKey {
   using Row = ChannelRow;
   static constexpr Table kTable = Table::channel;
   InodeId inode;
+};
+/// Files of a channel in the order in which their newest bytes came.
+struct RecordingKey {
+  using Row = RecordingRow;
+  static constexpr Table kTable = Table::recording;
+  InodeId channel;
+  std::uint64_t last_ns = 0;  // InodeRow::last_ns
+  InodeId inode;
+};
+struct PolicyKey {
+  using Row = PolicyRow;
+  static constexpr Table kTable = Table::policy;
+  InodeId inode;  // of a channel's directory, or of the root
 };
 struct NodeKey {
   using Row = NodeRow;

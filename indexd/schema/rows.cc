@@ -22,6 +22,10 @@ void fields(Codec& codec, Of<InodeRow> auto& row) {
         row.flags, row.entries, row.last_cookie);
 }
 template <class Codec>
+void added_fields(Codec& codec, Of<InodeRow> auto& row) {
+  codec(row.first_ns, row.last_ns);
+}
+template <class Codec>
 void fields(Codec& codec, Of<DirentRow> auto& row) {
   codec(row.inode, row.type, row.cookie);
 }
@@ -63,6 +67,12 @@ void fields(Codec& codec, Of<SegmentRow> auto& row) {
 template <class Codec>
 void fields(Codec& codec, Of<ChannelRow> auto& row) {
   codec(row.name, row.copies, row.files, row.live_bytes);
+}
+template <class Codec>
+void fields(Codec&, Of<RecordingRow> auto&) {}
+template <class Codec>
+void fields(Codec& codec, Of<PolicyRow> auto& row) {
+  codec(row.quota_bytes, row.max_age_s, row.min_age_s, row.overwrite, row.copies);
 }
 template <class Codec>
 void fields(Codec& codec, Of<NodeRow> auto& row) {
@@ -113,6 +123,10 @@ void fields(Codec& codec, Of<ClusterRow> auto& row) {
   codec(row.uuid, row.block_bytes, row.created_ns);
 }
 template <class Codec>
+void added_fields(Codec& codec, Of<ClusterRow> auto& row) {
+  codec(row.has_recordings);
+}
+template <class Codec>
 void fields(Codec& codec, Of<JournalPosition> auto& row) {
   codec(row.epoch, row.index);
 }
@@ -155,6 +169,14 @@ void fields(Codec& codec, Of<SegmentFileKey> auto& key) {
 }
 template <class Codec>
 void fields(Codec& codec, Of<ChannelKey> auto& key) {
+  codec(key.inode);
+}
+template <class Codec>
+void fields(Codec& codec, Of<RecordingKey> auto& key) {
+  codec(key.channel, key.last_ns, key.inode);
+}
+template <class Codec>
+void fields(Codec& codec, Of<PolicyKey> auto& key) {
   codec(key.inode);
 }
 template <class Codec>
@@ -213,11 +235,17 @@ bool has_added_fields(const Row&) {
   return false;
 }
 bool has_added_fields(const ExtentRow& row) { return static_cast<bool>(row.origin); }
+bool has_added_fields(const InodeRow& row) { return row.last_ns != 0; }
+bool has_added_fields(const ClusterRow& row) { return row.has_recordings != 0; }
 
 template <class Row>
 inline constexpr bool kCanHaveAddedFields = false;
 template <>
 inline constexpr bool kCanHaveAddedFields<ExtentRow> = true;
+template <>
+inline constexpr bool kCanHaveAddedFields<InodeRow> = true;
+template <>
+inline constexpr bool kCanHaveAddedFields<ClusterRow> = true;
 
 template <class Row>
 bool is_sound(const Row&) {
@@ -226,6 +254,8 @@ bool is_sound(const Row&) {
 bool is_sound(const SegmentRow& row) {
   return row.state >= SegmentState::allocating && row.state <= SegmentState::freeing;
 }
+
+bool is_sound(const PolicyRow& row) { return row.overwrite <= PolicyRow::Switch::off; }
 
 bool is_sound(const LockRow& row) {
   return row.last <= kLastByte && (row.type == LockType::read || row.type == LockType::write);
@@ -315,6 +345,10 @@ Result<void> check_row(std::string_view key, std::string_view value) {
       return check_row_of<ClusterKey>(key, value);
     case Table::counter:
       return check_row_of<CounterKey>(key, value);
+    case Table::recording:
+      return check_row_of<RecordingKey>(key, value);
+    case Table::policy:
+      return check_row_of<PolicyKey>(key, value);
     case Table::answer:
       return check_row_of<AnswerKey>(key, value);
     case Table::acknowledged:
@@ -372,6 +406,8 @@ REELFS_INSTANTIATE(SymlinkKey)
 REELFS_INSTANTIATE(XattrKey)
 REELFS_INSTANTIATE(ExtentKey)
 REELFS_INSTANTIATE(SegmentKey)
+REELFS_INSTANTIATE(RecordingKey)
+REELFS_INSTANTIATE(PolicyKey)
 REELFS_INSTANTIATE(SegmentFileKey)
 REELFS_INSTANTIATE(ChannelKey)
 REELFS_INSTANTIATE(NodeKey)

@@ -36,6 +36,10 @@ struct InodeRow {
   std::uint32_t flags = 0;        // kInodeHas…
   std::uint64_t entries = 0;      // directories: names in it
   std::uint64_t last_cookie = 0;  // directories: of the newest entry; only grows
+  // Files: when the index learnt of the first byte (0: there was none yet), and of the newest; or of the
+  // file.
+  WallNs first_ns = 0;
+  WallNs last_ns = 0;
   friend bool operator==(const InodeRow&, const InodeRow&) = default;
 };
 
@@ -132,6 +136,24 @@ struct ChannelRow {
   friend bool operator==(const ChannelRow&, const ChannelRow&) = default;
 };
 
+/// A file of a channel; the key says when its newest byte came.
+struct RecordingRow {
+  friend bool operator==(const RecordingRow&, const RecordingRow&) = default;
+};
+
+/// What was decided for a channel, or as the root's row for all that decide nothing themselves. 0: nothing.
+struct PolicyRow {
+  static constexpr std::uint64_t kNoLimit = UINT64_MAX;
+  enum class Switch : std::uint8_t { undecided = 0, on = 1, off = 2 };
+
+  std::uint64_t quota_bytes = 0;
+  std::uint64_t max_age_s = 0;
+  std::uint64_t min_age_s = 0;
+  Switch overwrite = Switch::undecided;
+  std::uint32_t copies = 0;  // the root's alone: of new channels
+  friend bool operator==(const PolicyRow&, const PolicyRow&) = default;
+};
+
 struct NodeRow {
   std::string name;
   std::string rack;
@@ -211,6 +233,7 @@ struct ClusterRow {
   Uuid uuid;
   std::uint64_t block_bytes = 0;
   WallNs created_ns = 0;
+  std::uint32_t has_recordings = 0;  // 1: each file is in the table of recordings
   friend bool operator==(const ClusterRow&, const ClusterRow&) = default;
 };
 

@@ -9,6 +9,7 @@
 
 #include "indexd/service/convert.h"
 #include "indexd/service/node_registry.h"
+#include "indexd/service/overwriter.h"
 #include "indexd/service/segment_keeper.h"
 #include "indexd/tree/names.h"
 
@@ -16,7 +17,6 @@ namespace reelfs::indexd {
 
 namespace {
 
-constexpr std::uint32_t kMaxCopies = 4;
 constexpr std::uint32_t kMaxSegments = 4096;    // in one answer
 constexpr std::size_t kMaxSegmentFiles = 8192;  // named by one answer, whose size is limited
 
@@ -48,7 +48,6 @@ Result<std::set<SegmentId>> segments_of(const View& view, InodeId inode) {
 
 void AdminService::register_with(Dispatcher& dispatcher) {
   dispatcher.add(wire::Method::list_channels, *this, &AdminService::list_channels);
-  dispatcher.add(wire::Method::set_channel, *this, &AdminService::set_channel);
   dispatcher.add(wire::Method::list_nodes, *this, &AdminService::list_nodes);
   dispatcher.add(wire::Method::list_segments, *this, &AdminService::list_segments);
   dispatcher.add(wire::Method::show_segment, *this, &AdminService::show_segment);
@@ -81,22 +80,6 @@ Task<wire::ListChannelsReply> AdminService::list_channels(wire::ListChannelsRequ
     return reply;
   };
   co_return co_await index_.read(std::move(read));
-}
-
-Task<rpc::Response> AdminService::set_channel(wire::SetChannelRequest request) {
-  if (request.has_copies() && (request.copies() < 1 || request.copies() > kMaxCopies)) {
-    co_return Error(Errc::invalid, "a channel has 1 to 4 copies");
-  }
-  auto op = [&request](Transaction& txn, WallNs) -> Result<wire::Empty> {
-    const ChannelKey key{InodeId{request.inode()}};
-    REELFS_TRY(auto channel, txn.find(key));
-    if (!channel) return Error(Errc::not_found, fmt::format("there is no channel {}", request.inode()));
-    if (request.has_copies()) channel->copies = request.copies();
-    txn.put(key, *channel);
-    return wire::Empty();
-  };
-  REELFS_CO_TRY(auto message, co_await changes_.once(request.header(), std::move(op)));
-  co_return Changes::response(std::move(message));
 }
 
 Task<wire::ListNodesReply> AdminService::list_nodes(wire::ListNodesRequest) {
@@ -313,9 +296,8 @@ Task<wire::ClusterStatusReply> AdminService::cluster_status(wire::ClusterStatusR
     add_problem(
         fmt::format("{} copies are wanted and {} storage nodes are online", copies, nodes_.online_nodes()),
         "start a node, or lower the copies: reelctl channel set", nodes_.fewer_online_since(copies));
-  } else if (space.total_bytes > 0 && space.free_bytes == 0) {
-    add_problem("the cluster is full", "add devices, or delete recordings", nodes_.full_since());
   }
+  for (auto& problem : overwriter_.problems()) *reply.add_problems() = std::move(problem);
   co_return reply;
 }
 

@@ -15,23 +15,23 @@
 namespace reelfs::indexd {
 
 class NodeRegistry;
+class Overwriter;
 class SegmentKeeper;
 
 /// Answers what operators ask.
 class AdminService {
  public:
-  AdminService(Executor& index, Sessions& sessions, Changes& changes, NodeRegistry& nodes,
-               SegmentKeeper& segments, const ServiceOptions& options)
+  AdminService(Executor& index, Sessions& sessions, NodeRegistry& nodes, SegmentKeeper& segments,
+               Overwriter& overwriter, const ServiceOptions& options)
       : index_(index),
         sessions_(sessions),
-        changes_(changes),
         nodes_(nodes),
         segments_(segments),
+        overwriter_(overwriter),
         options_(options) {}
   void register_with(Dispatcher& dispatcher);
 
   Task<wire::ListChannelsReply> list_channels(wire::ListChannelsRequest request);
-  Task<rpc::Response> set_channel(wire::SetChannelRequest request);
   Task<wire::ListNodesReply> list_nodes(wire::ListNodesRequest request);
   Task<wire::ListSegmentsReply> list_segments(wire::ListSegmentsRequest request);
   Task<wire::ShowSegmentReply> show_segment(wire::ShowSegmentRequest request);
@@ -51,9 +51,9 @@ class AdminService {
 
   Executor& index_;
   Sessions& sessions_;
-  Changes& changes_;
   NodeRegistry& nodes_;
   SegmentKeeper& segments_;
+  Overwriter& overwriter_;
   const ServiceOptions& options_;
 };
 

@@ -1,15 +1,18 @@
 #include "indexd/service/file_service.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "indexd/service/convert.h"
 #include "indexd/service/hold_service.h"
 #include "indexd/service/node_registry.h"
+#include "indexd/service/overwriter.h"
 #include "indexd/service/segment_keeper.h"
 #include "indexd/tree/attributes.h"
 #include "indexd/tree/extents.h"
 #include "indexd/tree/holds.h"
+#include "indexd/tree/policy.h"
 
 namespace reelfs::indexd {
 
@@ -19,6 +22,8 @@ constexpr std::uint32_t kMaxExtents = 4096;
 constexpr int kMaxLocated = 4096;
 constexpr std::size_t kExtentsAtOnce = 1024;  // changed in one operation: others wait for no more
 constexpr int kMaxReadsNoted = 4096;
+constexpr auto kLookPatience = std::chrono::seconds(1);
+constexpr auto kReapPatience = std::chrono::milliseconds(500);
 
 /// In words, who sets or removes an extended attribute.
 template <class Request>
@@ -175,8 +180,15 @@ Task<rpc::Response> FileService::set_xattr(wire::SetXattrRequest request) {
   };
   REELFS_CO_TRY(auto message, co_await changes_.once(request.header(), std::move(op)));
   if (hold) holds_.changed(*hold);
+  co_await note_policy(params.name);
   co_await tell_of(params.inode, request.header());
   co_return Changes::response(std::move(message));
+}
+
+asio::awaitable<void> FileService::note_policy(std::string_view attribute) {
+  if (!tree::is_policy(attribute)) co_return;
+  // It is stored. Where the look takes long, it is in force a moment later.
+  [[maybe_unused]] const auto looked = co_await overwriter_.look_now(Deadline::after(clock_, kLookPatience));
 }
 
 Task<rpc::Response> FileService::remove_xattr(wire::RemoveXattrRequest request) {
@@ -193,6 +205,7 @@ Task<rpc::Response> FileService::remove_xattr(wire::RemoveXattrRequest request) 
   };
   REELFS_CO_TRY(auto message, co_await changes_.once(request.header(), std::move(op)));
   if (hold) holds_.changed(*hold);
+  co_await note_policy(request.name());
   co_await tell_of(InodeId{request.inode()}, request.header());
   co_return Changes::response(std::move(message));
 }
@@ -281,15 +294,51 @@ Task<wire::LocateSegmentsReply> FileService::locate_segments(wire::LocateSegment
   co_return reply;
 }
 
+/// Before the commit, where its bytes may go beyond a quota: the oldest go first, and what could not go a
+/// moment ago may have been closed by now.
+Task<void> FileService::make_room(const std::vector<tree::FileCommit>& files) {
+  std::map<InodeId, std::uint64_t> bytes;
+  std::uint64_t total = 0;
+  for (const auto& file : files) {
+    for (const auto& extent : file.extents) {
+      bytes[file.inode] += extent.row.length;
+      total += extent.row.length;
+    }
+  }
+  if (total == 0 || !overwriter_.may_be_full(total)) co_return ok();
+  auto read = [&bytes](const View& view) -> Result<std::map<InodeId, std::uint64_t>> {
+    std::map<InodeId, std::uint64_t> by_channel;
+    for (const auto& [inode, length] : bytes) {
+      REELFS_TRY(const auto row, view.find(InodeKey{inode}));
+      if (row) by_channel[row->channel] += length;
+    }
+    return by_channel;
+  };
+  REELFS_CO_TRY(const auto by_channel, co_await index_.peek(std::move(read)));
+  for (const auto& [channel, length] : by_channel) {
+    REELFS_CO_TRY(co_await overwriter_.make_room(channel, length, Deadline::after(clock_, kLookPatience)));
+  }
+  co_return ok();
+}
+
 Task<rpc::Response> FileService::commit(wire::CommitRequest request) {
   std::vector<tree::FileCommit> files;
   for (const auto& file : request.files()) files.push_back(from_wire(file));
   std::vector<SegmentId> emptied;
   const bool per_file = request.per_file();
-  auto op = [&files, &emptied, per_file](Transaction& txn, WallNs now) -> Result<wire::CommitReply> {
-    REELFS_TRY(auto committed, tree::commit(txn, files, now));
+  const SessionId session{request.header().session()};
+  for (const auto& file : files) sessions_.wrote(session, file.inode);
+  REELFS_CO_TRY(co_await make_room(files));
+  std::map<InodeId, std::uint64_t> ingested;
+  auto op = [&files, &emptied, &ingested, per_file, limits = overwriter_.limits()](
+                Transaction& txn, WallNs now) -> Result<wire::CommitReply> {
+    REELFS_TRY(auto committed, tree::commit(txn, files, *limits, now));
     if (!per_file && !committed.refused.empty()) return std::move(committed.refused.front().error);
     emptied = std::move(committed.emptied);
+    for (std::size_t index = 0; index < files.size(); ++index) {
+      for (const auto& extent : files[index].extents)
+        ingested[committed.inodes[index].row.channel] += extent.row.length;
+    }
     wire::CommitReply reply;
     for (const auto& inode : committed.inodes) {
       auto& attributes = *reply.add_attributes();
@@ -301,9 +350,10 @@ Task<rpc::Response> FileService::commit(wire::CommitRequest request) {
   auto answered = co_await changes_.once(request.header(), std::move(op));
   if (answered) {
     segments_.emptied(emptied);
+    for (const auto& [channel, bytes] : ingested) overwriter_.note_ingest(channel, bytes);
     Touched touched;
     for (const auto& file : files) touched.inodes.push_back(file.inode);
-    co_await leases_.changed(SessionId{request.header().session()}, touched);
+    co_await leases_.changed(session, touched);
   }
   REELFS_CO_TRY(auto message, std::move(answered));
   if (request.sync()) {
@@ -368,23 +418,46 @@ Task<wire::Empty> FileService::sync(wire::SyncRequest) {
 Task<wire::StatFsReply> FileService::statfs(wire::StatFsRequest request) {
   struct Counted {
     std::uint64_t files = 0;
-    std::uint32_t copies = 0;
+    InodeId channel;
+    std::optional<ChannelRow> row;
+    tree::Policy policy;
+    std::uint64_t going_bytes = 0;  // of removed files that nobody has open
   };
-  auto read = [&request](const View& view) -> Result<Counted> {
+  // What was removed and is open nowhere does not count. Where its removal takes long a part is shown.
+  [[maybe_unused]] const auto reaped = co_await sessions_.reaped(Deadline::after(clock_, kReapPatience));
+  auto read = [&request, kept = sessions_.kept()](const View& view) -> Result<Counted> {
     REELFS_TRY(const auto inode, tree::get_inode(view, InodeId{request.inode()}));
-    Counted counted{1, 0};
+    Counted counted{1, inode.row.channel, std::nullopt, {}, 0};
     REELFS_TRY(view.scan_table<ChannelKey>([&](ChannelKey key, const ChannelRow& channel) {
       counted.files += 1 + channel.files;
-      if (key.inode == inode.row.channel) counted.copies = channel.copies;
+      if (key.inode == inode.row.channel) counted.row = channel;
       return true;
     }));
+    if (!counted.row) return counted;
+    REELFS_TRY(counted.policy, tree::policy_of(view, counted.channel));
+    if (!counted.policy.quota_bytes) return counted;
+    counted.files = 1 + counted.row->files;
+    for (const auto going : kept) {
+      REELFS_TRY(const auto row, view.find(InodeKey{going}));
+      if (row && row->channel == counted.channel) counted.going_bytes += row->stored_bytes;
+    }
     return counted;
   };
   REELFS_CO_TRY(const auto counted, co_await index_.read(std::move(read)));
-  const auto space = nodes_.net_space(counted.copies);
+  const auto space = nodes_.net_space(counted.row ? counted.row->copies : 0);
   wire::StatFsReply reply;
   reply.set_total_bytes(space.total_bytes);
   reply.set_free_bytes(space.free_bytes);
+  reply.set_available_bytes(
+      std::min(space.total_bytes, space.free_bytes + overwriter_.reclaimable(kRootInode)));
+  if (const auto& quota = counted.policy.quota_bytes) {
+    const auto used = counted.row->live_bytes - std::min(counted.row->live_bytes, counted.going_bytes);
+    const auto left = *quota - std::min(*quota, used);
+    reply.set_total_bytes(*quota);
+    reply.set_free_bytes(left);
+    reply.set_available_bytes(
+        std::min(left + overwriter_.reclaimable(counted.channel), reply.available_bytes()));
+  }
   reply.set_files(counted.files);
   co_return reply;
 }

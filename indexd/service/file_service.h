@@ -15,20 +15,23 @@ namespace reelfs::indexd {
 
 class HoldService;
 class NodeRegistry;
+class Overwriter;
 class SegmentKeeper;
 
 /// Answers what is asked about attributes and what files hold.
 class FileService {
  public:
-  FileService(Executor& index, Sessions& sessions, Changes& changes, Leases& leases, NodeRegistry& nodes,
-              SegmentKeeper& segments, HoldService& holds)
-      : index_(index),
+  FileService(const Clock& clock, Executor& index, Sessions& sessions, Changes& changes, Leases& leases,
+              NodeRegistry& nodes, SegmentKeeper& segments, HoldService& holds, Overwriter& overwriter)
+      : clock_(clock),
+        index_(index),
         sessions_(sessions),
         changes_(changes),
         leases_(leases),
         nodes_(nodes),
         segments_(segments),
-        holds_(holds) {}
+        holds_(holds),
+        overwriter_(overwriter) {}
   void register_with(Dispatcher& dispatcher);
 
   Task<wire::AttributesReply> get_attributes(wire::GetAttributesRequest request);
@@ -46,6 +49,9 @@ class FileService {
   Task<rpc::Response> clone_range(wire::CloneRangeRequest request);
   Task<wire::Empty> note_reads(wire::NoteReadsRequest request);
   Task<wire::Empty> sync(wire::SyncRequest request);
+  /// Where it was one that was changed: it is in force when this returns.
+  asio::awaitable<void> note_policy(std::string_view attribute);
+  Task<void> make_room(const std::vector<tree::FileCommit>& files);
   Task<wire::StatFsReply> statfs(wire::StatFsRequest request);
 
  private:
@@ -64,6 +70,7 @@ class FileService {
   static Result<std::vector<Located>> locate(const View& view, const std::vector<SegmentId>& segments);
   void describe(const Located& located, wire::SegmentLocation& out) const;
 
+  const Clock& clock_;
   Executor& index_;
   Sessions& sessions_;
   Changes& changes_;
@@ -71,6 +78,7 @@ class FileService {
   NodeRegistry& nodes_;
   SegmentKeeper& segments_;
   HoldService& holds_;
+  Overwriter& overwriter_;
 };
 
 }  // namespace reelfs::indexd

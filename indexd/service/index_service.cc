@@ -7,6 +7,7 @@
 
 #include "indexd/journal/executor.h"
 #include "indexd/tree/inode.h"
+#include "indexd/tree/recordings.h"
 
 namespace reelfs::indexd {
 
@@ -18,13 +19,14 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
       sessions_(context.get_executor(), clock, index, options_),
       leases_(clock, options_.cache_lease, registry),
       segments_(context.get_executor(), clock, index, nodes_, options_),
+      overwriter_(context.get_executor(), clock, index, sessions_, nodes_, leases_, options_, registry),
       changes_(index, sessions_, clock),
       names_(index, sessions_, changes_, leases_, options_),
       holds_(index, sessions_, changes_, leases_, registry),
-      files_(index, sessions_, changes_, leases_, nodes_, segments_, holds_),
-      grants_(index, sessions_, nodes_, segments_),
+      files_(clock, index, sessions_, changes_, leases_, nodes_, segments_, holds_, overwriter_),
+      grants_(clock, index, sessions_, nodes_, segments_, overwriter_),
       locks_(context.get_executor(), clock, index, sessions_, options_, registry),
-      admin_(index, sessions_, changes_, nodes_, segments_, options_),
+      admin_(index, sessions_, nodes_, segments_, overwriter_, options_),
       dispatcher_(clock, registry) {
   dispatcher_.add(wire::Method::open_session, *this, &IndexService::open_session);
   dispatcher_.add(wire::Method::renew_session, *this, &IndexService::renew_session);
@@ -54,7 +56,9 @@ Task<void> IndexService::start() {
   REELFS_CO_TRY(co_await locks_.start());
   REELFS_CO_TRY(co_await holds_.start());
   auto alive = [this](SessionId session) { return sessions_.alive(session); };
-  co_return co_await segments_.start(std::move(alive));
+  REELFS_CO_TRY(co_await segments_.start(std::move(alive)));
+  overwriter_.start();
+  co_return ok();
 }
 
 Task<rpc::Response> IndexService::handle(rpc::Request request) {
@@ -62,6 +66,7 @@ Task<rpc::Response> IndexService::handle(rpc::Request request) {
 }
 
 asio::awaitable<void> IndexService::stop() {
+  co_await overwriter_.stop();
   co_await sessions_.stop();
   co_await locks_.stop();
   co_await segments_.stop();
@@ -121,12 +126,35 @@ Task<wire::ReportBlocksReply> IndexService::report_blocks(wire::ReportBlocksRequ
   co_return reply;
 }
 
+namespace {
+
+/// Lists the recordings of an index that was kept by a program that did not.
+Task<void> upgrade(Executor& index) {
+  constexpr std::size_t kInodesAtOnce = 1000;
+  auto look = [](const View& view) { return view.get(ClusterKey{}); };
+  REELFS_CO_TRY(const auto cluster, co_await index.read(std::move(look)));
+  if (cluster.has_recordings != 0) co_return ok();
+  for (std::optional<InodeId> from = kRootInode; from;) {
+    auto list = [from](Transaction& txn) { return tree::list_recordings(txn, *from, kInodesAtOnce); };
+    REELFS_CO_TRY(from, co_await index.run(std::move(list)));
+  }
+  auto note = [](Transaction& txn) -> Result<void> {
+    REELFS_TRY(auto row, txn.get(ClusterKey{}));
+    row.has_recordings = 1;
+    txn.put(ClusterKey{}, row);
+    return ok();
+  };
+  co_return co_await index.run(std::move(note));
+}
+
+}  // namespace
+
 Task<ClusterIdentity> claim_cluster(Executor& index, const Clock& clock, ClusterIdentity wanted) {
   const WallNs now = clock.wall().time_since_epoch().count();
   auto claim = [wanted, now](Transaction& txn) -> Result<ClusterIdentity> {
     REELFS_TRY(const auto stored, txn.find(ClusterKey{}));
     if (!stored) {
-      txn.put(ClusterKey{}, ClusterRow{wanted.cluster, wanted.block_bytes, now});
+      txn.put(ClusterKey{}, ClusterRow{wanted.cluster, wanted.block_bytes, now, 1});
       REELFS_TRY(tree::make_root(txn, now));
       return wanted;
     }
@@ -143,6 +171,7 @@ Task<ClusterIdentity> claim_cluster(Executor& index, const Clock& clock, Cluster
     return ClusterIdentity{stored->uuid, stored->block_bytes};
   };
   REELFS_CO_TRY(const auto identity, co_await index.run(std::move(claim)));
+  REELFS_CO_TRY(co_await upgrade(index));
   REELFS_CO_TRY(co_await index.sync());
   co_return identity;
 }

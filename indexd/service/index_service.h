@@ -16,6 +16,7 @@
 #include "indexd/service/name_service.h"
 #include "indexd/service/node_registry.h"
 #include "indexd/service/options.h"
+#include "indexd/service/overwriter.h"
 #include "indexd/service/segment_keeper.h"
 #include "indexd/service/segment_service.h"
 #include "indexd/service/sessions.h"
@@ -59,6 +60,7 @@ class IndexService {
   Sessions sessions_;
   Leases leases_;
   SegmentKeeper segments_;
+  Overwriter overwriter_;
   Changes changes_;
   NameService names_;
   HoldService holds_;

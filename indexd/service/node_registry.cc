@@ -645,16 +645,6 @@ WallTime NodeRegistry::fewer_online_since(std::uint64_t nodes) const {
   return may_be_missing < went.size() ? went[may_be_missing] : clock_.wall();
 }
 
-WallTime NodeRegistry::full_since() const {
-  auto newest = started_;
-  for (const auto& [id, node] : nodes_) {
-    for (const auto& [path, device] : node.devices) {
-      if (is_full(device.info)) newest = std::max(newest, device.since);
-    }
-  }
-  return newest;
-}
-
 bool NodeRegistry::reachable(NodeId node, DeviceId device) const {
   const auto found = nodes_.find(node);
   if (found == nodes_.end() || !found->second.online()) return false;

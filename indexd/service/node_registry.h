@@ -75,8 +75,6 @@ class NodeRegistry {
   std::size_t online_nodes() const;
   /// When so many nodes were online last; where that never was, when this process began.
   WallTime fewer_online_since(std::uint64_t nodes) const;
-  /// When the last of the full devices became full.
-  WallTime full_since() const;
   /// Whether a copy there can be read: the node is online, and has not said that the device is out of
   /// service.
   bool reachable(NodeId node, DeviceId device) const;

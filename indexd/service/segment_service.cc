@@ -6,6 +6,7 @@
 
 #include "indexd/journal/executor.h"
 #include "indexd/service/node_registry.h"
+#include "indexd/service/overwriter.h"
 #include "indexd/service/segment_keeper.h"
 #include "indexd/service/sessions.h"
 
@@ -15,6 +16,8 @@ namespace {
 
 constexpr std::uint32_t kMaxGrants = 8;  // a writer holds one and a few spares
 constexpr int kMaxAvoided = 1024;
+/// Within the two seconds in which no call may stall.
+constexpr auto kRoomPatience = std::chrono::milliseconds(1500);
 
 }  // namespace
 
@@ -36,11 +39,15 @@ Task<wire::OpenSegmentReply> SegmentService::open_segment(wire::OpenSegmentReque
   REELFS_CO_TRY(const auto channel, co_await index_.read(std::move(read)));
   if (!channel) co_return Error(Errc::not_found, fmt::format("there is no channel {}", params.channel.value));
   params.copies = channel->copies;
-  const auto granted = co_await segments_.open(std::move(params));
-  if (!granted) {
-    if (granted.error().code() == Errc::no_space) sessions_.space_is_short();
-    co_return granted.error();
+  auto granted = co_await segments_.open(params);
+  const auto until = Deadline::after(clock_, kRoomPatience);
+  while (!granted && granted.error().code() == Errc::no_space) {
+    sessions_.space_is_short();
+    const auto room = co_await overwriter_.free_a_block(until);
+    if (!room || !room.value()) break;
+    granted = co_await segments_.open(params);
   }
+  if (!granted) co_return granted.error();
   wire::OpenSegmentReply reply;
   for (const auto& [segment, row] : granted.value()) {
     auto& grant = *reply.add_grants();

@@ -9,24 +9,33 @@ namespace reelfs::indexd {
 
 class Executor;
 class NodeRegistry;
+class Overwriter;
 class SegmentKeeper;
 class Sessions;
 
 /// Grants segments to writers and takes them back.
 class SegmentService {
  public:
-  SegmentService(Executor& index, Sessions& sessions, NodeRegistry& nodes, SegmentKeeper& segments)
-      : index_(index), sessions_(sessions), nodes_(nodes), segments_(segments) {}
+  SegmentService(const Clock& clock, Executor& index, Sessions& sessions, NodeRegistry& nodes,
+                 SegmentKeeper& segments, Overwriter& overwriter)
+      : clock_(clock),
+        index_(index),
+        sessions_(sessions),
+        nodes_(nodes),
+        segments_(segments),
+        overwriter_(overwriter) {}
   void register_with(Dispatcher& dispatcher);
 
   Task<wire::OpenSegmentReply> open_segment(wire::OpenSegmentRequest request);
   Task<wire::Empty> close_segment(wire::CloseSegmentRequest request);
 
  private:
+  const Clock& clock_;
   Executor& index_;
   Sessions& sessions_;
   NodeRegistry& nodes_;
   SegmentKeeper& segments_;
+  Overwriter& overwriter_;
 };
 
 }  // namespace reelfs::indexd

@@ -46,7 +46,7 @@ void Sessions::on_emptied(std::function<void(const std::vector<SegmentId>&)> cal
 Task<void> Sessions::start() {
   auto load = [this](const View& view) -> Result<void> {
     REELFS_TRY(view.scan_table<SessionKey>([this](SessionKey key, SessionRow row) {
-      sessions_[key.session] = {std::move(row), clock_.now(), {}};
+      sessions_[key.session] = {std::move(row), clock_.now(), {}, {}};
       unheard_.insert(key.session);
       return true;
     }));
@@ -81,6 +81,7 @@ Task<SessionId> Sessions::open(wire::OpenSessionRequest request) {
       (void)opened(session, InodeId{inode});  // what is being removed already stays gone
     }
     for (const auto inode : before) drop_open(inode);
+    found->second.written = found->second.open;
     log().info("session resumed session={} purpose=\"{}\" open={}", session.value, found->second.row.purpose,
                found->second.open.size());
     if (unheard_.erase(session) > 0 && unheard_.empty()) {
@@ -96,7 +97,7 @@ Task<SessionId> Sessions::open(wire::OpenSessionRequest request) {
     return SessionId{number};
   };
   REELFS_CO_TRY(const auto session, co_await index_.run(std::move(make)));
-  sessions_[session] = {row, clock_.now(), {}};
+  sessions_[session] = {row, clock_.now(), {}, {}};
   // Its number must never be given again: it tells whose requests were carried out.
   REELFS_CO_TRY(co_await index_.sync());
   log().info("session opened session={} host={} pid={} purpose=\"{}\"", session.value, row.host, row.pid,
@@ -127,7 +128,35 @@ Result<void> Sessions::opened(SessionId session, InodeId inode) {
 
 void Sessions::released(SessionId session, InodeId inode) {
   const auto found = sessions_.find(session);
-  if (found != sessions_.end() && found->second.open.erase(inode) > 0) drop_open(inode);
+  if (found == sessions_.end() || found->second.open.erase(inode) == 0) return;
+  found->second.written.erase(inode);
+  drop_open(inode);
+}
+
+void Sessions::wrote(SessionId session, InodeId inode) {
+  const auto found = sessions_.find(session);
+  if (found != sessions_.end() && found->second.open.contains(inode)) found->second.written.insert(inode);
+}
+
+std::set<InodeId> Sessions::being_written() const {
+  std::set<InodeId> inodes;
+  for (const auto& [id, session] : sessions_) inodes.insert(session.written.begin(), session.written.end());
+  return inodes;
+}
+
+std::vector<InodeId> Sessions::kept() const {
+  std::vector<InodeId> inodes;
+  for (const auto& [inode, keeping] : kept_) {
+    if (!is_open(inode)) inodes.push_back(inode);
+  }
+  return inodes;
+}
+
+Task<void> Sessions::reaped(Deadline deadline) {
+  while (!to_reap_.empty()) {
+    REELFS_CO_TRY(co_await all_reaped_.wait(clock_, deadline));
+  }
+  co_return ok();
 }
 
 void Sessions::drop_open(InodeId inode) {
@@ -246,6 +275,7 @@ asio::awaitable<void> Sessions::reap() {
     if (reaped) {
       orphans_.erase(inode);
       to_reap_.erase(inode);
+      if (to_reap_.empty()) all_reaped_.notify_all();
       continue;
     }
     log().error("orphan not removed inode={} why=\"{}\"", inode.value, reaped.error().describe());

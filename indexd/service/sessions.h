@@ -10,6 +10,7 @@
 
 #include <boost/asio/any_io_executor.hpp>
 
+#include "common/async/condition.h"
 #include "common/async/event.h"
 #include "common/async/task.h"
 #include "common/async/task_group.h"
@@ -58,6 +59,15 @@ class Sessions {
   /// @errors no_session; stale_handle: it is being removed
   Result<void> opened(SessionId session, InodeId inode);
   void released(SessionId session, InodeId inode);
+  bool is_open(InodeId inode) const { return openers_.contains(inode); }
+  /// It puts bytes into an inode that it has open.
+  void wrote(SessionId session, InodeId inode);
+  /// Inodes that somebody has open and has put bytes into since; after a restart all that are open may be.
+  std::set<InodeId> being_written() const;
+  /// Orphans that nobody has open, and that are still there.
+  std::vector<InodeId> kept() const;
+  /// Until what could be removed by now has been. @errors timed_out, cancelled
+  Task<void> reaped(Deadline deadline);
   /// For whom an inode stays a while though nobody has it open.
   struct Kept {
     SessionId keeper;          // that took the last name, and said that it may open it; until forgotten()
@@ -83,6 +93,7 @@ class Sessions {
     SessionRow row;
     TimePoint renewed;
     std::set<InodeId> open;
+    std::set<InodeId> written;  // of those
   };
   struct Keeping {
     SessionId keeper;
@@ -91,7 +102,6 @@ class Sessions {
   };
   void end_keeping(TimePoint now);
   void reap_if_unused(InodeId inode);
-  bool is_open(InodeId inode) const { return openers_.contains(inode); }
   void drop_open(InodeId inode);
   void end(SessionId session, const char* why);
   asio::awaitable<void> watch_leases();
@@ -113,6 +123,7 @@ class Sessions {
   TimePoint short_until_;
   std::set<InodeId> to_reap_;  // those that nobody has open: cannot be opened any more
   Event reap_there_;
+  Condition all_reaped_;
   std::set<SessionId> unheard_;  // since the restart: what they have open is not known
   std::function<void(SessionId)> ended_;
   std::function<void(const std::vector<SegmentId>&)> emptied_;

@@ -8,6 +8,7 @@
 #include "indexd/tree/extents.h"
 #include "indexd/tree/holds.h"
 #include "indexd/tree/permissions.h"
+#include "indexd/tree/policy.h"
 
 namespace reelfs::indexd::tree {
 namespace {
@@ -129,6 +130,10 @@ Result<void> set_xattr(Transaction& txn, const SetXattrParams& params, WallNs no
   if ((params.flags & ~kBoth) != 0) return Error(Errc::invalid, "flags of setxattr");
   if (params.value.size() > kMaxXattrValue) return Error(Errc::too_big);
   REELFS_TRY(auto inode, get_inode(txn, params.inode));
+  if (is_policy(params.name)) {
+    REELFS_TRY(set_policy(txn, inode, params.name, params.value));
+    return note_xattr_change(txn, std::move(inode), now);
+  }
   REELFS_TRY(const auto is_there, has_xattr(txn, params.inode, params.name));
   if (is_there && (params.flags & XATTR_CREATE) != 0) return Error(Errc::exists);
   if (!is_there && (params.flags & XATTR_REPLACE) != 0) return Error(Errc::no_attribute);
@@ -148,6 +153,10 @@ Result<void> set_xattr(Transaction& txn, const SetXattrParams& params, WallNs no
 Result<void> remove_xattr(Transaction& txn, InodeId id, const std::string& name, WallNs now) {
   REELFS_TRY(check_xattr_name(name));
   REELFS_TRY(auto inode, get_inode(txn, id));
+  if (is_policy(name)) {
+    REELFS_TRY(reset_policy(txn, inode, name));
+    return note_xattr_change(txn, std::move(inode), now);
+  }
   REELFS_TRY(const auto is_there, has_xattr(txn, id, name));
   if (!is_there && is_acl(name)) return ok();  // every file has permissions, list or not
   if (!is_there) return Error(Errc::no_attribute);
@@ -171,13 +180,14 @@ Result<std::string> get_xattr(const Reader& reader, InodeId id, const std::strin
   }
   REELFS_TRY(auto row, reader.find(XattrKey{id, name}));
   if (row) return std::move(row->value);
-  REELFS_TRY(get_inode(reader, id));
+  REELFS_TRY(const auto inode, get_inode(reader, id));
+  if (is_policy(name)) return show_policy(reader, inode, name);
   return Error(Errc::no_attribute);
 }
 
 Result<std::vector<std::string>> list_xattr(const Reader& reader, InodeId id) {
   REELFS_TRY(get_inode(reader, id));
-  std::vector<std::string> names;
+  REELFS_TRY(auto names, decided_policies(reader, id));
   REELFS_TRY(reader.scan(XattrKey{id, {}}, XattrKey{InodeId{id.value + 1}, {}},
                          [&](const XattrKey& key, const XattrRow&) {
                            names.push_back(key.name);

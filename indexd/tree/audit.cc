@@ -36,6 +36,7 @@ class Audit {
     REELFS_TRY(check_holds());
     REELFS_TRY(check_segments());
     REELFS_TRY(check_channels());
+    REELFS_TRY(check_recordings());
     return std::move(found_);
   }
 
@@ -214,6 +215,31 @@ class Audit {
     expect(channels == seen_[kRootInode].entries, "{} channels, {} names at the root", channels,
            seen_[kRootInode].entries);
     return ok();
+  }
+
+  Result<void> check_recordings() {
+    std::size_t recordings = 0;
+    REELFS_TRY(reader_.scan_table<RecordingKey>([&](const RecordingKey& key, const RecordingRow&) {
+      const auto inode = inodes_.find(key.inode);
+      expect(inode != inodes_.end() && inode->second.channel == key.channel &&
+                 static_cast<std::uint64_t>(inode->second.last_ns) == key.last_ns,
+             "recording {} of channel {} is no such file", key.inode.value, key.channel.value);
+      ++recordings;
+      return true;
+    }));
+    std::size_t files = 0;
+    for (const auto& [id, row] : inodes_) {
+      files += row.nlink > 0 && row.last_ns != 0 ? 1 : 0;
+      expect(row.last_ns == 0 || S_ISREG(row.mode), "inode {} is no file and has the times of one", id.value);
+      expect(row.first_ns <= row.last_ns, "inode {} has its last byte before its first", id.value);
+    }
+    expect(recordings == files, "{} files, {} recordings", files, recordings);
+    return reader_.scan_table<PolicyKey>([&](const PolicyKey& key, const PolicyRow&) {
+      const auto inode = inodes_.find(key.inode);
+      expect(key.inode == kRootInode || (inode != inodes_.end() && inode->second.channel == key.inode),
+             "a policy for inode {}, which is no channel", key.inode.value);
+      return true;
+    });
   }
 
   const Reader& reader_;

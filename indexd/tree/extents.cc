@@ -7,6 +7,7 @@
 
 #include "common/wire/record.h"
 #include "indexd/tree/holds.h"
+#include "indexd/tree/recordings.h"
 
 namespace reelfs::indexd::tree {
 namespace {
@@ -141,12 +142,25 @@ Result<bool> overwrites(const Reader& reader, const Inode& inode, const FileComm
   return false;
 }
 
+std::uint64_t bytes_of(const FileCommit& file) {
+  std::uint64_t bytes = 0;
+  for (const auto& extent : file.extents) bytes += extent.row.length;
+  return bytes;
+}
+
 /// What is wrong with one file of a commit, and not with the others.
 struct Verdict {
   std::optional<Error> refused;
 };
-Result<Verdict> judge(const Reader& reader, const Inode& inode, const FileCommit& file) {
+Result<Verdict> judge(const Reader& reader, const Inode& inode, const FileCommit& file,
+                      const ChannelLimits& limits) {
   if (is_too_big(file)) return Verdict{Error(Errc::file_too_big)};
+  const auto limit = limits.find(inode.row.channel);
+  if (limit != limits.end() && !file.extents.empty()) {
+    REELFS_TRY(const auto channel, reader.find(ChannelKey{inode.row.channel}));
+    if (channel && channel->live_bytes + bytes_of(file) > limit->second)
+      return Verdict{Error(Errc::quota_exceeded, fmt::format("channel {} has its quota", channel->name))};
+  }
   REELFS_TRY(const auto holds, count_holds(reader));
   if (holds == 0) return Verdict{};
   REELFS_TRY(const auto takes_away, overwrites(reader, inode, file));
@@ -170,6 +184,7 @@ Result<void> commit_file(Transaction& txn, Inode& inode, const FileCommit& file,
   row.mtime_ns = file.mtime_ns.value_or(now);
   // When it was written, as its mount has told everyone since: a commit later on changes nothing of that.
   row.ctime_ns = std::max(row.ctime_ns, row.mtime_ns);
+  if (!file.extents.empty()) note_bytes(txn, inode, now, true);
   if (file.clear_suid) {
     row.mode &= ~static_cast<std::uint32_t>(S_ISUID);
     if ((row.mode & S_IXGRP) != 0) row.mode &= ~static_cast<std::uint32_t>(S_ISGID);
@@ -251,7 +266,8 @@ Result<std::vector<SegmentId>> ExtentEditor::finish() {
   return emptied;
 }
 
-Result<Committed> commit(Transaction& txn, std::span<const FileCommit> files, WallNs now) {
+Result<Committed> commit(Transaction& txn, std::span<const FileCommit> files, const ChannelLimits& limits,
+                         WallNs now) {
   Committed done;
   for (const auto& file : files) {
     REELFS_TRY(auto row, txn.find(InodeKey{file.inode}));
@@ -259,7 +275,7 @@ Result<Committed> commit(Transaction& txn, std::span<const FileCommit> files, Wa
     if (row) {
       inode = {.id = file.inode, .row = *row};
       if (!inode.is_regular()) return Error(Errc::invalid, "only files hold data");
-      REELFS_TRY(auto verdict, judge(txn, inode, file));
+      REELFS_TRY(auto verdict, judge(txn, inode, file, limits));
       if (verdict.refused) {
         done.refused.push_back({done.inodes.size(), std::move(*verdict.refused)});
         put_inode(txn, inode);
@@ -333,6 +349,7 @@ Result<Cloned> clone_range(Transaction& txn, const CloneParams& params, WallNs n
   REELFS_TRY(auto emptied, editor.finish());
   target.row.size = std::max(target.row.size, into + length);
   target.row.mtime_ns = target.row.ctime_ns = now;
+  note_bytes(txn, target, now, true);
   put_inode(txn, target);
   return Cloned{.target = std::move(target), .length = length, .emptied = std::move(emptied)};
 }

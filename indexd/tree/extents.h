@@ -26,9 +26,11 @@ struct FileCommit {
   std::optional<WallNs> mtime_ns;     // otherwise now
   bool clear_suid = false;
 };
+/// What channels may hold at most, in live bytes.
+using ChannelLimits = std::map<InodeId, std::uint64_t>;
 struct RefusedFile {
   std::size_t file = 0;  // of the commit's
-  Error error;           // file_too_big, not_permitted (held bytes would be overwritten)
+  Error error;           // file_too_big, not_permitted (held bytes would be overwritten), quota_exceeded
 };
 struct Committed {
   std::vector<Inode> inodes;         // in the order of the files; id none for one that is gone
@@ -39,7 +41,8 @@ struct Committed {
 /// refused alone; its version grows, so that nobody goes on showing what was written and is not to be.
 /// @errors invalid (no such segment, an extent that cannot be, not a regular file), stale_generation (beyond
 /// the end of a segment that was sealed or is being freed)
-Result<Committed> commit(Transaction& txn, std::span<const FileCommit> files, WallNs now);
+Result<Committed> commit(Transaction& txn, std::span<const FileCommit> files, const ChannelLimits& limits,
+                         WallNs now);
 
 struct HoleParams {
   InodeId inode;

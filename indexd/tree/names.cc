@@ -9,6 +9,8 @@
 #include "indexd/tree/extents.h"
 #include "indexd/tree/holds.h"
 #include "indexd/tree/permissions.h"
+#include "indexd/tree/policy.h"
+#include "indexd/tree/recordings.h"
 
 namespace reelfs::indexd::tree {
 namespace {
@@ -50,9 +52,11 @@ Result<void> drop_link(Transaction& txn, Inode& inode, WallNs now) {
   inode.row.nlink = inode.is_directory() ? 0 : inode.row.nlink - 1;
   if (inode.row.nlink == 0) {
     make_orphan(txn, inode.id, now);
+    forget_recording(txn, inode);
     const bool is_channel = inode.id == inode.row.channel;
     if (is_channel) {
       txn.erase(ChannelKey{inode.id});
+      txn.erase(PolicyKey{inode.id});
     } else {
       REELFS_TRY(count(txn, inode.row.channel, {.files = -1}));
     }
@@ -236,10 +240,13 @@ Result<Inode> create(Transaction& txn, const CreateParams& params, WallNs now) {
   if (is_directory) row.parent = parent.id;
   row.generation = 1;  // numbers are not used again
   REELFS_TRY(set_first_permissions(txn, parent, inode, params.umask));
+  note_bytes(txn, inode, now, false);
   put_inode(txn, inode);
   if (is_symlink) txn.put(SymlinkKey{inode.id}, SymlinkRow{params.symlink_target});
   if (parent.is_root()) {
-    txn.put(ChannelKey{inode.id}, ChannelRow{.name = params.name, .copies = params.channel_copies});
+    REELFS_TRY(const auto copies, copies_of_new_channels(txn));
+    txn.put(ChannelKey{inode.id},
+            ChannelRow{.name = params.name, .copies = copies.value_or(params.channel_copies)});
   } else {
     REELFS_TRY(count(txn, row.channel, {.files = 1}));
   }

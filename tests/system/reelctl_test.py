@@ -202,6 +202,14 @@ class Cluster(BoxTest):
         self.assertEqual((made["name"], made["copies"]), ("cam7", 1))
         self.assertEqual((self.box.mount / "cam7").stat().st_ino, made["inode"])
         self.assertEqual(self.box.reelctl("channel", "set", "cam7", "--copies", "2")["copies"], 2)
+        changed = self.box.reelctl("channel", "set", "cam7", "--quota", "5G", "--min-age", "2d")["policy"]
+        self.assertEqual(changed["quota"], {"value": "5G", "decided": True})
+        self.assertEqual(os.getxattr(self.box.mount / "cam7", "user.reel.min_age"), b"2d")
+        changed = self.box.reelctl("channel", "set", "cam7", "--unset", "quota", "min_age")["policy"]
+        self.assertEqual(changed["quota"], {"value": "none", "decided": False})
+        self.box.reelctl("channel", "set", "/", "--max-age", "400d")
+        self.assertEqual(self.box.reelctl("channel", "show", "cam7")["policy"]["max_age"], {"value": "400d", "decided": False})
+        self.box.reelctl("channel", "set", "/", "--unset", "max_age")
         (self.box.mount / "cam7/a").write_bytes(b"x" * 100_000)
         shown = self.box.reelctl("channel", "show", "cam7")
         self.assertEqual((shown["files"], shown["live_bytes"]), (1, 100_000))

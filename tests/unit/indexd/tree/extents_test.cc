@@ -27,7 +27,7 @@ TEST_F(ExtentsTest, CommitGrowsTheFileAndCountsItsBytes) {
   commit_of_two.extents = {extent(0, 1000, 1, 0), extent(1000, 500, 2, 64)};
   const auto written = row(file_).ctime_ns + 77;
   commit_of_two.mtime_ns = written;
-  const auto done = run([&] { return commit(*txn_, {&commit_of_two, 1}, now_); }).value();
+  const auto done = run([&] { return commit(*txn_, {&commit_of_two, 1}, {}, now_); }).value();
   const auto after = done.inodes.at(0).row;
   EXPECT_EQ(after.size, 1500U);
   EXPECT_EQ(after.stored_bytes, 1500U);
@@ -50,7 +50,7 @@ TEST_F(ExtentsTest, CommitOfWhatWasWrittenBeforeAnotherChangeLeavesItsTime) {
   late.inode = file_;
   late.size = 10;
   late.mtime_ns = changed - 1;
-  ASSERT_TRUE(run([&] { return commit(*txn_, {&late, 1}, now_); }));
+  ASSERT_TRUE(run([&] { return commit(*txn_, {&late, 1}, {}, now_); }));
   EXPECT_EQ(row(file_).mtime_ns, changed - 1);
   EXPECT_EQ(row(file_).ctime_ns, changed);
 }
@@ -202,7 +202,7 @@ TEST_F(ExtentsTest, CommitSkipsFilesThatAreGone) {
   files[1].extents = {extent(0, 10, 1, 64)};
   files[2].inode = file_;
   files[2].size = 3;
-  const auto done = run([&] { return commit(*txn_, files, now_); }).value();
+  const auto done = run([&] { return commit(*txn_, files, {}, now_); }).value();
   ASSERT_EQ(done.inodes.size(), 3U);
   EXPECT_FALSE(done.inodes[0].id);
   EXPECT_EQ(done.inodes[1].id, other);
@@ -217,7 +217,7 @@ TEST_F(ExtentsTest, CommitRefusesAFileAlone) {
   files[0].extents = {extent(0, 10, 1), extent(kMaxFileSize, 1, 1, 64)};
   files[1].inode = other;
   files[1].extents = {extent(0, 10, 1, 128)};
-  const auto done = run([&] { return commit(*txn_, files, now_); }).value();
+  const auto done = run([&] { return commit(*txn_, files, {}, now_); }).value();
   ASSERT_EQ(done.refused.size(), 1U);
   EXPECT_EQ(done.refused[0].file, 0U);
   EXPECT_EQ(done.refused[0].error.code(), Errc::file_too_big);

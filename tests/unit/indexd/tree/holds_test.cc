@@ -186,7 +186,7 @@ TEST_F(HoldsTest, ACommitOfSeveralFilesKeepsTheOthers) {
   files[1].extents = {extent(1000, 10, 1, 12288), extent(0, 10, 1, 16384)};
   files[2].inode = make(cam1_, "third");
   files[2].extents = {extent(0, 10, 1, 20480)};
-  const auto done = run([&] { return commit(*txn_, files, now_); }).value();
+  const auto done = run([&] { return commit(*txn_, files, {}, now_); }).value();
   ASSERT_EQ(done.refused.size(), 1U);
   EXPECT_EQ(done.refused[0].file, 1U);
   EXPECT_EQ(done.refused[0].error.code(), Errc::not_permitted);

@@ -316,7 +316,7 @@ class ExtentsModel : public ModelTest {
       }
       commits.push_back(std::move(commit_of_one));
     }
-    const auto done = run([&] { return commit(*txn_, commits, now_); });
+    const auto done = run([&] { return commit(*txn_, commits, {}, now_); });
     ASSERT_TRUE(done) << done.error().describe();
     expect_emptied(before, done.value().emptied);
   }

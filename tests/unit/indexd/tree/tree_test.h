@@ -95,7 +95,7 @@ class TreeTest : public ::testing::Test {
     file.extents = std::move(extents);
     file.size = size;
     return run([&]() -> Result<Committed> {
-      REELFS_TRY(auto committed, commit(*txn_, {&file, 1}, now_));
+      REELFS_TRY(auto committed, commit(*txn_, {&file, 1}, {}, now_));
       if (!committed.refused.empty()) return std::move(committed.refused.front().error);
       return committed;
     });

@@ -1,0 +1,261 @@
+"""Policies of channels: what they say, and that the oldest recordings go, and no others, so that new ones always find room."""
+import errno
+import os
+import random
+import signal
+import threading
+import time
+import unittest
+
+from harness import PATIENCE, BoxTest, until
+
+MIB = 1 << 20
+DEFAULTS = {"quota": "none", "max_age": "none", "min_age": "none", "overwrite": "on", "copies": "2", "replication": "sync"}
+VALUES = {"quota": ("500G", "1T", "1536M", "12345"), "max_age": ("30d", "1d12h", "1m30s"), "min_age": ("1h", "10d"),
+          "overwrite": ("off", "on"), "copies": ("1", "4"), "replication": ("sync",)}
+WRONG = {"quota": ("", "0", "x", "-1G", "5X", "1G1"), "max_age": ("1y", "d", "1.5d", ""), "min_age": ("soon", "-1h"),
+         "overwrite": ("maybe", "ON", ""), "copies": ("0", "5", "two"), "replication": ("async", "")}
+
+
+def attribute(name):
+    return f"user.reel.{name}"
+
+
+def policy(path, name):
+    return os.getxattr(path, attribute(name)).decode()
+
+
+def decide(path, **settings):
+    for name, value in settings.items():
+        os.setxattr(path, attribute(name), value.encode())
+
+
+def undecide(path, *names):
+    for name in names:
+        os.removexattr(path, attribute(name))
+
+
+def record(path, size, seed):
+    """A recording that is on stable storage when this returns."""
+    with open(path, "xb", buffering=0) as file:
+        file.write(random.Random(seed).randbytes(size))
+        os.fsync(file.fileno())
+
+
+def is_whole(path, size, seed):
+    return path.read_bytes() == random.Random(seed).randbytes(size)
+
+
+def numbers(channel):
+    return sorted(int(path.name) for path in channel.iterdir())
+
+
+def files_bytes(channel):
+    """None while something goes."""
+    try:
+        return sum(path.stat().st_size for path in channel.iterdir())
+    except FileNotFoundError:
+        return None
+
+
+def used(channel):
+    """As df says it."""
+    space = os.statvfs(channel)
+    return (space.f_blocks - space.f_bfree) * space.f_frsize
+
+
+def kill_index(box):
+    os.kill(box.processes()["index1"]["pid"], signal.SIGKILL)
+    box.start("index1")
+
+
+class Policies(BoxTest):
+    def test_each_setting_is_kept_and_what_is_none_refused(self):
+        for name, values in VALUES.items():
+            self.assertEqual(policy(self.channel, name), DEFAULTS[name])
+            for value in values:
+                decide(self.channel, **{name: value})
+                self.assertEqual(policy(self.channel, name), value)
+            for wrong in WRONG[name]:
+                with self.assertRaises(OSError, msg=f"{name} {wrong!r}") as raised:
+                    decide(self.channel, **{name: wrong})
+                self.assertEqual(raised.exception.errno, errno.EINVAL, f"{name} {wrong!r}")
+                self.assertEqual(policy(self.channel, name), values[-1])
+
+    def test_a_channel_goes_by_what_is_decided_for_all(self):
+        mount = self.channel.parent
+        decide(mount, quota="7G", overwrite="off")
+        try:
+            self.assertEqual(policy(self.channel, "quota"), "7G")
+            self.assertEqual(policy(self.channel, "overwrite"), "off")
+            self.assertEqual([name for name in os.listxattr(self.channel) if name.startswith("user.reel.")], [])
+            decide(self.channel, quota="none")
+            self.assertEqual(policy(self.channel, "quota"), "none")
+            self.assertEqual([name for name in os.listxattr(self.channel) if name.startswith("user.reel.")], [attribute("quota")])
+            undecide(self.channel, "quota")
+            self.assertEqual(policy(self.channel, "quota"), "7G")
+            with self.assertRaises(OSError) as raised:
+                undecide(self.channel, "quota")
+            self.assertEqual(raised.exception.errno, errno.ENODATA)
+        finally:
+            undecide(mount, "quota", "overwrite")
+        self.assertEqual(policy(self.channel, "quota"), "none")
+
+    def test_only_channels_have_policies(self):
+        (self.channel / "below").mkdir()
+        (self.channel / "file").touch()
+        for name in ("below", "file"):
+            with self.assertRaises(OSError) as raised:
+                decide(self.channel / name, quota="1G")
+            self.assertEqual(raised.exception.errno, errno.EINVAL)
+        for name in ("quote", "QUOTA", ""):
+            with self.assertRaises(OSError) as raised:
+                decide(self.channel, **{name: "1G"})
+            self.assertEqual(raised.exception.errno, errno.EINVAL, name)
+
+    def test_copies_of_new_channels(self):
+        mount = self.channel.parent
+        decide(mount, copies="1")
+        try:
+            (mount / "single").mkdir()
+            self.assertEqual(policy(mount / "single", "copies"), "1")
+            self.assertEqual(policy(self.channel, "copies"), "2")
+        finally:
+            undecide(mount, "copies")
+
+    def test_it_survives_a_restart_of_the_index(self):
+        decide(self.channel, quota="77M", min_age="5m")
+        kill_index(self.box)
+        self.assertEqual(policy(self.channel, "quota"), "77M")
+        self.assertEqual(policy(self.channel, "min_age"), "5m")
+
+
+class Overwriting(BoxTest):
+    box_settings = {"device_size": "256M"}
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(lambda: [path.unlink() for path in self.channel.iterdir()])
+
+    def test_a_quota_is_wrapped_around_many_times(self):
+        quota, size, count = 24 * MIB, MIB, 130
+        decide(self.channel, quota="24M")
+        told = []
+        for number in range(count):
+            record(self.channel / str(number), size, number)
+            told.append(used(self.channel))
+        space = os.statvfs(self.channel)
+        self.assertEqual(space.f_blocks * space.f_frsize, quota)
+        self.assertLessEqual(max(told), quota)
+        until(lambda: used(self.channel) == files_bytes(self.channel), "df and files agree", 5)
+        left = numbers(self.channel)
+        self.assertEqual(left, list(range(left[0], count)), "the oldest are gone, and no others")
+        self.assertGreaterEqual(len(left), 16)
+        for number in left:
+            self.assertTrue(is_whole(self.channel / str(number), size, number))
+
+    def test_where_nothing_may_go_it_says_so_at_once(self):
+        for keeping, mended in (({"min_age": "1h"}, {"min_age": "none"}), ({"overwrite": "off"}, {"overwrite": "on"}),
+                                ({"overwrite": "off"}, {"quota": "none"})):
+            with self.subTest(keeping):
+                for path in self.channel.iterdir():
+                    path.unlink()
+                decide(self.channel, quota="4M", min_age="none", overwrite="on")
+                decide(self.channel, **keeping)
+                for number in range(4):
+                    record(self.channel / str(number), MIB, number)
+                begun = time.monotonic()
+                with self.assertRaises(OSError) as raised:
+                    record(self.channel / "refused", MIB, 9)
+                self.assertEqual(raised.exception.errno, errno.EDQUOT)
+                self.assertLess(time.monotonic() - begun, 2 * PATIENCE)
+                self.assertTrue(all(is_whole(self.channel / str(number), MIB, number) for number in range(4)))
+                decide(self.channel, **mended)
+                record(self.channel / "mended", MIB, 10)
+
+    def test_a_recording_that_is_being_written_stays(self):
+        decide(self.channel, quota="8M")
+        with open(self.channel / "long", "xb", buffering=0) as long:
+            long.write(b"x" * MIB)
+            os.fsync(long.fileno())
+            for number in range(24):
+                record(self.channel / str(number), MIB, number)
+            long.write(b"y" * MIB)
+            os.fsync(long.fileno())
+        self.assertEqual((self.channel / "long").read_bytes(), b"x" * MIB + b"y" * MIB)
+        self.assertTrue(is_whole(self.channel / "23", MIB, 23))
+
+    def test_what_is_too_old_goes(self):
+        record(self.channel / "old", MIB, 1)
+        decide(self.channel, max_age="3s", min_age="2s")
+        until(lambda: not (self.channel / "old").exists(), "it is gone", 10)
+        self.assertEqual(used(self.channel.parent) // (64 * MIB), 0)
+
+    def test_a_full_cluster_takes_from_who_has_most(self):
+        mount = self.channel.parent
+        other = mount / "other"
+        other.mkdir()
+        total = os.statvfs(mount).f_blocks * os.statvfs(mount).f_frsize
+        failed = []
+
+        def fill(channel, bytes_, size):
+            try:
+                for number in range(bytes_ // size):
+                    record(channel / str(number), size, number)
+            except OSError as error:
+                failed.append(error)
+
+        fill(other, total // 4, 2 * MIB)
+        first = len(numbers(other))
+        fill(self.channel, 2 * total, 2 * MIB)
+        self.assertEqual(failed, [])
+        self.assertEqual(len(numbers(other)), first, "it uses less than its share")
+        self.assertGreater(len(numbers(self.channel)) * 2 * MIB, total // 4)
+        space = os.statvfs(mount)
+        self.assertGreater(space.f_bavail, space.f_bfree, "what may be overwritten counts as available")
+        for path in other.iterdir():
+            path.unlink()
+
+    def test_a_full_cluster_that_keeps_everything_says_so(self):
+        mount = self.channel.parent
+        decide(mount, overwrite="off")
+        try:
+            total = os.statvfs(mount).f_blocks * os.statvfs(mount).f_frsize
+            with self.assertRaises(OSError) as raised:
+                for number in range(total // MIB):
+                    record(self.channel / str(number), MIB, number)
+            self.assertEqual(raised.exception.errno, errno.ENOSPC)
+            kept = [number for number in numbers(self.channel) if is_whole(self.channel / str(number), MIB, number)]
+            self.assertGreater(len(kept), total // MIB // 2)
+            problems = [one["what"] for one in self.box.reelctl("status")["problems"]]
+            self.assertTrue(any("nothing may be overwritten" in what for what in problems), problems)
+        finally:
+            undecide(mount, "overwrite")
+        record(self.channel / "999", MIB, 999)
+
+    def test_killed_index_servers_lose_nothing_young_and_leak_nothing(self):
+        decide(self.channel, quota="16M", min_age="none")
+        done = threading.Event()
+
+        def kill():
+            while not done.wait(0.7):
+                kill_index(self.box)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            for number in range(60):
+                record(self.channel / str(number), MIB, number)
+        finally:
+            done.set()
+            killer.join()
+        left = numbers(self.channel)
+        self.assertEqual(left, list(range(left[0], 60)))
+        self.assertGreaterEqual(len(left), 8)
+        self.assertTrue(all(is_whole(self.channel / str(number), MIB, number) for number in left))
+        until(lambda: used(self.channel) <= 16 * MIB, "it is within its quota again", 10)
+        until(self.box.blocks_add_up, "blocks add up", 20)
+
+
+if __name__ == "__main__":
+    unittest.main()
