@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
+#include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "indexd/tree/policy.h"
 
@@ -21,11 +23,29 @@ struct ChannelUse {
   bool nothing_may_go = false;     // it was tried, and what is left is too young, held or being written
 };
 
-/// Net of copies.
+/// Net of copies, of what is online.
 struct SpaceUse {
   std::uint64_t total_bytes = 0;
   std::uint64_t free_bytes = 0;
   std::uint64_t block_bytes = 0;
+};
+
+/// Whether the space that is online is all there is for now. What nodes are to tell yet (after a restart of
+/// the index server), or will tell again in a moment, must cost no recording.
+class SteadySpace {
+ public:
+  static constexpr auto kSettles = std::chrono::seconds(30);
+
+  explicit SteadySpace(TimePoint now) : since_(now) {}
+  /// @param blocks  of all devices  @param present  of those online
+  bool is_steady(std::uint64_t blocks, std::uint64_t present, TimePoint now) {
+    if (std::exchange(present_, present) != present) since_ = now;
+    return present >= blocks || now - since_ >= kSettles;
+  }
+
+ private:
+  std::uint64_t present_ = 0;
+  TimePoint since_;  // it has not changed since
 };
 
 /// What decides how much goes, and where. Pure functions of what they are given.

@@ -746,13 +746,22 @@ NetSpace NodeRegistry::net_space(std::uint32_t copies) const {
   if (copies == 0) copies = options_.copies;
   std::map<NodeId, std::uint64_t> blocks;
   for (const auto& [id, row] : devices_) blocks[row.node] += row.blocks;
-  std::vector<std::uint64_t> total, free;
-  for (const auto& [node, count] : blocks) total.push_back(count);
-  for (const auto& load : loads()) {
-    if (load.online()) free.push_back(load.free_blocks);
+  NetSpace space;
+  std::vector<std::uint64_t> total, free, present;
+  for (const auto& [node, count] : blocks) {
+    total.push_back(count);
+    space.blocks += count;
   }
-  return {segments_that_fit(total, copies) * options_.block_bytes,
-          segments_that_fit(free, copies) * options_.block_bytes};
+  for (const auto& load : loads()) {
+    if (!load.online()) continue;
+    free.push_back(load.free_blocks);
+    present.push_back(load.blocks);
+    space.present_blocks += load.blocks;
+  }
+  space.total_bytes = segments_that_fit(total, copies) * options_.block_bytes;
+  space.free_bytes = segments_that_fit(free, copies) * options_.block_bytes;
+  space.present_bytes = segments_that_fit(present, copies) * options_.block_bytes;
+  return space;
 }
 
 void NodeRegistry::block_taken(NodeId node) {

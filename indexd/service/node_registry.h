@@ -33,7 +33,10 @@ class Executor;
 /// What recordings can have, net of copies.
 struct NetSpace {
   std::uint64_t total_bytes = 0;
-  std::uint64_t free_bytes = 0;
+  std::uint64_t free_bytes = 0;     // where new segments can lie now
+  std::uint64_t present_bytes = 0;  // of the total, on nodes and devices that are online
+  std::uint64_t blocks = 0;         // of all devices, copies and all
+  std::uint64_t present_blocks = 0;
 };
 
 /// The storage nodes: who they are (rows, kept for ever), and which of their workers answer, with what load

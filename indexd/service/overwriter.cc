@@ -68,6 +68,7 @@ Overwriter::Overwriter(asio::any_io_executor executor, const Clock& clock, Execu
       removed_bytes_(counter(registry, "reelfs_indexd_overwritten_bytes_total",
                              "Bytes of recordings removed for new ones, or because of their age.")),
       looked_at_(clock.now()),
+      space_(clock.now()),
       started_at_(clock.now()),
       started_wall_(clock.wall()),
       group_(std::move(executor)) {}
@@ -272,14 +273,16 @@ Task<void> Overwriter::keep_within_policies(Seen& seen) {
 
 Task<void> Overwriter::keep_reserve(Seen& seen) {
   const auto net = nodes_.net_space(seen.most_copies);
-  SpaceUse space{net.total_bytes, net.free_bytes + std::max(going(), seen.going_bytes), options_.block_bytes};
-  auto wanted = RetentionPlan::reserve(space, seen.channels);
+  SpaceUse space{net.present_bytes, net.free_bytes + std::max(going(), seen.going_bytes),
+                 options_.block_bytes};
+  const bool is_steady = space_.is_steady(net.blocks, net.present_blocks, clock_.now());
+  auto wanted = is_steady ? RetentionPlan::reserve(space, seen.channels) : 0;
   if (std::exchange(urgent_, false)) wanted = std::max(wanted, space.free_bytes + options_.block_bytes);
   short_of_space_ = false;
   for (int steps = 0; space.free_bytes < wanted && steps < kStepsAtOnce; ++steps) {
     const auto next = RetentionPlan::next(space, seen.channels);
     if (!next) {
-      short_of_space_ = net.free_bytes == 0 && net.total_bytes > 0;
+      short_of_space_ = net.free_bytes == 0 && net.present_bytes > 0;
       co_return ok();
     }
     auto& channel = seen.channels[*next];

@@ -106,6 +106,7 @@ class Overwriter {
   std::map<InodeId, std::uint64_t> ingested_;  // since the last look
   std::map<InodeId, double> ingest_;           // bytes per second
   TimePoint looked_at_;
+  SteadySpace space_;
   std::shared_ptr<const Limits> limits_ = std::make_shared<const Limits>();
   std::map<InodeId, std::uint64_t> reclaimable_;
   std::map<InodeId, std::string> stuck_;  // channels that are over their quota, by name

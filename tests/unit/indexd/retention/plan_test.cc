@@ -59,6 +59,19 @@ TEST(RetentionPlan, TakesFromWhoUsesMostOfItsShare) {
   EXPECT_EQ(RetentionPlan::next(space, channels), std::nullopt);
 }
 
+TEST(SteadySpace, IsWhatAllDevicesTellOrNothingNewForAWhile) {
+  TimePoint now{};
+  SteadySpace space(now);
+  EXPECT_FALSE(space.is_steady(100, 0, now)) << "nobody has been heard yet";
+  now += std::chrono::seconds(29);
+  EXPECT_FALSE(space.is_steady(100, 50, now));
+  EXPECT_TRUE(space.is_steady(100, 100, now));
+  now += std::chrono::seconds(300);
+  EXPECT_FALSE(space.is_steady(100, 50, now)) << "a node may be back in a moment";
+  now += SteadySpace::kSettles;
+  EXPECT_TRUE(space.is_steady(100, 50, now));
+}
+
 /// Who was taken from had most of its share then, and shares only shrink.
 TEST(RetentionPlan, NobodyIsTakenFromWhileAnotherHasMore) {
   std::mt19937_64 dice(1);
