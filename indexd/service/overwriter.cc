@@ -10,6 +10,7 @@
 #include "indexd/journal/executor.h"
 #include "indexd/service/leases.h"
 #include "indexd/service/node_registry.h"
+#include "indexd/service/segment_keeper.h"
 #include "indexd/service/sessions.h"
 
 namespace reelfs::indexd {
@@ -23,6 +24,8 @@ constexpr Duration kIngestMemory = 5s;
 constexpr Duration kGoing = 2s;
 /// A clock that was set forward makes everything old: this much of it is believed until the next start.
 constexpr Duration kClockSlack = 60s;
+/// Somebody waits for a block: with less time left than this, not for what others have removed.
+constexpr Duration kWaitForTheDead = 750ms;
 constexpr int kStepsAtOnce = 64;
 constexpr std::size_t kYoungAtOnce = 4096;  // recordings looked at for what is protected by its age
 
@@ -55,12 +58,13 @@ struct Overwriter::Seen {
 };
 
 Overwriter::Overwriter(asio::any_io_executor executor, const Clock& clock, Executor& index,
-                       Sessions& sessions, NodeRegistry& nodes, Leases& leases, const ServiceOptions& options,
-                       prometheus::Registry& registry)
+                       Sessions& sessions, NodeRegistry& nodes, SegmentKeeper& segments, Leases& leases,
+                       const ServiceOptions& options, prometheus::Registry& registry)
     : clock_(clock),
       index_(index),
       sessions_(sessions),
       nodes_(nodes),
+      segments_(segments),
       leases_(leases),
       options_(options),
       removed_(counter(registry, "reelfs_indexd_overwritten_recordings_total",
@@ -98,11 +102,16 @@ WallNs Overwriter::trusted_now() {
   return std::min(clock_.wall(), latest).time_since_epoch().count();
 }
 
-std::uint64_t Overwriter::going() {
+std::uint64_t Overwriter::removed_going() {
   while (!going_.empty() && going_.front().until <= clock_.now()) going_.pop_front();
   std::uint64_t bytes = 0;
   for (const auto& each : going_) bytes += each.bytes;
   return bytes;
+}
+
+std::uint64_t Overwriter::going(std::uint64_t orphans) {
+  // What was removed is first an orphan, then makes segments dead.
+  return std::max(removed_going(), orphans + segments_.going() * options_.block_bytes);
 }
 
 Task<void> Overwriter::look() {
@@ -273,8 +282,7 @@ Task<void> Overwriter::keep_within_policies(Seen& seen) {
 
 Task<void> Overwriter::keep_reserve(Seen& seen) {
   const auto net = nodes_.net_space(seen.most_copies);
-  SpaceUse space{net.present_bytes, net.free_bytes + std::max(going(), seen.going_bytes),
-                 options_.block_bytes};
+  SpaceUse space{net.present_bytes, net.free_bytes + going(seen.going_bytes), options_.block_bytes};
   const bool is_steady = space_.is_steady(net.blocks, net.present_blocks, clock_.now());
   auto wanted = is_steady ? RetentionPlan::reserve(space, seen.channels) : 0;
   if (std::exchange(urgent_, false)) wanted = std::max(wanted, space.free_bytes + options_.block_bytes);
@@ -328,7 +336,8 @@ Task<void> Overwriter::wait_for_look(Deadline deadline) {
 }
 
 Task<bool> Overwriter::free_a_block(Deadline deadline) {
-  if (going() == 0) {
+  const bool is_late = deadline.left(clock_) < kWaitForTheDead;
+  if (removed_going() == 0 && (is_late || segments_.going() == 0)) {
     urgent_ = look_again_ = true;
     wake_.notify_all();
   }

@@ -28,6 +28,7 @@ namespace reelfs::indexd {
 class Executor;
 class Leases;
 class NodeRegistry;
+class SegmentKeeper;
 class Sessions;
 
 /// Keeps channels within their quotas and ages, and the cluster's reserve free, by removing the oldest
@@ -40,7 +41,7 @@ class Overwriter {
   using Limits = std::map<InodeId, std::uint64_t>;
 
   Overwriter(asio::any_io_executor executor, const Clock& clock, Executor& index, Sessions& sessions,
-             NodeRegistry& nodes, Leases& leases, const ServiceOptions& options,
+             NodeRegistry& nodes, SegmentKeeper& segments, Leases& leases, const ServiceOptions& options,
              prometheus::Registry& registry);
   Overwriter(const Overwriter&) = delete;
   Overwriter& operator=(const Overwriter&) = delete;
@@ -89,13 +90,17 @@ class Overwriter {
   Task<Victims> remove_step(VictimsWanted wanted, const char* why);
   asio::awaitable<void> tell(std::vector<Victim> victims);
   VictimsWanted wanted_of(const ChannelUse& channel) const;
-  std::uint64_t going();
+  /// Of what was removed here.
+  std::uint64_t removed_going();
+  /// What will be free without anything more being removed. @param orphans  bytes of those that go
+  std::uint64_t going(std::uint64_t orphans = 0);
   WallNs trusted_now();
 
   const Clock& clock_;
   Executor& index_;
   Sessions& sessions_;
   NodeRegistry& nodes_;
+  SegmentKeeper& segments_;
   Leases& leases_;
   const ServiceOptions& options_;
   prometheus::Counter& removed_;

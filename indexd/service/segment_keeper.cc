@@ -17,6 +17,9 @@ namespace {
 constexpr std::uint64_t kNumbersReserved = 64;  // lost at a crash: there are enough
 constexpr int kRounds = 3;                      // of choosing nodes until one grant succeeds
 
+/// A node tells its free blocks with each heartbeat.
+constexpr Duration kFreeIsTold = std::chrono::seconds(1);
+
 spdlog::logger& log() {
   static auto& instance = logger("indexd.segments");
   return instance;
@@ -494,8 +497,16 @@ void SegmentKeeper::session_ended(SessionId session) {
 
 void SegmentKeeper::emptied(const std::vector<SegmentId>& segments) {
   for (const auto segment : segments) {
+    dead_.insert(segment);
     if (may_free(segment)) later(segment, Reason::free_dead);
   }
+}
+
+std::uint64_t SegmentKeeper::going() {
+  while (!gone_.empty() && clock_.now() - gone_.front() >= kFreeIsTold) gone_.pop_front();
+  const auto stuck = std::count_if(waiting_.begin(), waiting_.end(),
+                                   [this](SegmentId segment) { return dead_.contains(segment); });
+  return dead_.size() - static_cast<std::size_t>(stuck) + gone_.size();
 }
 
 void SegmentKeeper::node_returned(NodeId) { retry_waiting(); }
@@ -586,7 +597,11 @@ void SegmentKeeper::note_row(SegmentId segment, const SegmentRow& row) {
   }
 }
 
-void SegmentKeeper::forget_row(SegmentId segment) { ended_.erase(segment); }
+void SegmentKeeper::forget_row(SegmentId segment) {
+  ended_.erase(segment);
+  dead_.erase(segment);
+  gone_.push_back(clock_.now());
+}
 
 bool SegmentKeeper::may_free(SegmentId segment) const {
   const auto ended = ended_.find(segment);
@@ -654,15 +669,21 @@ Task<bool> SegmentKeeper::look_at_rows(std::size_t limit, bool first_time) {
 
 void SegmentKeeper::look_at(SegmentId segment, const SegmentRow& row) {
   switch (row.state) {
-    case SegmentState::allocating:
     case SegmentState::freeing:
+      dead_.insert(segment);
+      [[fallthrough]];
+    case SegmentState::allocating:
       return later(segment, Reason::resume);
     case SegmentState::open:
       if (!row.session || !alive_(row.session)) later(segment, Reason::resume);
       return;
     case SegmentState::unfilled:
     case SegmentState::sealed:
-      if (row.live_bytes == 0 && may_free(segment)) later(segment, Reason::free_dead);
+      if (row.live_bytes > 0) {
+        dead_.erase(segment);  // something was committed to it all the same
+      } else if (may_free(segment)) {
+        later(segment, Reason::free_dead);
+      }
       return;
   }
 }

@@ -85,6 +85,9 @@ class SegmentKeeper {
 
   /// All there are.
   std::uint64_t segments() const { return segments_; }
+  /// Of them those in which nothing lives any more and whose nodes answer, and those that are gone but whose
+  /// nodes may not have told yet that the blocks are free.
+  std::uint64_t going();
 
  private:
   struct Tracked {
@@ -159,6 +162,8 @@ class SegmentKeeper {
   std::map<InodeId, std::map<SegmentId, std::vector<SegmentCopy>>> unfilled_;  // by channel
   std::unordered_map<SegmentId, SessionId> writer_;                            // of open ones
   std::unordered_map<SegmentId, Ended> ended_;
+  std::set<SegmentId> dead_;
+  std::deque<TimePoint> gone_;  // when they did
   std::function<bool(SessionId)> alive_;
 
   std::uint64_t next_segment_ = 0, reserved_below_ = 0;  // numbers that may be given without asking

@@ -155,7 +155,7 @@ class Restarts(BoxTest):
 
     def test_the_index_server(self):
         (self.channel / "before").write_bytes(b"1" * 100_000)
-        os.kill(self.box.processes()["index1"]["pid"], signal.SIGKILL)
+        self.box.kill_process("index1")
         self.box.start()
         self.assertEqual((self.channel / "before").read_bytes(), b"1" * 100_000)
         (self.channel / "after").write_bytes(b"2" * 100_000)
@@ -180,7 +180,7 @@ class Restarts(BoxTest):
                 self.assertEqual(writer.stdout.readline(), "written\n")
 
             write("a")
-            os.kill(self.box.processes()["index1"]["pid"], signal.SIGKILL)
+            self.box.kill_process("index1")
             with limit(self, 2, "a write without an index server"):
                 write("b")
             self.box.start()

@@ -161,6 +161,15 @@ class Box:
         pids = self.signal(signal.SIGKILL, keep)
         until(lambda: all(is_gone(pid) for pid in pids), "the killed processes are gone")
 
+    def kill_process(self, name):
+        pid = self.processes()[name]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: self.processes()[name]["pid"] != pid, f"{name} is gone")
+
+    def keep_everything(self):
+        """Channels overwrite nothing: a full cluster says so."""
+        os.setxattr(self.mount, "user.reel.overwrite", b"off")
+
     def channel(self, name):
         directory = self.mount / name
         directory.mkdir()

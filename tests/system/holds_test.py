@@ -75,9 +75,7 @@ class Holds(TwoMountsTest):
         self.assertEqual(raised.exception.errno, errno.EPERM, f"{call} {arguments}: {raised.exception}")
 
     def restart_index(self):
-        pid = self.box.processes()["index1"]["pid"]
-        os.kill(pid, signal.SIGKILL)
-        until(lambda: self.box.processes()["index1"]["pid"] != pid, "index1 is gone")
+        self.box.kill_process("index1")
         self.box.start("index1")
 
     def expect_held(self, path, data, free):

@@ -429,11 +429,6 @@ class Failures(BoxTest):
         self.there = self.second.point / self.channel.name / "file"
         self.here.write_bytes(b"0123456789")
 
-    def kill_index(self):
-        pid = self.box.processes()["index1"]["pid"]
-        os.kill(pid, signal.SIGKILL)
-        until(lambda: self.box.processes()["index1"]["pid"] != pid, "index1 is gone")
-
     def test_a_dead_mounts_locks_go_within_its_lease(self):
         one = self.program(self.there)
         self.takes(one, "lock({fd}, F_WRLCK)")
@@ -469,7 +464,7 @@ class Failures(BoxTest):
         three.begin(f"flock({three.fd}, LOCK_SH)")
         self.until_waiting(2)
         before = [lock for lock in self.locks() if lock["state"] == "held"]
-        self.kill_index()
+        self.box.kill_process("index1")
         self.box.start()
         self.until_waiting(2)  # they ask again
         self.assertEqual([lock for lock in self.locks() if lock["state"] == "held"], before)
@@ -508,7 +503,7 @@ class Failures(BoxTest):
     def test_an_unlock_while_the_index_is_down_is_done_when_it_is_back(self):
         one, two = self.program(), self.program(self.there)
         self.takes(one, "lock({fd}, F_WRLCK)")
-        self.kill_index()
+        self.box.kill_process("index1")
         one.begin(f"lock({one.fd}, F_UNLCK)")
         self.box.start()
         one.finish()
@@ -520,7 +515,7 @@ class Failures(BoxTest):
         two("handle(signal.SIGUSR1, restart=False)")
         two.begin(f"c_lock({two.fd}, F_WRLCK, F_SETLKW)")
         self.until_waiting()
-        self.kill_index()
+        self.box.kill_process("index1")
         at = time.monotonic()
         two.process.send_signal(signal.SIGUSR1)
         with self.assertRaises(InterruptedError):

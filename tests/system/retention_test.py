@@ -1,9 +1,8 @@
 """Policies of channels: what they say, and that the oldest recordings go, and no others, so that new ones always find room."""
 import errno
+import multiprocessing
 import os
 import random
-import signal
-import threading
 import time
 import unittest
 
@@ -42,6 +41,11 @@ def record(path, size, seed):
         os.fsync(file.fileno())
 
 
+def record_many(channel, count):
+    for number in range(count):
+        record(channel / str(number), MIB, number)
+
+
 def is_whole(path, size, seed):
     return path.read_bytes() == random.Random(seed).randbytes(size)
 
@@ -65,7 +69,7 @@ def used(channel):
 
 
 def kill_index(box):
-    os.kill(box.processes()["index1"]["pid"], signal.SIGKILL)
+    box.kill_process("index1")
     box.start("index1")
 
 
@@ -241,9 +245,8 @@ class Overwriting(BoxTest):
             record(self.channel / str(number), MIB, number)
         for lost in (("node2.worker1", "node2.worker2"), ("index1",), ("node1.worker1", "node1.worker2", "index1")):
             with self.subTest(lost):
-                processes = self.box.processes()
                 for name in lost:
-                    os.kill(processes[name]["pid"], signal.SIGKILL)
+                    self.box.kill_process(name)
                 if "index1" in lost:
                     self.box.start("index1")
                 watched = time.monotonic() + 3  # many looks of the index server
@@ -257,22 +260,18 @@ class Overwriting(BoxTest):
 
     def test_killed_index_servers_lose_nothing_young_and_leak_nothing(self):
         decide(self.channel, quota="16M", min_age="none")
-        done = threading.Event()
-
-        def kill():
-            while not done.wait(0.7):
-                kill_index(self.box)
-
-        killer = threading.Thread(target=kill)
-        killer.start()
-        try:
-            for number in range(60):
-                record(self.channel / str(number), MIB, number)
-        finally:
-            done.set()
-            killer.join()
+        count, kills = 150, 0
+        # By a process of its own: one that is forked here would hold the recordings open, too.
+        recorder = multiprocessing.get_context("spawn").Process(target=record_many, args=(self.channel, count))
+        recorder.start()
+        while recorder.is_alive():
+            kill_index(self.box)
+            kills += 1
+            recorder.join(0.5)
+        self.assertEqual(recorder.exitcode, 0)
+        self.assertGreater(kills, 3)
         left = numbers(self.channel)
-        self.assertEqual(left, list(range(left[0], 60)))
+        self.assertEqual(left, list(range(left[0], count)))
         self.assertGreaterEqual(len(left), 8)
         self.assertTrue(all(is_whole(self.channel / str(number), MIB, number) for number in left))
         until(lambda: used(self.channel) <= 16 * MIB, "it is within its quota again", 10)

@@ -365,6 +365,7 @@ class Full(TwoMountsTest):
                 file.write(os.urandom(8 * MIB))
                 os.fsync(file.fileno())
 
+        self.box.keep_everything()
         full = None
         for number in range(32):
             try:
