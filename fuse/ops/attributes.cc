@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "fuse/ops/convert.h"
+#include "fuse/ops/forgetting.h"
 #include "fuse/ops/mount.h"
 #include "fuse/ops/operations.h"
 #include "fuse/ops/recall.h"
@@ -30,8 +31,14 @@ Operation set_attributes(Mount& mount, Request request, InodeId inode, client::A
   const BusyDirectories::Use use(mount.busy, inode);
   mount.last_known.changed(inode);
   auto changed = co_await mount.files.set_attributes(inode, changes);
-  if (changed) mount.known_acls.note(changed.value());
+  if (!changed) co_return answer(request, changed);
+  mount.known_acls.note(changed.value());
+  const bool has_stale_pages = mount.stale_pages.attributes_set(inode);
+  // While a file's length is being set the kernel writes none of its pages: to wait for that would be for
+  // ever.
+  if (has_stale_pages && !changes.size) co_await forget_pages(mount, inode);
   answer(request, changed);
+  if (has_stale_pages && changes.size) mount.invalidator.forget_pages(mount.nodes.node(inode), {});
 }
 
 Operation space(Mount& mount, Request request, InodeId inode) {

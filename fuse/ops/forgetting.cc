@@ -17,7 +17,7 @@ namespace reelfs::fuse {
 
 namespace {
 
-/// What forget() waits for. Outlives it where it is cancelled.
+/// What a coroutine here waits for. Outlives it where it is cancelled.
 struct Progress {
   bool done = false;
   Event event;
@@ -71,6 +71,8 @@ asio::awaitable<void> forget_attributes(Mount& mount, const std::vector<InodeId>
     mount.absent_capabilities.forget(inode);
     mount.last_known.changed(inode);
     mount.known_acls.forget(inode);
+    if (mount.stale_pages.changed_elsewhere(inode))
+      mount.invalidator.forget_pages(mount.nodes.node(inode), {});
     nodes.push_back(mount.nodes.node(inode));
   }
   const auto progress = std::make_shared<Progress>();
@@ -80,10 +82,17 @@ asio::awaitable<void> forget_attributes(Mount& mount, const std::vector<InodeId>
 
 }  // namespace
 
+asio::awaitable<void> forget_pages(Mount& mount, InodeId inode) {
+  const auto progress = std::make_shared<Progress>();
+  mount.invalidator.forget_pages(mount.nodes.node(inode), finish_from_thread(mount, progress));
+  co_await wait(progress);
+}
+
 asio::awaitable<void> forget(Mount& mount, client::Change change) {
   if (change.everything) {
     mount.absent_capabilities.clear();
     mount.known_acls.clear();
+    mount.stale_pages.anything_changed();
     mount.invalidator.forget_all_names();
   }
   // Names first: a name that still led to an inode which is gone would be answered with ESTALE.

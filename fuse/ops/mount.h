@@ -11,6 +11,7 @@
 #include "fuse/cache/known_acls.h"
 #include "fuse/cache/last_known.h"
 #include "fuse/cache/removed_inodes.h"
+#include "fuse/cache/stale_pages.h"
 #include "fuse/inodes/node_ids.h"
 #include "fuse/ops/open_files.h"
 #include "fuse/ops/refused_names.h"
@@ -29,6 +30,7 @@ struct Mount : KernelChannel::User {
   NodeIds nodes;
   OpenFiles open_files;
   CachedVersions versions;
+  StalePages stale_pages;
   AbsentCapabilities absent_capabilities;
   KnownAcls known_acls;
   BusyDirectories busy;
@@ -43,6 +45,7 @@ struct Mount : KernelChannel::User {
         files(file_system),
         operations(loop),
         clock(machine_clock),
+        stale_pages(machine_clock),
         absent_capabilities(machine_clock),
         known_acls(machine_clock),
         last_known(machine_clock) {}

@@ -108,6 +108,7 @@ struct Invalidator::State {
   KernelChannel* channel = nullptr;  // guarded by mutex
   std::atomic<int> names_under_way{0};
   Lane attributes{"attributes"};
+  Lane pages{"pages"};
   Lane later_names{"later names"};
   Lane names{"names"};  // after later_names, which it uses
 
@@ -138,8 +139,8 @@ bool Invalidator::detach(std::chrono::milliseconds patience) {
     const std::lock_guard lock(state_->mutex);
     state_->channel = nullptr;
   }
-  return state_->attributes.wait_until_idle(patience) && state_->names.wait_until_idle(patience) &&
-         state_->later_names.wait_until_idle(patience);
+  return state_->attributes.wait_until_idle(patience) && state_->pages.wait_until_idle(patience) &&
+         state_->names.wait_until_idle(patience) && state_->later_names.wait_until_idle(patience);
 }
 
 void Invalidator::forget_attributes(std::vector<fuse_ino_t> nodes, std::function<void()> done) {
@@ -148,6 +149,13 @@ void Invalidator::forget_attributes(std::vector<fuse_ino_t> nodes, std::function
     for (const auto node : nodes) {
       if (kernel != nullptr) kernel->forget_attributes(node);
     }
+    if (done) done();
+  });
+}
+
+void Invalidator::forget_pages(fuse_ino_t node, std::function<void()> done) {
+  state_->pages.add([state = state_.get(), node, done = std::move(done)] {
+    if (auto* const kernel = state->kernel()) kernel->forget_pages(node);
     if (done) done();
   });
 }

@@ -34,6 +34,8 @@ class Invalidator {
 
   // Any thread. `done` is called once the kernel has been told, on another thread; it may be empty.
   void forget_attributes(std::vector<fuse_ino_t> nodes, std::function<void()> done);
+  /// May wait for reads and writes of mapped pages that are under way.
+  void forget_pages(fuse_ino_t node, std::function<void()> done);
   /// Calls `unknown` for each of the nodes that the kernel does not know, on another thread; not after
   /// detach().
   void find_unknown(std::vector<fuse_ino_t> nodes, std::function<void(fuse_ino_t)> unknown);

@@ -410,6 +410,10 @@ void KernelChannel::forget_name(fuse_ino_t directory, const std::string& name) {
 
 void KernelChannel::forget_attributes(fuse_ino_t node) { (void)knows(node); }
 
+void KernelChannel::forget_pages(fuse_ino_t node) {
+  (void)fuse_lowlevel_notify_inval_inode(state_->session.get(), node, 0, 0);
+}
+
 bool KernelChannel::knows(fuse_ino_t node) {
   constexpr off_t kAttributesOnly = -1;
   return fuse_lowlevel_notify_inval_inode(state_->session.get(), node, kAttributesOnly, 0) != -ENOENT;

@@ -82,6 +82,8 @@ class KernelChannel {
   // answers calls: the kernel may wait for calls under way in the directory.
   void forget_name(fuse_ino_t directory, const std::string& name);
   void forget_attributes(fuse_ino_t node);
+  /// Attributes, and the file's pages; dirty mapped ones are written first.
+  void forget_pages(fuse_ino_t node);
   /// Whether the kernel holds the inode. It asks for its attributes anew, where it does.
   bool knows(fuse_ino_t node);
   /// All names of the mount, where the kernel can (6.16 and later); else each is believed for the rest of its

@@ -286,6 +286,19 @@ class TwoMounts(TwoMountsTest):
                 self.assertEqual(os.fstat(reader.fileno()).st_size, len(content))
                 self.assertEqual(os.pread(reader.fileno(), MIB, 0), content, f"REELFS_SEED={SEED}, write {number}")
 
+    def test_attributes_set_here_hide_nothing_written_there(self):
+        """A kernel that takes over the new mtime with the answer would keep its pages."""
+        (self.channel / "file").write_bytes(b"a" * 20000)
+        with open(self.channel / "file", "r+b", buffering=0) as there, open(self.other / "file", "r+b", buffering=0) as here:
+            for number, change in enumerate((lambda: os.fchmod(here.fileno(), 0o600), lambda: os.fchown(here.fileno(), 1, 1),
+                                             lambda: os.ftruncate(here.fileno(), 20000), lambda: os.utime(here.fileno()))):
+                self.assertEqual(len(os.pread(here.fileno(), 20000, 0)), 20000)
+                written = b"%d" % number * 5000
+                os.pwrite(there.fileno(), written, 0)
+                os.fsync(there.fileno())
+                change()
+                until(lambda: os.pread(here.fileno(), 5000, 0) == written, "it is seen", 1)  # a length is set first and told then
+
     def test_a_log_of_both_holds_every_line(self):
         """Each appends through a descriptor of its own that it never looks at, and syncs the line."""
         logs = [open(root / "log", "ab", buffering=0) for root in (self.channel, self.other)]

@@ -7,6 +7,7 @@
 #include "fuse/cache/cached_versions.h"
 #include "fuse/cache/known_acls.h"
 #include "fuse/cache/removed_inodes.h"
+#include "fuse/cache/stale_pages.h"
 #include "fuse/inodes/node_ids.h"
 
 namespace reelfs::fuse {
@@ -24,6 +25,27 @@ class ManualClock final : public Clock {
 
 constexpr InodeId kFile{42};
 constexpr InodeId kOther{43};
+
+TEST(StalePages, AreThoseOfFilesThatBothMountsHaveChanged) {
+  ManualClock clock;
+  StalePages pages(clock);
+  EXPECT_FALSE(pages.attributes_set(kFile));
+  EXPECT_FALSE(pages.changed_elsewhere(kOther));
+  EXPECT_TRUE(pages.attributes_set(kOther)) << "what the kernel has of it is older";
+  EXPECT_FALSE(pages.attributes_set(kOther)) << "it has been dropped";
+  EXPECT_TRUE(pages.changed_elsewhere(kOther)) << "perhaps before the attributes were set, and told later";
+  clock.advance(std::chrono::minutes(1));
+  EXPECT_FALSE(pages.changed_elsewhere(kFile));
+  EXPECT_TRUE(pages.attributes_set(kFile));
+}
+
+TEST(StalePages, AreAllWhereMoreChangedThanCanBeRemembered) {
+  ManualClock clock;
+  StalePages pages(clock);
+  for (std::uint64_t number = 1; number <= 1u << 18; ++number) pages.changed_elsewhere(InodeId{number});
+  EXPECT_TRUE(pages.attributes_set(InodeId{1}));
+  EXPECT_TRUE(pages.attributes_set(InodeId{1u << 20}));
+}
 
 TEST(CachedVersions, PagesAreKeptOnlyWhereNothingChangedSinceTheLastOpen) {
   CachedVersions versions;
