@@ -83,10 +83,4 @@ std::string time_text(std::int64_t time_ns) {
                      at.tm_hour, at.tm_min, at.tm_sec);
 }
 
-std::string rfc3339(std::int64_t time_ns) {
-  const auto at = broken_down(time_ns, ::gmtime_r);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:09}Z", at.tm_year + 1900, at.tm_mon + 1,
-                     at.tm_mday, at.tm_hour, at.tm_min, at.tm_sec, time_ns - seconds_of(time_ns) * kSecondNs);
-}
-
 }  // namespace reelfs::admin

@@ -15,7 +15,5 @@ Result<std::int64_t> parse_time(std::string_view text, std::int64_t now_ns);
 
 /// "2026-11-21 10:00:00", local time
 std::string time_text(std::int64_t time_ns);
-/// "2026-11-21T10:00:00.500000000Z"
-std::string rfc3339(std::int64_t time_ns);
 
 }  // namespace reelfs::admin

@@ -12,6 +12,7 @@
 #include "admin/command.h"
 #include "admin/output.h"
 #include "admin/time_text.h"
+#include "common/base/rfc3339.h"
 #include "common/wire/index.pb.h"
 
 namespace reelfs::admin {

@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include "common/base/rfc3339.h"
+
 namespace reelfs::admin {
 namespace {
 
