@@ -70,5 +70,6 @@ void add_segment(CLI::App& app, Action& action);
 void add_mount(CLI::App& app, Action& action);
 void add_lock(CLI::App& app, Action& action);
 void add_hold(CLI::App& app, Action& action);
+void add_find(CLI::App& app, Action& action);
 
 }  // namespace reelfs::admin

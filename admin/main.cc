@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
   add_mount(app, action);
   add_lock(app, action);
   add_hold(app, action);
+  add_find(app, action);
   CLI11_PARSE(app, argc, argv);
 
   reelfs::LogConfig log;

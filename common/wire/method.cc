@@ -92,6 +92,10 @@ std::string_view to_string(Method method) noexcept {
       return "list_holds";
     case Method::release_holds:
       return "release_holds";
+    case Method::find_recordings:
+      return "find_recordings";
+    case Method::find_times:
+      return "find_times";
     case Method::register_worker:
       return "register_worker";
     case Method::heartbeat:

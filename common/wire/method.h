@@ -54,6 +54,8 @@ enum class Method : std::uint16_t {
   add_holds = 80,
   list_holds = 81,
   release_holds = 82,
+  find_recordings = 90,
+  find_times = 91,
   // noded -> indexd
   register_worker = 100,
   heartbeat = 101,

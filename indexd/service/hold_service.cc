@@ -12,10 +12,13 @@
 #include "indexd/journal/executor.h"
 #include "indexd/service/changes.h"
 #include "indexd/service/leases.h"
+#include "indexd/service/recording_service.h"
 #include "indexd/service/sessions.h"
 #include "indexd/tree/attributes.h"
 #include "indexd/tree/holds.h"
 #include "indexd/tree/names.h"
+#include "indexd/tree/recordings.h"
+#include "indexd/tree/times.h"
 
 namespace reelfs::indexd {
 
@@ -29,9 +32,8 @@ spdlog::logger& log() {
   return instance;
 }
 
-bool is_in_time(const wire::HoldSelection& selection, const InodeRow& row) {
-  return (!selection.has_from_ns() || row.mtime_ns >= selection.from_ns()) &&
-         (!selection.has_to_ns() || row.btime_ns <= selection.to_ns());
+bool is_timed(const wire::HoldSelection& selection) {
+  return selection.has_from_ns() || selection.has_to_ns();
 }
 
 Result<void> check_channel(const Reader& reader, InodeId channel) {
@@ -40,13 +42,22 @@ Result<void> check_channel(const Reader& reader, InodeId channel) {
   return ok();
 }
 
-Result<std::vector<InodeId>> find_recordings(const Reader& reader, const wire::HoldSelection& selection) {
+/// Those that have bytes of the time; without one all, those without a byte included.
+Result<std::vector<InodeId>> find_recordings(const Reader& reader, const wire::HoldSelection& selection,
+                                             const tree::TimeSearch& search) {
   const InodeId channel{selection.channel()};
   REELFS_TRY(check_channel(reader, channel));
   std::vector<InodeId> found;
-  REELFS_TRY(reader.scan_table<InodeKey>([&](const InodeKey& key, const InodeRow& row) {
-    if (row.channel == channel && S_ISREG(row.mode) && row.nlink > 0 && is_in_time(selection, row))
-      found.push_back(key.inode);
+  if (!is_timed(selection)) {
+    REELFS_TRY(tree::for_each_recording(reader, channel, [&](const tree::Recording& recording) {
+      found.push_back(recording.inode);
+      return true;
+    }));
+    return found;
+  }
+  std::size_t rows = SIZE_MAX;
+  REELFS_TRY(search.run(reader, channel, std::nullopt, rows, [&](const tree::Inode& inode) {
+    found.push_back(inode.id);
     return true;
   }));
   return found;
@@ -71,17 +82,17 @@ Result<std::vector<std::pair<InodeId, HoldRow>>> holds_of(const Reader& reader, 
   return holds;
 }
 
-Result<std::vector<InodeId>> find_holds(const Reader& reader, const wire::ReleaseHoldsRequest& request) {
+Result<std::vector<InodeId>> find_holds(const Reader& reader, const wire::ReleaseHoldsRequest& request,
+                                        const tree::TimeSearch& search) {
   const auto& selection = request.selection();
   const InodeId channel{selection.channel()};
   REELFS_TRY(check_channel(reader, channel));
   REELFS_TRY(const auto holds, holds_of(reader, channel, InodeId{}, SIZE_MAX));
-  const bool timed = selection.has_from_ns() || selection.has_to_ns();
   std::vector<InodeId> found;
   for (const auto& [id, row] : holds) {
     if (request.has_reason() && row.reason != request.reason()) continue;
     REELFS_TRY(const auto inode, tree::get_inode(reader, id));
-    if (timed && !(inode.is_regular() && is_in_time(selection, inode.row))) continue;
+    if (is_timed(selection) && !search.matches(inode)) continue;
     found.push_back(id);
   }
   return found;
@@ -89,9 +100,10 @@ Result<std::vector<InodeId>> find_holds(const Reader& reader, const wire::Releas
 
 }  // namespace
 
-HoldService::HoldService(Executor& index, Sessions& sessions, Changes& changes, Leases& leases,
-                         prometheus::Registry& registry)
-    : index_(index),
+HoldService::HoldService(const Clock& clock, Executor& index, Sessions& sessions, Changes& changes,
+                         Leases& leases, prometheus::Registry& registry)
+    : clock_(clock),
+      index_(index),
       sessions_(sessions),
       changes_(changes),
       leases_(leases),
@@ -168,7 +180,8 @@ Task<wire::AddHoldsReply> HoldService::add_holds(wire::AddHoldsRequest request) 
   const auto& selection = request.selection();
   std::vector<InodeId> inodes{InodeId{selection.inode()}};
   if (selection.inode() == 0) {
-    auto find = [&selection](const View& view) { return find_recordings(view, selection); };
+    const auto search = RecordingService::search(selection, sessions_, clock_);
+    auto find = [&selection, &search](const View& view) { return find_recordings(view, selection, search); };
     REELFS_CO_TRY(auto found, co_await index_.read(std::move(find)));
     inodes = std::move(found);
   }
@@ -194,7 +207,8 @@ Task<wire::ReleaseHoldsReply> HoldService::release_holds(wire::ReleaseHoldsReque
   const auto& selection = request.selection();
   std::vector<InodeId> inodes{InodeId{selection.inode()}};
   if (selection.inode() == 0) {
-    auto find = [&request](const View& view) { return find_holds(view, request); };
+    const auto search = RecordingService::search(selection, sessions_, clock_);
+    auto find = [&request, &search](const View& view) { return find_holds(view, request, search); };
     REELFS_CO_TRY(auto found, co_await index_.read(std::move(find)));
     inodes = std::move(found);
   }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/async/task.h"
+#include "common/base/clock.h"
 #include "common/wire/index.pb.h"
 #include "indexd/schema/transaction.h"
 #include "indexd/service/dispatcher.h"
@@ -25,7 +26,7 @@ class Sessions;
 /// Answers what operators ask about holds, and counts them. docs/guide/operations.md, "Holds"
 class HoldService {
  public:
-  HoldService(Executor& index, Sessions& sessions, Changes& changes, Leases& leases,
+  HoldService(const Clock& clock, Executor& index, Sessions& sessions, Changes& changes, Leases& leases,
               prometheus::Registry& registry);
   void register_with(Dispatcher& dispatcher);
   /// Counts those that there are. @errors io, corrupt
@@ -53,6 +54,7 @@ class HoldService {
   template <class Change>
   Task<std::uint64_t> change_all(SessionId session, std::vector<InodeId> inodes, Change change);
 
+  const Clock& clock_;
   Executor& index_;
   Sessions& sessions_;
   Changes& changes_;

@@ -23,7 +23,8 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
                   registry),
       changes_(index, sessions_, clock),
       names_(index, sessions_, changes_, leases_, options_),
-      holds_(index, sessions_, changes_, leases_, registry),
+      holds_(clock, index, sessions_, changes_, leases_, registry),
+      recordings_(clock, index, sessions_),
       files_(clock, index, sessions_, changes_, leases_, nodes_, segments_, holds_, overwriter_),
       grants_(clock, index, sessions_, nodes_, segments_, overwriter_),
       locks_(context.get_executor(), clock, index, sessions_, options_, registry),
@@ -41,6 +42,7 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
   grants_.register_with(dispatcher_);
   locks_.register_with(dispatcher_);
   holds_.register_with(dispatcher_);
+  recordings_.register_with(dispatcher_);
   admin_.register_with(dispatcher_);
   nodes_.on_node_returned([this](NodeId node) { segments_.node_returned(node); });
   sessions_.on_ended([this](SessionId session) {

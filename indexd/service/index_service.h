@@ -17,6 +17,7 @@
 #include "indexd/service/node_registry.h"
 #include "indexd/service/options.h"
 #include "indexd/service/overwriter.h"
+#include "indexd/service/recording_service.h"
 #include "indexd/service/segment_keeper.h"
 #include "indexd/service/segment_service.h"
 #include "indexd/service/sessions.h"
@@ -64,6 +65,7 @@ class IndexService {
   Changes changes_;
   NameService names_;
   HoldService holds_;
+  RecordingService recordings_;
   FileService files_;
   SegmentService grants_;
   LockService locks_;

@@ -9,6 +9,7 @@
 #include "indexd/tree/holds.h"
 #include "indexd/tree/permissions.h"
 #include "indexd/tree/policy.h"
+#include "indexd/tree/times.h"
 
 namespace reelfs::indexd::tree {
 namespace {
@@ -62,6 +63,8 @@ Result<void> set_mode(Transaction& txn, Inode& inode, std::uint32_t mode) {
   put_access_acl(txn, inode, *acl);
   return ok();
 }
+
+Error read_only_xattr() { return Error(Errc::not_permitted, "when bytes came is not to be set"); }
 
 Result<bool> has_xattr(const Reader& reader, InodeId inode, const std::string& name) {
   return name == kHoldXattr ? reader.has(HoldKey{inode}) : reader.has(XattrKey{inode, name});
@@ -130,6 +133,7 @@ Result<void> set_xattr(Transaction& txn, const SetXattrParams& params, WallNs no
   if ((params.flags & ~kBoth) != 0) return Error(Errc::invalid, "flags of setxattr");
   if (params.value.size() > kMaxXattrValue) return Error(Errc::too_big);
   REELFS_TRY(auto inode, get_inode(txn, params.inode));
+  if (is_time_xattr(params.name)) return read_only_xattr();
   if (is_policy(params.name)) {
     REELFS_TRY(set_policy(txn, inode, params.name, params.value));
     return note_xattr_change(txn, std::move(inode), now);
@@ -153,6 +157,7 @@ Result<void> set_xattr(Transaction& txn, const SetXattrParams& params, WallNs no
 Result<void> remove_xattr(Transaction& txn, InodeId id, const std::string& name, WallNs now) {
   REELFS_TRY(check_xattr_name(name));
   REELFS_TRY(auto inode, get_inode(txn, id));
+  if (is_time_xattr(name)) return read_only_xattr();
   if (is_policy(name)) {
     REELFS_TRY(reset_policy(txn, inode, name));
     return note_xattr_change(txn, std::move(inode), now);
@@ -181,6 +186,7 @@ Result<std::string> get_xattr(const Reader& reader, InodeId id, const std::strin
   REELFS_TRY(auto row, reader.find(XattrKey{id, name}));
   if (row) return std::move(row->value);
   REELFS_TRY(const auto inode, get_inode(reader, id));
+  if (is_time_xattr(name)) return show_time(inode, name);
   if (is_policy(name)) return show_policy(reader, inode, name);
   return Error(Errc::no_attribute);
 }

@@ -5,6 +5,7 @@ import errno
 import os
 import signal
 import socket
+import time
 import unittest
 
 from harness import REELCTL, TwoMountsTest, run, until
@@ -56,6 +57,11 @@ def copy_into(source, target):
     finally:
         os.close(out)
         os.close(into)
+
+
+def utc_now():
+    ns = time.time_ns()
+    return f"{datetime.datetime.fromtimestamp(ns // 10**9, datetime.timezone.utc):%Y-%m-%dT%H:%M:%S}.{ns % 10**9:09}Z"
 
 
 class Holds(TwoMountsTest):
@@ -245,35 +251,43 @@ class Holds(TwoMountsTest):
         os.unlink(path)
 
     def test_recordings_of_a_time_are_held_together(self):
-        hours = {}
-        for hour in (9, 10, 11):
-            path, _ = self.recording(f"{hour}.ts")
-            hours[hour] = path
-        # They were all made just now; when they were last written is set back.
-        now = datetime.datetime.now()
-        for hour, path in hours.items():
-            when = (now - datetime.timedelta(hours=20 - hour)).timestamp()
-            os.utime(path, (when, when))
-        after_nine = (now - datetime.timedelta(hours=10, minutes=30)).strftime("%Y-%m-%d %H:%M:%S")
+        recordings = {}
+        times = [utc_now()]  # of the same clock as the index server's: between any two a recording was made
+        for name in ("first", "second", "third"):
+            recordings[name], _ = self.recording(f"{name}.ts")
+            times.append(utc_now())
+        # What programs say of their times is no matter.
+        for path in recordings.values():
+            os.utime(path, (1, 1))
         channel = ("--channel", self.channel.name)
-        held = self.box.reelctl("hold", "add", *channel, "--from", after_nine, "--reason", "10 and 11")
+        # The index hears of a close a moment after it; until then bytes may be on their way.
+        until(lambda: not any(recording["being_written"] for recording in
+                              self.box.reelctl("find", *channel)["recordings"]), "all are closed")
+        held = self.box.reelctl("hold", "add", *channel, "--from", times[1], "--to", times[2], "--reason", "second")
+        self.assertEqual(held["holds"], 1)
+        self.assertEqual([hold["path"].rpartition("/")[2] for hold in self.holds()], ["second.ts"])
+        self.box.reelctl("hold", "release", *channel)
+        held = self.box.reelctl("hold", "add", *channel, "--from", times[1], "--reason", "after the first")
         self.assertEqual(held["holds"], 2)
-        self.assertEqual({hold["path"].rpartition("/")[2] for hold in self.holds()}, {"10.ts", "11.ts"})
-        os.unlink(hours[9])
-        self.refused(os.unlink, hours[10])
-        none = run(REELCTL, "hold", "add", *channel, "--to", "2020-01-01", "--reason", "x", "--dir",
+        self.assertEqual({hold["path"].rpartition("/")[2] for hold in self.holds()}, {"second.ts", "third.ts"})
+        os.unlink(recordings["first"])
+        self.refused(os.unlink, recordings["second"])
+        none = run(REELCTL, "hold", "add", *channel, "--to", times[0], "--reason", "x", "--dir",
                    self.box.directory, check=False)
         self.assertEqual(none.returncode, 1)
         self.assertIn("no recording to hold", none.stderr)
         wrong = run(REELCTL, "hold", "add", *channel, "--to", "noon", "--reason", "x", "--dir", self.box.directory,
                     check=False)
         self.assertIn("noon is not a time", wrong.stderr)
-        self.box.reelctl("hold", "add", hours[11], "--reason", "another case")
-        self.assertEqual(self.box.reelctl("hold", "release", *channel, "--reason", "10 and 11")["holds"], 1)
-        os.unlink(hours[10])
-        self.refused(os.unlink, hours[11])
-        self.assertEqual(self.box.reelctl("hold", "release", *channel, "--from", after_nine)["holds"], 1)
-        os.unlink(hours[11])
+        self.box.reelctl("hold", "add", recordings["third"], "--reason", "another case")
+        self.assertEqual(self.box.reelctl("hold", "release", *channel, "--reason", "after the first")["holds"], 1)
+        os.unlink(recordings["second"])
+        self.refused(os.unlink, recordings["third"])
+        early = run(REELCTL, "hold", "release", *channel, "--to", times[2], "--dir", self.box.directory, check=False)
+        self.assertEqual(early.returncode, 1)
+        self.refused(os.unlink, recordings["third"])
+        self.assertEqual(self.box.reelctl("hold", "release", *channel, "--from", times[2])["holds"], 1)
+        os.unlink(recordings["third"])
         self.box.reelctl("hold", "add", *channel, "--reason", "all")
         self.refused(os.rmdir, self.channel)
         self.box.reelctl("hold", "release", *channel)

@@ -135,21 +135,38 @@ TEST_F(HoldServiceTest, ManyAreHeldAndReleasedTogether) {
   EXPECT_EQ(release(in_channel()).error().code(), Errc::not_found);
 }
 
-TEST_F(HoldServiceTest, ATimeNamesRecordings) {
-  const auto made = attributes(file).value().attributes();
+TEST_F(HoldServiceTest, ATimeNamesRecordingsWithBytesOfIt) {
+  add_node(), add_node();
+  const auto segment = open_segment(session, channel).value().grants(0).segment();
+  const auto empty = create(session, ++number, channel, "without a byte");
+  ASSERT_TRUE(commit(session, ++number, file, segment, 1000));
+  wire::FindRecordingsRequest asked;
+  asked.set_inode(file);
+  const auto found = call<wire::FindRecordingsReply>(Method::find_recordings, asked).value().recordings(0);
+  // What a program says of its times is another matter.
+  auto touch = request<wire::SetAttributesRequest>();
+  touch.set_inode(file);
+  touch.set_mtime_ns(1);
+  ASSERT_TRUE(call<wire::AttributesReply>(Method::set_attributes, touch));
+
   auto before = in_channel();
-  before.set_to_ns(made.btime_ns() - 1);
+  before.set_to_ns(found.first_ns() - 1);
   EXPECT_EQ(add(before, "too early").error().code(), Errc::not_found);
   auto after = in_channel();
-  after.set_from_ns(made.mtime_ns() + 1);
+  after.set_from_ns(found.last_ns() + 1);
   EXPECT_EQ(add(after, "too late").error().code(), Errc::not_found);
   auto exactly = in_channel();
-  exactly.set_from_ns(made.mtime_ns());
-  exactly.set_to_ns(made.btime_ns());
+  exactly.set_from_ns(found.last_ns());
+  exactly.set_to_ns(found.first_ns());
   EXPECT_EQ(add(exactly, "then").value().holds(), 1U);
   EXPECT_EQ(add(exactly, "").error().code(), Errc::invalid);
   EXPECT_EQ(release(after).error().code(), Errc::not_found);
+  EXPECT_EQ(list(channel).front().inode(), file);
   EXPECT_EQ(release(exactly).value().holds(), 1U);
+  EXPECT_EQ(add(in_channel(), "all").value().holds(), 2U) << "without a time also what has no byte";
+  wire::HoldSelection one;
+  one.set_inode(empty);
+  EXPECT_EQ(release(one).value().holds(), 1U);
   wire::HoldSelection nowhere;
   nowhere.set_channel(999);
   EXPECT_EQ(add(nowhere, "x").error().code(), Errc::not_found);
