@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 
+#include "common/base/view_names.h"
 #include "indexd/tree/extents.h"
 #include "indexd/tree/holds.h"
 #include "indexd/tree/permissions.h"
@@ -39,6 +40,17 @@ Result<Inode> get_live_directory(const Reader& reader, InodeId id) {
   REELFS_TRY(auto directory, get_directory(reader, id));
   if (directory.row.nlink == 0) return Error(Errc::not_found, "the directory has been removed");
   return directory;
+}
+
+/// A name that mounts give to what they show in every channel.
+bool is_reserved(const Inode& parent, const std::string& name) {
+  return parent.id == parent.row.channel && is_view_name(name);
+}
+
+/// Why there is no such name to take away or to rename.
+Error absence(const Inode& parent, const std::string& name) {
+  if (!is_reserved(parent, name)) return Error(Errc::not_found);
+  return Error(Errc::not_permitted, name + " of a channel is shown by mounts, and not kept");
 }
 
 bool is_known_type(std::uint32_t mode) {
@@ -213,6 +225,7 @@ Result<Inode> create(Transaction& txn, const CreateParams& params, WallNs now) {
     if (params.exclusive || existing->type != S_IFREG) return Error(Errc::exists);
     return get_inode(txn, existing->inode);
   }
+  if (is_reserved(parent, params.name)) return Error(Errc::exists, "mounts show something of this name");
   const bool is_directory = S_ISDIR(params.mode);
   const bool is_symlink = S_ISLNK(params.mode);
   if (!is_known_type(params.mode) || is_symlink == params.symlink_target.empty()) return Error(Errc::invalid);
@@ -266,7 +279,7 @@ Result<Inode> link(Transaction& txn, const LinkParams& params, WallNs now) {
   if (inode.is_directory()) return Error(Errc::not_permitted, "directories have one name");
   REELFS_TRY(auto parent, get_live_directory(txn, params.parent));
   REELFS_TRY(const auto taken, txn.has(DirentKey{parent.id, params.name}));
-  if (taken) return Error(Errc::exists);
+  if (taken || is_reserved(parent, params.name)) return Error(Errc::exists);
   if (inode.row.nlink == 0) return Error(Errc::not_found, "the file has been removed");
   if (parent.row.channel != inode.row.channel) return Error(Errc::cross_channel);
   if (inode.row.nlink >= kMaxLinks) return Error(Errc::too_many_links);
@@ -286,7 +299,7 @@ Result<Inode> unlink(Transaction& txn, const UnlinkParams& params, WallNs now) {
   REELFS_TRY(check_name(params.name));
   REELFS_TRY(auto parent, get_directory(txn, params.parent));
   REELFS_TRY(const auto entry, txn.find(DirentKey{parent.id, params.name}));
-  if (!entry) return Error(Errc::not_found);
+  if (!entry) return absence(parent, params.name);
   REELFS_TRY(auto inode, get_inode(txn, entry->inode));
   if (params.directory && !inode.is_directory()) return Error(Errc::not_directory);
   if (!params.directory && inode.is_directory()) return Error(Errc::is_directory);
@@ -321,7 +334,7 @@ Result<Renamed> rename(Transaction& txn, const RenameParams& params, WallNs now)
   REELFS_TRY(auto new_parent, get_live_directory(txn, params.new_parent));
   step.new_parent = std::move(new_parent);
   REELFS_TRY(const auto entry, txn.find(DirentKey{params.parent, params.name}));
-  if (!entry) return Error(Errc::not_found);
+  if (!entry) return absence(step.parent, params.name);
   step.entry = *entry;
   // A channel's directory and what is in it have the same channel; the root has none. So this covers moves
   // into and out of the root, too.
@@ -333,6 +346,8 @@ Result<Renamed> rename(Transaction& txn, const RenameParams& params, WallNs now)
     step.target_entry = *target_entry;
     REELFS_TRY(auto target, get_inode(txn, target_entry->inode));
     step.target = std::move(target);
+  } else if (is_reserved(step.new_parent, params.new_name)) {
+    return absence(step.new_parent, params.new_name);
   }
   REELFS_TRY(step.check());
   // Two names of one file: nothing is to be done, says rename(2).

@@ -25,8 +25,8 @@ struct CreateParams {
 };
 /// Makes an inode and its name. A directory with S_ISGID hands down its group, and to directories the bit;
 /// one with a default access control list hands that down.
-/// @errors exists, not_permitted (not a directory, at the root), not_directory, stale_handle, not_found (the
-/// parent has been removed), invalid, name_too_long, too_many_links
+/// @errors exists (view names of a channel too), not_permitted (not a directory, at the root), not_directory,
+/// stale_handle, not_found (the parent has been removed), invalid, name_too_long, too_many_links
 Result<Inode> create(Transaction& txn, const CreateParams& params, WallNs now);
 
 struct LinkParams {
@@ -45,7 +45,8 @@ struct UnlinkParams {
 };
 /// Takes a name away. What has lost its last name (nlink 0) is an orphan from then on: reap_orphan.
 /// @return what lost its name
-/// @errors not_found, is_directory, not_directory, not_empty, stale_handle, invalid, not_permitted (held)
+/// @errors not_found, is_directory, not_directory, not_empty, stale_handle, invalid, not_permitted (held; a
+/// view name of a channel)
 Result<Inode> unlink(Transaction& txn, const UnlinkParams& params, WallNs now);
 
 struct RenameParams {
@@ -62,7 +63,7 @@ struct Renamed {
 };
 /// As renameat2(2). @errors not_found, exists, cross_channel, invalid (into itself, flags), not_directory,
 /// is_directory, not_empty, stale_handle, name_too_long, not_permitted (held: what is replaced or exchanged,
-/// what has a hold of its own, or what would leave a held directory)
+/// what has a hold of its own, or what would leave a held directory; a view name of a channel)
 Result<Renamed> rename(Transaction& txn, const RenameParams& params, WallNs now);
 
 /// @errors invalid (not a symlink), stale_handle

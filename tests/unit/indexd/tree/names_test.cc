@@ -242,6 +242,38 @@ TEST_F(Names, ChannelsCanBeRenamedAndExchanged) {
   EXPECT_FALSE(txn_->has(ChannelKey{cam2_}).value());
 }
 
+TEST_F(Names, NamesOfViewsAreNotGivenInAChannel) {
+  const auto file = make(cam1_, "f");
+  const auto below = make(cam1_, "below", S_IFDIR | 0755);
+  for (const std::string name : {".by-time", ".reel"}) {
+    EXPECT_EQ(code(try_make(cam1_, name, S_IFDIR | 0755)), Errc::exists);
+    EXPECT_EQ(code(try_make(cam1_, name, S_IFLNK | 0777)), Errc::exists);
+    EXPECT_EQ(code(add_link(file, cam1_, name)), Errc::exists);
+    EXPECT_EQ(code(move(cam1_, "f", cam1_, name)), Errc::not_permitted);
+    EXPECT_EQ(code(move(cam1_, name, cam1_, "g")), Errc::not_permitted);
+    EXPECT_EQ(code(remove(cam1_, name)), Errc::not_permitted);
+    EXPECT_EQ(code(remove(cam1_, name, true)), Errc::not_permitted);
+    make(below, name);  // no channel
+    EXPECT_EQ(code(move(below, name, cam1_, name)), Errc::not_permitted);
+    EXPECT_TRUE(remove(below, name));
+    EXPECT_EQ(code(remove(below, name)), Errc::not_found);
+  }
+}
+
+TEST_F(Names, WhatHadTheNameOfAViewBeforeKeepsIt) {
+  make(cam1_, "was there");
+  const auto entry = txn_->get(DirentKey{cam1_, "was there"}).value();
+  txn_->erase(DirentKey{cam1_, "was there"});
+  txn_->erase(NameKey{entry.inode, cam1_, "was there"});
+  txn_->put(DirentKey{cam1_, ".reel"}, entry);
+  txn_->put(NameKey{entry.inode, cam1_, ".reel"}, NameRow{});
+  txn_->put(DirectoryOrderKey{cam1_, entry.cookie}, DirectoryOrderRow{entry.inode, ".reel"});
+  txn_->keep();
+  EXPECT_EQ(lookup(*txn_, cam1_, ".reel").value().id, entry.inode);
+  ASSERT_TRUE(move(cam1_, ".reel", cam1_, "now called so"));
+  EXPECT_EQ(code(move(cam1_, "now called so", cam1_, ".reel")), Errc::not_permitted);
+}
+
 TEST_F(Names, ListingInPagesMissesAndRepeatsNothingThatStays) {
   for (int i = 0; i < 100; ++i) make(cam1_, fmt::format("{:03}", i));
   Strings seen;
