@@ -46,6 +46,38 @@ constexpr Duration kLateAnswer = 100ms;
 
 spdlog::logger& log() { return logger("client.filesystem"); }
 
+/// The index takes both ends of a time as included.
+template <class Request>
+void set_time(const TimeRange& time, Request& request) {
+  request.set_from_ns(time.from_ns);
+  request.set_to_ns(time.to_ns - 1);
+}
+
+wire::FindRecordingsRequest find_request(const RecordingsWanted& wanted) {
+  constexpr std::uint32_t kRecordingsAtOnce = 512;
+  wire::FindRecordingsRequest request;
+  request.set_channel(wanted.channel.value);
+  request.set_inode(wanted.inode.value);
+  request.set_path(wanted.path);
+  if (wanted.bytes_in) set_time(*wanted.bytes_in, request);
+  request.set_limit(kRecordingsAtOnce);
+  return request;
+}
+
+/// Makes one of those that touch or overlap.
+void merge(std::vector<TimeRange>& times) {
+  std::sort(times.begin(), times.end(), [](const auto& a, const auto& b) { return a.from_ns < b.from_ns; });
+  std::vector<TimeRange> merged;
+  for (const auto& time : times) {
+    if (merged.empty() || time.from_ns > merged.back().to_ns) {
+      merged.push_back(time);
+    } else {
+      merged.back().to_ns = std::max(merged.back().to_ns, time.to_ns);
+    }
+  }
+  times = std::move(merged);
+}
+
 wire::CreateRequest create_request(const CreateOptions& options) {
   wire::CreateRequest request;
   request.set_parent(options.parent.value);
@@ -605,6 +637,55 @@ Task<Space> FileSystem::statfs(InodeId inode) {
   space.available_bytes = reply.has_available_bytes() ? reply.available_bytes() : reply.free_bytes();
   space.files = reply.files();
   co_return space;
+}
+
+Task<std::vector<Recording>> FileSystem::find_recordings(RecordingsWanted wanted) {
+  std::vector<Recording> found;
+  auto request = find_request(wanted);
+  for (;;) {
+    REELFS_CO_TRY(auto reply,
+                  co_await state_->call<wire::FindRecordingsReply>(wire::Method::find_recordings, request));
+    for (auto& info : *reply.mutable_recordings()) found.push_back(from_wire(std::move(info)));
+    if (!reply.has_next()) co_return found;
+    *request.mutable_after() = std::move(*reply.mutable_next());
+  }
+}
+
+Task<bool> FileSystem::has_recordings(InodeId channel, TimeRange bytes_in) {
+  RecordingsWanted wanted;
+  wanted.channel = channel;
+  wanted.bytes_in = bytes_in;
+  auto request = find_request(wanted);
+  request.set_limit(1);
+  for (;;) {
+    REELFS_CO_TRY(auto reply,
+                  co_await state_->call<wire::FindRecordingsReply>(wire::Method::find_recordings, request));
+    if (!reply.recordings().empty() || !reply.has_next()) co_return !reply.recordings().empty();
+    *request.mutable_after() = std::move(*reply.mutable_next());
+  }
+}
+
+Task<Recording> FileSystem::get_recording(InodeId inode) {
+  RecordingsWanted wanted;
+  wanted.inode = inode;
+  REELFS_CO_TRY(auto found, co_await find_recordings(std::move(wanted)));
+  if (found.empty()) co_return Error(Errc::not_found);
+  co_return std::move(found.front());
+}
+
+Task<std::vector<TimeRange>> FileSystem::find_times(InodeId channel, std::optional<TimeRange> bytes_in) {
+  std::vector<TimeRange> times;
+  wire::FindTimesRequest request;
+  request.set_channel(channel.value);
+  if (bytes_in) set_time(*bytes_in, request);
+  for (;;) {
+    REELFS_CO_TRY(auto reply, co_await state_->call<wire::FindTimesReply>(wire::Method::find_times, request));
+    for (const auto& range : reply.ranges()) times.push_back({range.from_ns(), range.to_ns()});
+    if (!reply.has_next()) break;
+    *request.mutable_after() = std::move(*reply.mutable_next());
+  }
+  merge(times);
+  co_return times;
 }
 
 void FileSystem::note_read(const Attributes& attributes) {

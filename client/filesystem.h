@@ -13,6 +13,7 @@
 #include "client/attributes.h"
 #include "client/cluster_config.h"
 #include "client/locks/carried.h"
+#include "client/recordings.h"
 #include "common/async/task.h"
 #include "common/base/buffer.h"
 #include "common/base/clock.h"
@@ -218,6 +219,15 @@ class FileSystem {
   Task<void> set_xattr(XattrSetting setting);
   Task<void> remove_xattr(XattrRemoval removal);
   Task<Space> statfs(InodeId inode);
+  /// In the order in which their newest bytes came; one that is being written may be there twice.
+  Task<std::vector<Recording>> find_recordings(RecordingsWanted wanted);
+  /// Whether the channel has bytes of a time.
+  Task<bool> has_recordings(InodeId channel, TimeRange bytes_in);
+  /// @errors stale_handle, not_found (it has no name, or is no file of a channel)
+  Task<Recording> get_recording(InodeId inode);
+  /// When bytes of the channel came: whole quarters of an hour of UTC, ascending, not touching.
+  /// @param bytes_in  only those of recordings that have bytes of this time; none: all
+  Task<std::vector<TimeRange>> find_times(InodeId channel, std::optional<TimeRange> bytes_in);
   /// What has these attributes was read: its atime is set in a while, where relatime says so.
   void note_read(const Attributes& attributes);
   /// The same for a file that is open here.

@@ -1,5 +1,7 @@
 #include "client/wire_attributes.h"
 
+#include <utility>
+
 #include "common/wire/common.pb.h"
 #include "common/wire/index.pb.h"
 
@@ -37,6 +39,16 @@ Extent from_wire(const wire::Extent& message) {
   extent.origin = InodeId(message.origin());
   extent.origin_offset = message.origin_offset();
   return extent;
+}
+
+Recording from_wire(wire::RecordingInfo message) {
+  Recording recording;
+  recording.attributes = from_wire(message.attributes());
+  recording.path = std::move(*message.mutable_path());
+  recording.path.erase(0, recording.path.find('/') + 1);  // the channel
+  recording.first_ns = message.first_ns();
+  recording.last_ns = message.last_ns();
+  return recording;
 }
 
 Error from_wire(const wire::ErrorReply& message) {

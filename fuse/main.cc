@@ -27,7 +27,6 @@
 #include "common/observe/log.h"
 #include "fuse/ops/forgetting.h"
 #include "fuse/ops/mount.h"
-#include "fuse/ops/operations.h"
 #include "fuse/ops/recall.h"
 #include "fuse/ops/removing.h"
 #include "fuse/session/daemon.h"
@@ -37,6 +36,7 @@
 #include "fuse/session/remount.h"
 #include "fuse/takeover/hand_over.h"
 #include "fuse/takeover/take_over.h"
+#include "fuse/views/operations.h"
 
 namespace reelfs::fuse {
 namespace {
@@ -99,6 +99,8 @@ asio::awaitable<void> leave(Mount& mount) {
 Task<void> adopt(const Clock& clock, Mount& mount, const MountState& state) {
   mount.nodes.set_root(state.root);
   for (const auto& file : state.files) mount.open_files.adopt(file.number, mount.files.adopt(file.carried));
+  for (const auto& made : state.made)
+    mount.views.files.put({made.node, made.number}, std::make_shared<const std::string>(made.content));
   for (const auto inode : state.client.removed) mount.removed.note(inode);
   const auto until = Deadline::after(clock, TakeOver::kPatience);
   REELFS_CO_TRY(co_await with_timeout(clock, until, mount.files.start()));
@@ -247,7 +249,7 @@ Result<Served> mount_and_serve(const Serving& serving) {
   }
   const EndSignals signals;
   look_beneath(options);
-  REELFS_TRY(auto channel, KernelChannel::mount(channel_options(options), operations(), mount));
+  REELFS_TRY(auto channel, KernelChannel::mount(channel_options(options), operations_with_views(), mount));
   return serve(serving, signals, std::move(channel));
 }
 
@@ -255,8 +257,9 @@ Result<Served> take_over_and_serve(const Serving& serving, TakeOver& predecessor
                                    TakeOver::Received received) {
   auto& mount = serving.mount;
   const EndSignals signals;
-  REELFS_TRY(auto channel, KernelChannel::adopt(channel_options(serving.options), operations(), mount,
-                                                std::move(received.state.kernel), received.device.release()));
+  REELFS_TRY(auto channel,
+             KernelChannel::adopt(channel_options(serving.options), operations_with_views(), mount,
+                                  std::move(received.state.kernel), received.device.release()));
   mount.invalidator.attach(*channel);  // from the beginning of the session on, others' changes come here
   auto taken = mount.operations.run(adopt(serving.clock, mount, received.state));
   if (taken) taken = predecessor.finish();

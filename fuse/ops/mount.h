@@ -19,6 +19,7 @@
 #include "fuse/session/kernel_channel.h"
 #include "fuse/session/operations.h"
 #include "fuse/session/request.h"
+#include "fuse/views/opened.h"
 
 namespace reelfs::fuse {
 
@@ -38,6 +39,7 @@ struct Mount : KernelChannel::User {
   RemovedInodes removed;
   RefusedNames refused_names;
   LastKnown last_known;
+  OpenedViews views;
   std::atomic<bool> connected{false};  // FileSystem::start() has succeeded, and the root is known
 
   Mount(client::FileSystem& file_system, Operations& loop, const Clock& machine_clock)
@@ -48,7 +50,8 @@ struct Mount : KernelChannel::User {
         stale_pages(machine_clock),
         absent_capabilities(machine_clock),
         known_acls(machine_clock),
-        last_known(machine_clock) {}
+        last_known(machine_clock),
+        views(machine_clock) {}
 
   static Mount& of(fuse_req_t raw) { return *static_cast<Mount*>(User::of(raw)); }
 

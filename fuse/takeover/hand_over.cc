@@ -36,8 +36,10 @@ Task<void> pause_files(Mount& mount, std::chrono::milliseconds limit, client::St
   co_return ok();
 }
 
-Task<void> describe_files(Mount& mount, std::vector<MountState::File>& into) {
-  for (const auto& [number, handle] : mount.open_files.all()) into.push_back({number, handle->carry()});
+Task<void> describe_files(Mount& mount, MountState& into) {
+  for (const auto& [number, handle] : mount.open_files.all()) into.files.push_back({number, handle->carry()});
+  for (const auto& [handle, content] : mount.views.files.all())
+    into.made.push_back({handle.node, handle.number, *content});
   co_return ok();
 }
 
@@ -135,7 +137,7 @@ Result<void> HandOver::hand_over(Conversation& successor) {
 Result<void> HandOver::pause_client(Deadline deadline, MountState& into) {
   auto& mount = parts_.mount;
   REELFS_TRY(mount.operations.run(pause_files(mount, left(parts_.clock, deadline), into.client)));
-  return mount.operations.run(describe_files(mount, into.files));
+  return mount.operations.run(describe_files(mount, into));
 }
 
 Result<void> HandOver::hand_over_paused(Conversation& successor, KernelChannel::Standing kernel,

@@ -93,6 +93,18 @@ json to_json(const client::CarriedLocks& locks) {
           {"handles", locks.handles},         {"lost", locks.lost}};
 }
 
+json to_json(const MountState::Made& made) {
+  return {{"node", made.node}, {"number", made.number}, {"content", binary(made.content)}};
+}
+
+MountState::Made made_from(const json& from) {
+  MountState::Made made;
+  from.at("node").get_to(made.node);
+  from.at("number").get_to(made.number);
+  made.content = bytes_of(from.at("content"));
+  return made;
+}
+
 client::CarriedLocks locks_from(const json& from) {
   client::CarriedLocks locks;
   locks.owner.inode = InodeId(from.at("inode").get<std::uint64_t>());
@@ -127,6 +139,7 @@ MountState state_from(const json& from) {
     state.client.removed.emplace_back(inode);
   state.root = InodeId(from.at("root").get<std::uint64_t>());
   for (const auto& file : from.at("files")) state.files.push_back(file_from(file));
+  for (const auto& made : from.value("made", json::array())) state.made.push_back(made_from(made));
   return state;
 }
 
@@ -141,6 +154,8 @@ json to_json(const MountState& state) {
   for (const auto inode : state.client.removed) removed.push_back(inode.value);
   json files = json::array();
   for (const auto& file : state.files) files.push_back(to_json(file));
+  json all_made = json::array();
+  for (const auto& made : state.made) all_made.push_back(to_json(made));
   return {{"init_request", binary(state.kernel.init_request)},
           {"init_answer", binary(state.kernel.init_answer)},
           {"unanswered", std::move(unanswered)},
@@ -152,7 +167,8 @@ json to_json(const MountState& state) {
           {"locks", std::move(locks)},
           {"removed", std::move(removed)},
           {"root", state.root.value},
-          {"files", std::move(files)}};
+          {"files", std::move(files)},
+          {"made", std::move(all_made)}};
 }
 
 Result<MountState> mount_state_from_json(const json& from) {

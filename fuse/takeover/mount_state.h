@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include <nlohmann/json_fwd.hpp>
@@ -18,10 +19,17 @@ struct MountState {
     std::uint64_t number = 0;  // by which the kernel knows the handle
     client::FileHandle::Carried carried;
   };
+  /// A file of a view, as it was made when it was opened.
+  struct Made {
+    std::uint64_t node = 0;
+    std::uint64_t number = 0;
+    std::string content;
+  };
   KernelChannel::Standing kernel;
   client::Standing client;
   InodeId root;
   std::vector<File> files;
+  std::vector<Made> made;
 };
 
 nlohmann::json to_json(const MountState& state);
