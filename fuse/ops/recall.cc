@@ -11,6 +11,8 @@ using namespace std::chrono_literals;
 
 /// What df shows without asking is no older while the index answers.
 constexpr auto kInterval = 1s;
+/// How long the last known attributes are held back where nothing suggests that they have changed.
+constexpr auto kShortPatience = 3ms;
 /// Channels come and go rarely; those that are used here are remembered anyway.
 constexpr unsigned kIntervalsPerListing = 10;
 constexpr std::uint32_t kMostChannels = 1024;  // of one answer

@@ -10,9 +10,6 @@
 
 namespace reelfs::fuse {
 
-/// How long the last known answer is held back where nothing suggests that it has changed.
-inline constexpr std::chrono::milliseconds kShortPatience{3};
-
 template <class T>
 struct Asked {
   std::optional<Result<T>> answer;
