@@ -61,10 +61,10 @@ def handle_of(path):
     return handle
 
 
-def open_handle(mount, handle):
+def open_handle(mount, handle, flags=os.O_RDONLY):
     at = os.open(mount, os.O_RDONLY)
     try:
-        fd = LIBC.open_by_handle_at(at, handle, os.O_RDONLY)
+        fd = LIBC.open_by_handle_at(at, handle, flags)
         if fd < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))

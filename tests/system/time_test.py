@@ -2,6 +2,7 @@
 import datetime
 import errno
 import os
+import pathlib
 import shutil
 import signal
 import threading
@@ -9,6 +10,7 @@ import time
 import unittest
 
 from harness import PATIENCE, REELCTL, TwoMountsTest, is_gone, run, until
+from posix_test import handle_of, is_stale, open_handle
 from takeover_test import Taker
 
 FIRST, LAST = "user.reel.first_byte", "user.reel.last_byte"
@@ -372,6 +374,22 @@ class ByTime(Times):
         self.assertEqual(len(set(seen)), 300)
         self.assertEqual(len(os.listdir(directory)), 300)
         os.close(directory)
+
+    def test_handles_lead_to_links(self):
+        """As an NFS server keeps them, for longer than the kernel remembers: on a mount that has never shown them, too."""
+        hour = self.steady_hour()
+        path = self.record("a.ts")
+        handle = handle_of(self.channel / ".by-time" / hour / path.name)
+        for mount in (self.box.mount, self.second.point):
+            pathlib.Path("/proc/sys/vm/drop_caches").write_text("2")
+            link = open_handle(mount, handle, os.O_PATH)
+            try:
+                self.assertEqual(os.readlink("", dir_fd=link), "../../../a.ts")
+            finally:
+                os.close(link)
+        os.unlink(path)
+        pathlib.Path("/proc/sys/vm/drop_caches").write_text("2")
+        until(lambda: is_stale(self.box.mount, handle), "the handle of what is removed is stale", 5)
 
     def test_it_waits_for_the_index_as_other_calls_do(self):
         hour = self.steady_hour()
