@@ -43,7 +43,8 @@ Operation set_attributes(Mount& mount, Request request, InodeId inode, client::A
 
 Operation space(Mount& mount, Request request, InodeId inode) {
   auto known = mount.last_known.space(inode);
-  const auto space = co_await ask_or_recall(mount, ask_space(mount, inode), LastKnown::kSilence, std::move(known));
+  const auto space =
+      co_await ask_or_recall(mount, ask_space(mount, inode), LastKnown::kSilence, std::move(known));
   if (!space) co_return request.fail(space.error());
   struct statvfs answer {};
   answer.f_bsize = kSpaceUnitBytes;
