@@ -278,6 +278,7 @@ void NodeRegistry::take_status(NodeId id, Node& node, Worker& worker, const wire
 void NodeRegistry::take_devices(NodeId id, Node& node, const wire::WorkerStatus& status) {
   const auto before = std::exchange(node.devices, {});
   bool came_back = false;
+  node.devices_told = true;
   node.taken = 0;
   std::set<std::string> withheld;
   for (const auto& told : status.devices()) {
@@ -696,7 +697,8 @@ std::string NodeRegistry::name(NodeId node) const {
 std::vector<NodeLoad> NodeRegistry::loads() const {
   std::vector<NodeLoad> loads;
   for (const auto& [id, node] : nodes_) {
-    if (!node.withheld.empty()) continue;
+    // Of one whose followers alone have been heard nobody can say that it is full.
+    if (!node.devices_told || !node.withheld.empty()) continue;
     NodeLoad load{id, node.row.name, node.row.rack, 0, 0, {}, node.online() && !healthy(id)};
     for (const auto& [path, device] : node.devices) {
       if (device.info.state() != wire::STATE_ONLINE) continue;

@@ -135,6 +135,7 @@ class NodeRegistry {
     NodeRow row;
     std::map<WorkerId, Worker> workers;
     std::map<std::string, Device> devices;  // by path
+    bool devices_told = false;              // its leader has been heard since the start
     std::uint64_t taken = 0;                // blocks, since then
     std::set<std::string> withheld;         // of the devices: see withholds()
     struct {                                // block reports: the number of the newest that was …

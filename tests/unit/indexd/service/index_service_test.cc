@@ -445,6 +445,17 @@ TEST_F(IndexServiceTest, WhatALivingWriterHasYetToCommitIsNotFreed) {
   EXPECT_TRUE(committed) << committed.error().describe();
 }
 
+TEST_F(IndexServiceTest, ANodeWhoseLeaderHasYetToTellOfItsDevicesIsNotFull) {
+  add_node();
+  nodes.push_back(std::make_unique<FakeNode>(context, clock, "node2", 2));
+  nodes.back()->register_with(endpoint, cluster);
+  const auto refused = open_segment(session, channel);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Errc::unavailable) << refused.error().describe();
+  add_node();  // makes node3
+  EXPECT_TRUE(open_segment(session, channel));
+}
+
 TEST_F(IndexServiceTest, ADeadSessionsSegmentsAreSealedAndFreed) {
   add_node(), add_node();
   const auto file = create(session, ++request, channel, "a.ts");
