@@ -34,7 +34,9 @@ enum class Table : char {
   recording = 't',
   segment_file = 'u',
   device = 'v',
+  watch = 'w',
   xattr = 'x',
+  gap = 'y',
 };
 
 // Keys sort by their fields in the order of declaration; a range of keys is given by two of them.
@@ -165,6 +167,19 @@ struct HoldKey {
 struct HoldCountKey {
   using Row = HoldCountRow;
   static constexpr Table kTable = Table::hold_count;
+};
+/// A channel that is recorded to.
+struct WatchKey {
+  using Row = WatchRow;
+  static constexpr Table kTable = Table::watch;
+  InodeId channel;
+};
+/// A time in which nothing was recorded, though it should have been.
+struct GapKey {
+  using Row = GapRow;
+  static constexpr Table kTable = Table::gap;
+  InodeId channel;
+  std::uint64_t start_ns = 0;  // wall time of the last byte before it
 };
 struct BootKey {
   using Row = BootRow;

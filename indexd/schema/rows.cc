@@ -111,6 +111,14 @@ void fields(Codec& codec, Of<HoldCountRow> auto& row) {
   codec(row.holds);
 }
 template <class Codec>
+void fields(Codec& codec, Of<GapRow> auto& row) {
+  codec(row.end_ns, row.cause, row.longest_stall_ms);
+}
+template <class Codec>
+void fields(Codec& codec, Of<WatchRow> auto& row) {
+  codec(row.since_ns, row.cadence_ms, row.longest_stall_ms, row.gaps, row.open_ns);
+}
+template <class Codec>
 void fields(Codec& codec, Of<BootRow> auto& row) {
   codec(row.boot_id);
 }
@@ -214,6 +222,14 @@ void fields(Codec& codec, Of<HoldKey> auto& key) {
 template <class Codec>
 void fields(Codec&, Of<HoldCountKey> auto&) {}
 template <class Codec>
+void fields(Codec& codec, Of<WatchKey> auto& key) {
+  codec(key.channel);
+}
+template <class Codec>
+void fields(Codec& codec, Of<GapKey> auto& key) {
+  codec(key.channel, key.start_ns);
+}
+template <class Codec>
 void fields(Codec&, Of<BootKey> auto&) {}
 template <class Codec>
 void fields(Codec& codec, Of<CounterKey> auto& key) {
@@ -263,6 +279,9 @@ bool is_sound(const LockRow& row) {
 
 bool is_sound(const HoldRow& row) { return !row.reason.empty(); }
 bool is_sound(const HoldCountRow& row) { return row.holds > 0; }
+bool is_sound(const GapRow& row) {
+  return row.end_ns >= 0 && row.cause >= GapCause::source_silent && row.cause <= GapCause::store_stalled;
+}
 
 template <class Key>
 bool is_sound_key(const Key&) {
@@ -387,6 +406,10 @@ Result<void> check_row(std::string_view key, std::string_view value) {
       return check_row_of<SegmentFileKey>(key, value);
     case Table::device:
       return check_row_of<DeviceKey>(key, value);
+    case Table::watch:
+      return check_row_of<WatchKey>(key, value);
+    case Table::gap:
+      return check_row_of<GapKey>(key, value);
     case Table::xattr:
       return check_row_of<XattrKey>(key, value);
   }
@@ -419,6 +442,8 @@ REELFS_INSTANTIATE(OrphanKey)
 REELFS_INSTANTIATE(LockKey)
 REELFS_INSTANTIATE(HoldKey)
 REELFS_INSTANTIATE(HoldCountKey)
+REELFS_INSTANTIATE(WatchKey)
+REELFS_INSTANTIATE(GapKey)
 REELFS_INSTANTIATE(BootKey)
 REELFS_INSTANTIATE(CounterKey)
 REELFS_INSTANTIATE(ClusterKey)

@@ -217,6 +217,31 @@ struct HoldCountRow {
   friend bool operator==(const HoldCountRow&, const HoldCountRow&) = default;
 };
 
+/// Why nothing was recorded. The values are those of wire::GapCause.
+enum class GapCause : std::uint8_t {
+  source_silent = 1,  // a recorder was there
+  recorder_gone = 2,
+  store_stalled = 3,
+};
+
+/// A time in which nothing was recorded; the key says when it began. docs/design/gaps.md
+struct GapRow {
+  WallNs end_ns = 0;  // 0: it lasts
+  GapCause cause = GapCause::source_silent;
+  std::uint64_t longest_stall_ms = 0;  // of a call of the recorder in it
+  friend bool operator==(const GapRow&, const GapRow&) = default;
+};
+
+/// What is known of a channel that is recorded to, or was.
+struct WatchRow {
+  WallNs since_ns = 0;  // the first byte that came
+  std::uint64_t cadence_ms = 0;
+  std::uint64_t longest_stall_ms = 0;  // ever
+  std::uint64_t gaps = 0;              // rows of the channel
+  WallNs open_ns = 0;                  // start of the one that lasts; 0: none
+  friend bool operator==(const WatchRow&, const WatchRow&) = default;
+};
+
 /// Which run of which machine wrote here last: after another one, what had not been synced may be missing.
 struct BootRow {
   std::string boot_id;

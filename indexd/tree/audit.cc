@@ -37,6 +37,7 @@ class Audit {
     REELFS_TRY(check_segments());
     REELFS_TRY(check_channels());
     REELFS_TRY(check_recordings());
+    REELFS_TRY(check_gaps());
     return std::move(found_);
   }
 
@@ -240,6 +241,31 @@ class Audit {
              "a policy for inode {}, which is no channel", key.inode.value);
       return true;
     });
+  }
+
+  Result<void> check_gaps() {
+    std::map<InodeId, WatchRow> watched;
+    REELFS_TRY(reader_.scan_table<GapKey>([&](const GapKey& key, const GapRow& row) {
+      auto& seen = watched[key.channel];
+      ++seen.gaps;
+      if (row.end_ns != 0) return true;
+      expect(seen.open_ns == 0, "channel {} has two gaps that last", key.channel.value);
+      seen.open_ns = static_cast<WallNs>(key.start_ns);
+      return true;
+    }));
+    REELFS_TRY(reader_.scan_table<WatchKey>([&](const WatchKey& key, const WatchRow& row) {
+      const auto inode = inodes_.find(key.channel);
+      expect(inode != inodes_.end() && inode->second.channel == key.channel && inode->second.nlink > 0,
+             "inode {} is watched and no channel", key.channel.value);
+      const auto seen = watched.extract(key.channel);
+      const auto gaps = seen.empty() ? WatchRow() : seen.mapped();
+      expect(gaps.gaps == row.gaps && gaps.open_ns == row.open_ns, "channel {} has {} gaps and says {}",
+             key.channel.value, gaps.gaps, row.gaps);
+      return true;
+    }));
+    for (const auto& [channel, row] : watched)
+      expect(false, "{} gaps of inode {}, which is not watched", row.gaps, channel.value);
+    return ok();
   }
 
   const Reader& reader_;

@@ -8,6 +8,7 @@
 
 #include "common/base/view_names.h"
 #include "indexd/tree/extents.h"
+#include "indexd/tree/gaps.h"
 #include "indexd/tree/holds.h"
 #include "indexd/tree/permissions.h"
 #include "indexd/tree/policy.h"
@@ -69,6 +70,7 @@ Result<void> drop_link(Transaction& txn, Inode& inode, WallNs now) {
     if (is_channel) {
       txn.erase(ChannelKey{inode.id});
       txn.erase(PolicyKey{inode.id});
+      REELFS_TRY(forget_gaps(txn, inode.id));
     } else {
       REELFS_TRY(count(txn, inode.row.channel, {.files = -1}));
     }

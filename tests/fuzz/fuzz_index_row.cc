@@ -32,6 +32,8 @@ void decode(std::string_view key, std::string_view value) {
   round_trip<BootKey>(key, value);
   round_trip<HoldKey>(key, value);
   round_trip<HoldCountKey>(key, value);
+  round_trip<WatchKey>(key, value);
+  round_trip<GapKey>(key, value);
 }
 
 }  // namespace
@@ -69,6 +71,9 @@ std::vector<std::string> seeds() {
   append_change(changes, encode_key(HoldKey{InodeId{1}}),
                 encode_row(HoldRow{"case 4711", "uid 0 on host", 5}));
   append_change(changes, encode_key(HoldCountKey{}), encode_row(HoldCountRow{1}));
+  append_change(changes, encode_key(WatchKey{InodeId{2}}), encode_row(WatchRow{1, 40, 900, 2, 3}));
+  append_change(changes, encode_key(GapKey{InodeId{2}, 3}),
+                encode_row(GapRow{4, GapCause::store_stalled, 900}));
   const auto key = encode_key(SegmentKey{SegmentId{1}});
   return {changes, std::string(1, static_cast<char>(key.size())) + key + encode_row(segment)};
 }
