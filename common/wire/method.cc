@@ -96,6 +96,10 @@ std::string_view to_string(Method method) noexcept {
       return "find_recordings";
     case Method::find_times:
       return "find_times";
+    case Method::report_arrivals:
+      return "report_arrivals";
+    case Method::list_gaps:
+      return "list_gaps";
     case Method::register_worker:
       return "register_worker";
     case Method::heartbeat:

@@ -56,6 +56,8 @@ enum class Method : std::uint16_t {
   release_holds = 82,
   find_recordings = 90,
   find_times = 91,
+  report_arrivals = 95,
+  list_gaps = 96,
   // noded -> indexd
   register_worker = 100,
   heartbeat = 101,

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "indexd/service/convert.h"
+#include "indexd/service/gap_keeper.h"
 #include "indexd/service/node_registry.h"
 #include "indexd/service/overwriter.h"
 #include "indexd/service/segment_keeper.h"
@@ -298,6 +299,7 @@ Task<wire::ClusterStatusReply> AdminService::cluster_status(wire::ClusterStatusR
         "start a node, or lower the copies: reelctl channel set", nodes_.fewer_online_since(copies));
   }
   for (auto& problem : overwriter_.problems()) *reply.add_problems() = std::move(problem);
+  for (auto& problem : gaps_.problems()) *reply.add_problems() = std::move(problem);
   co_return reply;
 }
 

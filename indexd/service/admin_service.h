@@ -14,6 +14,7 @@
 
 namespace reelfs::indexd {
 
+class GapKeeper;
 class NodeRegistry;
 class Overwriter;
 class SegmentKeeper;
@@ -22,12 +23,13 @@ class SegmentKeeper;
 class AdminService {
  public:
   AdminService(Executor& index, Sessions& sessions, NodeRegistry& nodes, SegmentKeeper& segments,
-               Overwriter& overwriter, const ServiceOptions& options)
+               Overwriter& overwriter, GapKeeper& gaps, const ServiceOptions& options)
       : index_(index),
         sessions_(sessions),
         nodes_(nodes),
         segments_(segments),
         overwriter_(overwriter),
+        gaps_(gaps),
         options_(options) {}
   void register_with(Dispatcher& dispatcher);
 
@@ -54,6 +56,7 @@ class AdminService {
   NodeRegistry& nodes_;
   SegmentKeeper& segments_;
   Overwriter& overwriter_;
+  GapKeeper& gaps_;
   const ServiceOptions& options_;
 };
 

@@ -28,7 +28,8 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
       files_(clock, index, sessions_, changes_, leases_, nodes_, segments_, holds_, overwriter_),
       grants_(clock, index, sessions_, nodes_, segments_, overwriter_),
       locks_(context.get_executor(), clock, index, sessions_, options_, registry),
-      admin_(index, sessions_, nodes_, segments_, overwriter_, options_),
+      gaps_(context.get_executor(), clock, index, sessions_, options_, registry),
+      admin_(index, sessions_, nodes_, segments_, overwriter_, gaps_, options_),
       dispatcher_(clock, registry) {
   dispatcher_.add(wire::Method::open_session, *this, &IndexService::open_session);
   dispatcher_.add(wire::Method::renew_session, *this, &IndexService::renew_session);
@@ -43,12 +44,14 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
   locks_.register_with(dispatcher_);
   holds_.register_with(dispatcher_);
   recordings_.register_with(dispatcher_);
+  gaps_.register_with(dispatcher_);
   admin_.register_with(dispatcher_);
   nodes_.on_node_returned([this](NodeId node) { segments_.node_returned(node); });
   sessions_.on_ended([this](SessionId session) {
     leases_.session_ended(session);
     segments_.session_ended(session);
     locks_.session_ended(session);
+    gaps_.session_ended(session);
   });
   sessions_.on_emptied([this](const std::vector<SegmentId>& segments) { segments_.emptied(segments); });
 }
@@ -60,6 +63,7 @@ Task<void> IndexService::start() {
   REELFS_CO_TRY(co_await holds_.start());
   auto alive = [this](SessionId session) { return sessions_.alive(session); };
   REELFS_CO_TRY(co_await segments_.start(std::move(alive)));
+  REELFS_CO_TRY(co_await gaps_.start());
   overwriter_.start();
   co_return ok();
 }
@@ -69,6 +73,7 @@ Task<rpc::Response> IndexService::handle(rpc::Request request) {
 }
 
 asio::awaitable<void> IndexService::stop() {
+  co_await gaps_.stop();
   co_await overwriter_.stop();
   co_await sessions_.stop();
   co_await locks_.stop();

@@ -10,6 +10,7 @@
 #include "indexd/service/changes.h"
 #include "indexd/service/dispatcher.h"
 #include "indexd/service/file_service.h"
+#include "indexd/service/gap_keeper.h"
 #include "indexd/service/hold_service.h"
 #include "indexd/service/leases.h"
 #include "indexd/service/lock_service.h"
@@ -69,6 +70,7 @@ class IndexService {
   FileService files_;
   SegmentService grants_;
   LockService locks_;
+  GapKeeper gaps_;
   AdminService admin_;
   Dispatcher dispatcher_;
 };
