@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "client/arrivals/channel_arrivals.h"
 #include "client/attributes.h"
 #include "client/extent_cache.h"
 #include "client/write_buffer.h"
@@ -46,7 +47,9 @@ struct FileState {
 
   // Any thread's.
   std::mutex mutex;
-  WriteBuffer buffer;          // guarded by mutex
+  WriteBuffer buffer;  // guarded by mutex
+  /// Guarded by mutex; of its channel, once a handle was made.
+  std::shared_ptr<ChannelArrivals> arrivals;
   bool posted = false;         // guarded by mutex: the loop has been told to look at the buffer
   std::uint64_t errors = 0;    // guarded by mutex: failures so far
   Error last_error{Errc::io};  // guarded by mutex

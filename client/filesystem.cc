@@ -8,6 +8,7 @@
 #include <boost/asio/this_coro.hpp>
 #include <sys/stat.h>
 
+#include "client/arrivals/arrivals.h"
 #include "client/file_state.h"
 #include "client/index_client.h"
 #include "client/leased.h"
@@ -171,6 +172,7 @@ struct FileSystem::State {
   RecordReader records;
   Reader reader;
   std::shared_ptr<WriteBack> write_back;
+  Arrivals arrivals;
   Releaser releaser;
   ReadTimes read_times;
   RemovedInodes removed;
@@ -250,6 +252,7 @@ FileSystem::State::State(asio::io_context& io, const Clock& machine_clock, Clust
       reader(io.get_executor(), machine_clock, index, files, records),
       write_back(
           std::make_shared<WriteBack>(io, machine_clock, index, writer, files, write_back_options(options))),
+      arrivals(io.get_executor(), machine_clock, index),
       releaser(io.get_executor(), machine_clock, index, files, options.timeout),
       read_times(io.get_executor(), machine_clock, index, files),
       removed(
@@ -274,7 +277,7 @@ FileSystem::State::State(asio::io_context& io, const Clock& machine_clock, Clust
 }
 
 std::shared_ptr<FileHandle> FileSystem::State::handle_on(const std::shared_ptr<FileState>& file) {
-  OpenFile::Parts parts{clock, index, files, reader, write_back, options.timeout};
+  OpenFile::Parts parts{clock, index, files, reader, write_back, arrivals, options.timeout};
   return std::make_shared<OpenFile>(std::move(parts), file);
 }
 
@@ -289,6 +292,7 @@ FileSystem::~FileSystem() = default;
 Task<void> FileSystem::start() {
   REELFS_CO_TRY(state_->identity);
   state_->write_back->start();
+  state_->arrivals.start();
   state_->start_watching();
   co_return co_await state_->index.start();
 }
@@ -307,6 +311,8 @@ Task<Standing> FileSystem::pause(std::chrono::milliseconds limit) {
   REELFS_CO_TRY(co_await state.write_back->sync_all(until));
   REELFS_CO_TRY(co_await state.removed.pause(until));
   REELFS_CO_TRY(co_await state.releaser.pause(until));
+  // Where that is not answered, what it says is not known: no reason not to go on.
+  (void)co_await state.arrivals.tell(until);
   if (state.watching) co_await state.watching->stop();
   if (!state.index.session()) co_return Error(Errc::unavailable, "there is no session with the index");
   Standing standing;
@@ -345,6 +351,7 @@ asio::awaitable<void> FileSystem::State::stop(IndexClient::Ending ending) {
   const auto drained = co_await state.write_back->drain(state.deadline());
   if (!drained) log().error("written bytes are lost error={}", drained.error().describe());
   co_await state.write_back->stop();
+  co_await state.arrivals.stop();
   co_await state.read_times.stop();
   co_await state.removed.stop();
   co_await state.releaser.stop();

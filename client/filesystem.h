@@ -151,6 +151,10 @@ class FileHandle {
   /// Grows the size to at least offset + length unless keep_size; space itself is not set aside.
   virtual Task<void> allocate(std::uint64_t offset, std::uint64_t length, bool keep_size) = 0;
 
+  /// It was opened for writing: somebody means to record to the file's channel until the handle is given
+  /// back.
+  virtual void will_write() = 0;
+
   /// What FileSystem::adopt() of another process makes an equal handle of. @pre FileSystem::pause()
   struct Carried {
     Attributes attributes;

@@ -345,6 +345,8 @@ Deadline IndexClient::default_deadline() const {
   return Deadline::after(state_->clock, state_->options.timeout);
 }
 
+TimePoint IndexClient::now() const { return state_->clock.now(); }
+
 RequestId IndexClient::next_request() { return RequestId(++state_->last_request); }
 
 std::uint64_t IndexClient::acknowledged_below() const {

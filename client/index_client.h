@@ -86,7 +86,7 @@ class IndexClient {
   Task<R> call(wire::Method method, Q request, Deadline deadline) {
     constexpr bool kChanges = requires { request.mutable_header(); };
     const auto number = kChanges ? next_request() : RequestId();
-    const Stamp stamp = [this, number, &request](SessionId session) {
+    const Stamp stamp = [this, number, begun = now(), &request](SessionId session) {
       if constexpr (requires { request.mutable_header(); }) {
         auto& header = *request.mutable_header();
         header.set_session(session.value);
@@ -96,6 +96,10 @@ class IndexClient {
         request.set_session(session.value);
       }
       if constexpr (requires { request.set_assertion(std::uint64_t{}); }) request.set_assertion(assertion());
+      if constexpr (requires { request.set_waited_ms(std::uint64_t{}); }) {
+        const auto waited = std::chrono::duration_cast<std::chrono::milliseconds>(now() - begun);
+        request.set_waited_ms(static_cast<std::uint64_t>(waited.count()));
+      }
     };
     REELFS_CO_TRY(auto reply, co_await call_raw(method, request, stamp, number, deadline));
     R message;
@@ -109,10 +113,11 @@ class IndexClient {
   }
 
  private:
-  /// Fills in session, request id and acknowledged_below where the message has a place for them, before each
-  /// try.
+  /// Fills in session, request id, acknowledged_below and waited_ms where the message has a place for them,
+  /// before each try.
   using Stamp = std::function<void(SessionId)>;
   Deadline default_deadline() const;
+  TimePoint now() const;
   RequestId next_request();
   std::uint64_t acknowledged_below() const;
   Task<rpc::Reply> call_raw(wire::Method method, const google::protobuf::MessageLite& request,

@@ -11,7 +11,21 @@
 namespace reelfs::client {
 OpenFile::OpenFile(Parts parts, std::shared_ptr<FileState> file)
     : parts_(std::move(parts)), file_(std::move(file)), ahead_(std::make_shared<ReadAhead>()) {
-  told_by_write_ = told_by_fsync_ = file_->locked([this] { return file_->errors; });
+  const auto arrivals = parts_.arrivals.of(file_->attributes.channel);
+  const std::lock_guard lock(file_->mutex);
+  told_by_write_ = told_by_fsync_ = file_->errors;
+  if (!file_->arrivals) file_->arrivals = arrivals;
+}
+
+void OpenFile::will_write() {
+  if (given_back_ || std::exchange(will_write_, true)) return;
+  parts_.arrivals.writer_opened(file_->attributes.channel);
+}
+
+bool OpenFile::give_back() {
+  if (std::exchange(given_back_, true)) return false;
+  if (will_write_) parts_.arrivals.writer_closed(file_->attributes.channel);
+  return true;
 }
 
 Result<void> OpenFile::failed_before_write() {
@@ -47,6 +61,7 @@ Result<bool> OpenFile::try_write(std::uint64_t offset, std::span<const std::byte
 
 Task<std::size_t> OpenFile::write(std::uint64_t offset, Buffer bytes) {
   const auto until = deadline();
+  const Arrivals::Waiting waiting(parts_.arrivals, file_->attributes.channel);
   if (would_overwrite_held(offset)) {
     REELFS_CO_TRY(co_await check_hold(offset, bytes.size(), until));
   }
@@ -78,12 +93,14 @@ Result<void> OpenFile::tell_unreported() {
 }
 
 Task<void> OpenFile::flush() {
+  const Arrivals::Waiting waiting(parts_.arrivals, file_->attributes.channel);
   auto flushed = co_await parts_.write_back->flush(file_, deadline());
   REELFS_CO_TRY(unreported());
   co_return std::move(flushed);
 }
 
 Task<void> OpenFile::fsync() {
+  const Arrivals::Waiting waiting(parts_.arrivals, file_->attributes.channel);
   auto synced = co_await parts_.write_back->fsync(file_, deadline());
   REELFS_CO_TRY(tell_unreported());
   co_return std::move(synced);

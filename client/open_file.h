@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 
+#include "client/arrivals/arrivals.h"
 #include "client/file_state.h"
 #include "client/filesystem.h"
 #include "client/reader.h"
@@ -23,6 +24,7 @@ class OpenFile final : public FileHandle {
     FileTable& files;
     Reader& reader;
     std::shared_ptr<WriteBack> write_back;
+    Arrivals& arrivals;
     std::chrono::milliseconds timeout;
   };
   OpenFile(Parts parts, std::shared_ptr<FileState> file);
@@ -38,13 +40,14 @@ class OpenFile final : public FileHandle {
                                  std::uint64_t length) override;
   Task<void> punch_hole(std::uint64_t offset, std::uint64_t length) override;
   Task<void> allocate(std::uint64_t offset, std::uint64_t length, bool keep_size) override;
+  void will_write() override;
   Carried carry() override;
 
   const std::shared_ptr<FileState>& file() const { return file_; }
   /// The file's failures have not been told here.
   void owe_failures();
   /// True the first time: the handle is given back once.
-  bool give_back() { return !std::exchange(given_back_, true); }
+  bool give_back();
 
  private:
   Deadline deadline() const { return Deadline::after(parts_.clock, parts_.timeout); }
@@ -65,6 +68,7 @@ class OpenFile final : public FileHandle {
   std::uint64_t told_by_write_ = 0;
   std::uint64_t told_by_fsync_ = 0;
   bool given_back_ = false;
+  bool will_write_ = false;
 };
 
 }  // namespace reelfs::client

@@ -72,7 +72,8 @@ Result<bool> WriteBack::try_write(const File& file, std::uint64_t offset, std::s
   const auto now = clock_.now();
   const bool tell = change(*file, [&](WriteBuffer& buffer) {
     const bool was_empty = buffer.empty();
-    buffer.write(offset, bytes, now, mtime_ns);
+    const auto begun = buffer.write(offset, bytes, now, mtime_ns);
+    if (file->arrivals) file->arrivals->wrote(now, begun);
     return (was_empty || buffer.has_ready()) && !std::exchange(file->posted, true);
   });
   if (tell) {
@@ -125,7 +126,8 @@ asio::awaitable<void> WriteBack::store(File file, WriteBuffer::Ready ready) {
     if (result) {
       buffer.placed(number, result.value().segment, result.value().record_offset);
     } else {
-      buffer.failed(number);
+      const auto begun = buffer.failed(number);
+      if (file->arrivals) file->arrivals->settled({&begun, 1}, Fate::lost);
     }
     return buffer.placed_bytes();
   });
@@ -467,7 +469,10 @@ void WriteBack::finish(const std::vector<Committing>& files, const Result<void>&
     const bool is_held = result ? file->locked([&] { return file->held_below.has_value(); })
                                 : result.error().code() == Errc::not_permitted;
     if (is_held) file->note_hold(true, file->attributes.size);
-    change(*file, [&](WriteBuffer& buffer) { buffer.committed(through); });
+    change(*file, [&](WriteBuffer& buffer) {
+      const auto begun = buffer.committed(through);
+      if (file->arrivals) file->arrivals->settled(begun, result ? Fate::stored : Fate::lost);
+    });
     file->changed.notify_all();
   }
   room_.notify_all();

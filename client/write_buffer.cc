@@ -61,8 +61,9 @@ void WriteBuffer::seal(Piece& piece) {
   sealed_.push_back(piece.number);
 }
 
-void WriteBuffer::write(std::uint64_t offset, std::span<const std::byte> bytes, TimePoint now,
-                        std::int64_t mtime_ns) {
+std::size_t WriteBuffer::write(std::uint64_t offset, std::span<const std::byte> bytes, TimePoint now,
+                               std::int64_t mtime_ns) {
+  const auto newest_before = newest_;
   mtime_ns_ = mtime_ns;
   while (!bytes.empty()) {
     // Compared with the whole rest: a part of it must not slip below a younger piece that the rest overlaps
@@ -84,6 +85,7 @@ void WriteBuffer::write(std::uint64_t offset, std::span<const std::byte> bytes, 
     offset += part.size();
     bytes = bytes.subspan(part.size());
   }
+  return static_cast<std::size_t>(newest_ - newest_before);
 }
 
 void WriteBuffer::seal(TimePoint begun) {
@@ -133,12 +135,14 @@ void WriteBuffer::skip_placed() {
   while (placed_run_ < pieces_.size() && pieces_[placed_run_].stage == Stage::placed) ++placed_run_;
 }
 
-void WriteBuffer::failed(PieceNumber number) {
+TimePoint WriteBuffer::failed(PieceNumber number) {
   const auto piece = find(number);
+  const auto begun = piece->begun;
   REELFS_ASSERT(piece->stage == Stage::sending);
   forget(*piece);
   pieces_.erase(piece);
   skip_placed();
+  return begun;
 }
 
 void WriteBuffer::forget(const Piece& piece) {
@@ -173,13 +177,16 @@ bool WriteBuffer::store_anew(PieceNumber through) {
   return true;
 }
 
-void WriteBuffer::committed(PieceNumber through) {
+std::vector<TimePoint> WriteBuffer::committed(PieceNumber through) {
+  std::vector<TimePoint> begun;
   while (!pieces_.empty() && pieces_.front().number <= through) {
     REELFS_ASSERT(pieces_.front().stage == Stage::placed);
+    begun.push_back(pieces_.front().begun);
     forget(pieces_.front());
     pieces_.pop_front();
     --placed_run_;
   }
+  return begun;
 }
 
 std::vector<OverlayPart> WriteBuffer::overlay(std::uint64_t offset, std::size_t length) const {

@@ -57,8 +57,9 @@ class WriteBuffer {
     std::int64_t mtime_ns = 0;
   };
 
-  /// Collects the bytes. A full piece is sealed at once.
-  void write(std::uint64_t offset, std::span<const std::byte> bytes, TimePoint now, std::int64_t mtime_ns);
+  /// Collects the bytes. A full piece is sealed at once. @return how many pieces were begun
+  std::size_t write(std::uint64_t offset, std::span<const std::byte> bytes, TimePoint now,
+                    std::int64_t mtime_ns);
 
   /// Seals every collecting piece that was begun at or before `begun`.
   void seal(TimePoint begun = TimePoint::max());
@@ -67,8 +68,8 @@ class WriteBuffer {
   bool has_ready() const { return !sealed_.empty(); }
 
   void placed(PieceNumber number, SegmentId segment, std::uint32_t record_offset);
-  /// Forgets the piece's bytes.
-  void failed(PieceNumber number);
+  /// Forgets the piece's bytes. @return when it was begun
+  TimePoint failed(PieceNumber number);
 
   /// The longest run of placed pieces at the front, at most `limit`; they stay until committed().
   CommitBatch committable(std::size_t limit) const;
@@ -77,8 +78,9 @@ class WriteBuffer {
   /// @pre they were in a CommitBatch  @return false, and nothing is changed, where one of them has had its
   /// share of tries
   bool store_anew(PieceNumber through);
-  /// Forgets the pieces up to and including this one. @pre they were in a CommitBatch
-  void committed(PieceNumber through);
+  /// Forgets the pieces up to and including this one. @pre they were in a CommitBatch  @return when each was
+  /// begun
+  std::vector<TimePoint> committed(PieceNumber through);
 
   /// The bytes of [offset, offset + length) that are held here, in the order in which they shadow what lies
   /// below.

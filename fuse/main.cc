@@ -98,7 +98,11 @@ asio::awaitable<void> leave(Mount& mount) {
 /// Makes what the predecessor had.
 Task<void> adopt(const Clock& clock, Mount& mount, const MountState& state) {
   mount.nodes.set_root(state.root);
-  for (const auto& file : state.files) mount.open_files.adopt(file.number, mount.files.adopt(file.carried));
+  for (const auto& file : state.files) {
+    auto handle = mount.files.adopt(file.carried);
+    if (OpenFiles::is_writable(file.number)) handle->will_write();
+    mount.open_files.adopt(file.number, std::move(handle));
+  }
   for (const auto& made : state.made)
     mount.views.files.put({made.node, made.number}, std::make_shared<const std::string>(made.content));
   for (const auto inode : state.client.removed) mount.removed.note(inode);

@@ -21,8 +21,10 @@ Operation release_handle(Mount& mount, std::shared_ptr<client::FileHandle> handl
 /// Gives the handle back unless the kernel has taken it, on whatever path the operation ends.
 class Opening {
  public:
-  Opening(Mount& mount, std::shared_ptr<client::FileHandle> handle, int flags)
-      : mount_(mount), number_(mount.open_files.add(std::move(handle), access(flags))) {}
+  Opening(Mount& mount, std::shared_ptr<client::FileHandle> handle, int flags) : mount_(mount) {
+    if (access(flags) == OpenFiles::Access::writable) handle->will_write();
+    number_ = mount.open_files.add(std::move(handle), access(flags));
+  }
   ~Opening() {
     if (number_ != 0)
       mount_.operations.start_background(release_handle(mount_, mount_.open_files.take(number_)));
