@@ -71,5 +71,6 @@ void add_mount(CLI::App& app, Action& action);
 void add_lock(CLI::App& app, Action& action);
 void add_hold(CLI::App& app, Action& action);
 void add_find(CLI::App& app, Action& action);
+void add_gaps(CLI::App& app, Action& action);
 
 }  // namespace reelfs::admin

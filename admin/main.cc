@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
   add_lock(app, action);
   add_hold(app, action);
   add_find(app, action);
+  add_gaps(app, action);
   CLI11_PARSE(app, argc, argv);
 
   reelfs::LogConfig log;
