@@ -695,6 +695,41 @@ Task<std::vector<TimeRange>> FileSystem::find_times(InodeId channel, std::option
   co_return times;
 }
 
+namespace {
+
+std::string_view name_of(wire::GapCause cause) {
+  switch (cause) {
+    case wire::GAP_CAUSE_SOURCE_SILENT:
+      return "source_silent";
+    case wire::GAP_CAUSE_RECORDER_GONE:
+      return "recorder_gone";
+    case wire::GAP_CAUSE_STORE_STALLED:
+      return "store_stalled";
+    default:
+      return "unknown";
+  }
+}
+
+}  // namespace
+
+Task<std::vector<Gap>> FileSystem::list_gaps(InodeId channel) {
+  const auto until = state_->deadline();
+  std::vector<Gap> gaps;
+  for (bool end = false; !end;) {
+    wire::ListGapsRequest request;
+    request.set_channel(channel.value);
+    if (!gaps.empty()) request.set_after_ns(gaps.back().start_ns);
+    REELFS_CO_TRY(const auto reply, co_await state_->call<wire::ListGapsReply>(wire::Method::list_gaps,
+                                                                               std::move(request), until));
+    for (const auto& gap : reply.gaps()) {
+      gaps.push_back({gap.start_ns(), gap.end_ns(), name_of(gap.cause()),
+                      std::chrono::milliseconds(gap.longest_stall_ms())});
+    }
+    end = reply.end() || reply.gaps().empty();
+  }
+  co_return gaps;
+}
+
 void FileSystem::note_read(const Attributes& attributes) {
   const auto wanted = state_->options.atime;
   if (wanted == Atime::of_none || (wanted == Atime::of_files && S_ISDIR(attributes.mode))) return;

@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "client/attributes.h"
@@ -86,6 +87,14 @@ struct Space {
   std::uint64_t free_bytes = 0;
   std::uint64_t available_bytes = 0;  // free, and what may be overwritten
   std::uint64_t files = 0;
+};
+
+/// A time in which a channel that is recorded to was not: docs/design/gaps.md
+struct Gap {
+  std::int64_t start_ns = 0;
+  std::int64_t end_ns = 0;  // 0: it lasts
+  std::string_view cause;   // "source_silent", "recorder_gone", "store_stalled"
+  std::chrono::milliseconds longest_stall{0};
 };
 
 /// Who a client is to the index: what another process needs to go on in its place.
@@ -223,6 +232,8 @@ class FileSystem {
   Task<void> set_xattr(XattrSetting setting);
   Task<void> remove_xattr(XattrRemoval removal);
   Task<Space> statfs(InodeId inode);
+  /// Of a channel, since its oldest recording, by start. @errors not_found
+  Task<std::vector<Gap>> list_gaps(InodeId channel);
   /// In the order in which their newest bytes came; one that is being written may be there twice.
   Task<std::vector<Recording>> find_recordings(RecordingsWanted wanted);
   /// Whether the channel has bytes of a time.

@@ -95,6 +95,16 @@ class Gaps(BoxTest):
             lines = answer.read().decode()
         return {channel: float(value) for channel, value in re.findall(rf'^{name}{{channel="([^"]+)"}} (\S+)$', lines, re.M)}
 
+    def check_file(self):
+        """The ledger as a file of the channel, which no listing shows."""
+        header, *rows = (self.channel / ".reel/gaps.tsv").read_text().splitlines()
+        self.assertEqual(header.split("\t"), ["start", "end", "seconds", "cause", "longest_stall_seconds"])
+        told = [[gap["start"], gap["end"] or "open", gap["cause"]] for gap in self.gaps()]
+        self.assertEqual([[row[0], row[1], row[3]] for row in (line.split("\t") for line in rows)], told)
+        self.assertTrue(rows)
+        self.assertNotIn(".reel", os.listdir(self.channel))
+        self.assertEqual(os.listdir(self.channel / ".reel"), ["gaps.tsv"])
+
     def check_promise(self, silent_since, cadence=0.2):
         took = time.monotonic() - silent_since
         print(f"silence noticed after {took:.2f} s, cadence {cadence:.2f} s", file=sys.stderr)
@@ -138,10 +148,12 @@ class Gaps(BoxTest):
             self.noticed("recorder_gone")
             self.check_promise(stopped)
             self.assertTrue(any("nobody has a file open" in what for what in self.problems()), self.problems())
+            self.check_file()
         table = run(REELCTL, "gaps", "--dir", self.box.directory, "--channel", self.channel.name).stdout
         self.assertRegex(table, rf"{self.channel.name} .* open .*recorder_gone")
         with self.recorder(3):
             self.assertEqual(self.ended()["cause"], "recorder_gone")
+        self.check_file()
         ledger = self.ledger()
         self.assertLess(ledger["coverage"]["percent"], 100)
         self.assertGreater(ledger["coverage"]["covered_s"], 6)
