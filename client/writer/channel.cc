@@ -11,10 +11,10 @@
 #include <boost/asio/use_awaitable.hpp>
 
 #include "client/index_client.h"
-#include "client/writer/unit.h"
 #include "common/observe/log.h"
 #include "common/wire/index.pb.h"
 #include "common/wire/node.pb.h"
+#include "common/wire/unit.h"
 
 namespace reelfs::client {
 namespace {
@@ -140,11 +140,11 @@ asio::awaitable<void> ChannelWriter::drive() {
 void ChannelWriter::perform(RequestGrants& action) { tasks_.spawn(request_grants(std::move(action))); }
 
 void ChannelWriter::perform(SendUnit& action) {
-  std::vector<UnitRecord> records;
+  std::vector<wire::UnitRecord> records;
   records.reserve(action.pieces.size());
   for (const auto& [id, record_offset] : action.pieces) {
     const auto& pending = *pending_.at(id);
-    UnitRecord record;
+    wire::UnitRecord record;
     record.info.segment = action.segment;
     record.info.generation = action.generation;
     record.info.segment_offset = record_offset;
@@ -156,7 +156,8 @@ void ChannelWriter::perform(SendUnit& action) {
     record.payload = pending.piece.bytes->span();
     records.push_back(record);
   }
-  const SharedBuffer unit = std::make_shared<const Buffer>(form_unit(action.bytes, action.offset, records));
+  const SharedBuffer unit =
+      std::make_shared<const Buffer>(wire::form_unit(action.bytes, action.offset, records));
   auto& segment = *segments_.at(action.segment);
   for (std::size_t copy = 0; copy < segment.copies.size(); ++copy) {
     segment.appends.spawn(

@@ -1,10 +1,10 @@
-#include "client/writer/unit.h"
+#include "common/wire/unit.h"
 
 #include <cstring>
 
 #include "common/base/assert.h"
 
-namespace reelfs::client {
+namespace reelfs::wire {
 
 Buffer form_unit(std::uint32_t bytes, std::uint64_t offset, std::span<const UnitRecord> records) {
   Buffer unit(bytes);
@@ -16,10 +16,10 @@ Buffer form_unit(std::uint32_t bytes, std::uint64_t offset, std::span<const Unit
     filled = end;
   };
   for (const auto& record : records) {
-    const auto header_bytes = wire::record_header_bytes(static_cast<std::uint32_t>(record.payload.size()));
+    const auto header_bytes = record_header_bytes(static_cast<std::uint32_t>(record.payload.size()));
     fill_to(record.info.segment_offset - offset);
     REELFS_ASSERT(filled + header_bytes + record.payload.size() <= bytes);
-    wire::encode_record_header(record.info, record.payload, unit.span().subspan(filled, header_bytes));
+    encode_record_header(record.info, record.payload, unit.span().subspan(filled, header_bytes));
     filled += header_bytes;
     std::memcpy(unit.data() + filled, record.payload.data(), record.payload.size());
     filled += record.payload.size();
@@ -28,4 +28,4 @@ Buffer form_unit(std::uint32_t bytes, std::uint64_t offset, std::span<const Unit
   return unit;
 }
 
-}  // namespace reelfs::client
+}  // namespace reelfs::wire

@@ -6,11 +6,11 @@
 #include "common/base/buffer.h"
 #include "common/wire/record.h"
 
-namespace reelfs::client {
+namespace reelfs::wire {
 
 /// A record to be: what it says of itself, and its payload.
 struct UnitRecord {
-  wire::RecordInfo info;  // segment_offset says where in the unit it begins
+  RecordInfo info;  // segment_offset says where in the unit it begins
   std::span<const std::byte> payload;
 };
 
@@ -20,4 +20,4 @@ struct UnitRecord {
 /// @param records  ascending, not overlapping, each aligned to kRecordAlign and wholly within the unit
 Buffer form_unit(std::uint32_t bytes, std::uint64_t offset, std::span<const UnitRecord> records);
 
-}  // namespace reelfs::client
+}  // namespace reelfs::wire
