@@ -118,6 +118,8 @@ std::string_view to_string(Method method) noexcept {
       return "free_segment";
     case Method::release_segment:
       return "release_segment";
+    case Method::copy_records:
+      return "copy_records";
     case Method::attach_device:
       return "attach_device";
     case Method::detach_device:

@@ -69,6 +69,7 @@ enum class Method : std::uint16_t {
   seal_segment = 203,
   free_segment = 204,
   release_segment = 205,
+  copy_records = 206,
   attach_device = 210,
   detach_device = 211,
   // client -> noded

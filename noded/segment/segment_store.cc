@@ -347,6 +347,13 @@ Task<void> SegmentStore::sync(std::vector<SegmentId> segments) {
 
 Task<SegmentStore::RecordPiece> SegmentStore::read(RecordRange range) {
   REELFS_CO_TRY(const auto located, locate(range.segment));
+  auto piece = co_await read_at(located, range);
+  // What was freed meanwhile may have been another segment's already when it was read.
+  REELFS_CO_TRY(locate(range.segment));
+  co_return std::move(piece);
+}
+
+Task<SegmentStore::RecordPiece> SegmentStore::read_at(Located located, RecordRange range) {
   const auto& [found, device_ptr] = located;
   auto& device = *device_ptr;
   const auto end = found.slot.end;

@@ -149,6 +149,7 @@ class SegmentStore {
   };
 
   Result<Located> locate(SegmentId segment);
+  Task<RecordPiece> read_at(Located located, RecordRange range);
   Result<Located> locate_unfilled(SegmentId segment);
   static std::optional<Located> look(const DevicePtr& device, std::uint32_t block, SegmentId segment);
   void note_work(BlockAddress address);

@@ -31,12 +31,13 @@ bool is_index_command(wire::Method method) {
 }  // namespace
 
 NodeService::NodeService(NodeIdentity identity, const Clock& clock, BlockingPool& pool, SegmentStore& store,
-                         UnfilledTable& unfilled, NodeMetrics& metrics, Hooks hooks)
+                         UnfilledTable& unfilled, RecordCopier& copier, NodeMetrics& metrics, Hooks hooks)
     : identity_(std::move(identity)),
       clock_(clock),
       pool_(pool),
       store_(store),
       unfilled_(unfilled),
+      copier_(copier),
       metrics_(metrics),
       hooks_(std::move(hooks)) {}
 
@@ -50,6 +51,7 @@ NodeService::Operation NodeService::operation_of(wire::Method method) {
       {wire::Method::seal_segment, &NodeService::seal_segment},
       {wire::Method::free_segment, &NodeService::free_segment},
       {wire::Method::release_segment, &NodeService::release_segment},
+      {wire::Method::copy_records, &NodeService::copy_records},
       {wire::Method::append, &NodeService::append},
       {wire::Method::sync_segments, &NodeService::sync_segments},
       {wire::Method::read_record, &NodeService::read_record},
@@ -172,6 +174,13 @@ Task<rpc::Response> NodeService::release_segment(rpc::Request request) {
   REELFS_CO_TRY(const auto command, request.parse<wire::ReleaseSegmentRequest>());
   REELFS_CO_TRY(store_.release(SegmentId(command.segment()), Generation(command.generation())));
   co_return rpc::Response(wire::Empty());
+}
+
+Task<rpc::Response> NodeService::copy_records(rpc::Request request) {
+  REELFS_CO_TRY(auto command, request.parse<wire::CopyRecordsRequest>());
+  REELFS_CO_TRY(const auto reply,
+                co_await copier_.copy(std::move(command), unfilled_.epoch(), bounded(request)));
+  co_return rpc::Response(reply);
 }
 
 Task<rpc::Response> NodeService::append(rpc::Request request) {

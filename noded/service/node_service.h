@@ -13,6 +13,7 @@
 #include "noded/segment/segment_store.h"
 #include "noded/service/node_description.h"
 #include "noded/service/node_metrics.h"
+#include "noded/transfer/record_copier.h"
 
 namespace reelfs::noded {
 
@@ -32,7 +33,7 @@ class NodeService {
 
   /// @param pool  for what takes long
   NodeService(NodeIdentity identity, const Clock& clock, BlockingPool& pool, SegmentStore& store,
-              UnfilledTable& unfilled, NodeMetrics& metrics, Hooks hooks);
+              UnfilledTable& unfilled, RecordCopier& copier, NodeMetrics& metrics, Hooks hooks);
   NodeService(const NodeService&) = delete;
   NodeService& operator=(const NodeService&) = delete;
 
@@ -54,6 +55,7 @@ class NodeService {
   Task<rpc::Response> seal_segment(rpc::Request request);
   Task<rpc::Response> free_segment(rpc::Request request);
   Task<rpc::Response> release_segment(rpc::Request request);
+  Task<rpc::Response> copy_records(rpc::Request request);
   Task<rpc::Response> append(rpc::Request request);
   Task<rpc::Response> sync_segments(rpc::Request request);
   Task<rpc::Response> read_record(rpc::Request request);
@@ -65,6 +67,7 @@ class NodeService {
   BlockingPool& pool_;
   SegmentStore& store_;
   UnfilledTable& unfilled_;
+  RecordCopier& copier_;
   NodeMetrics& metrics_;
   const Hooks hooks_;
   bool describing_ = false;  // one at a time

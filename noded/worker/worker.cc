@@ -191,8 +191,11 @@ asio::awaitable<void> Worker::look_at(std::filesystem::path path) {
 /// Opens the external port and begins to talk to the index, once.
 Task<void> Worker::serve() {
   if (server_) co_return ok();
-  service_ = std::make_unique<NodeService>(state_.identity, clock_, pool_, store_, *state_.unfilled, metrics_,
-                                           hooks());
+  rpc::ClientOptions client_options;
+  client_options.tls = options_.tls;
+  copier_ = std::make_unique<RecordCopier>(context_, clock_, store_, client_options);
+  service_ = std::make_unique<NodeService>(state_.identity, clock_, pool_, store_, *state_.unfilled, *copier_,
+                                           metrics_, hooks());
   rpc::ServerOptions server_options;
   server_options.tls = options_.tls;
   server_ = std::make_unique<rpc::Server>(context_, clock_, server_options, [this](rpc::Request request) {
@@ -205,7 +208,7 @@ Task<void> Worker::serve() {
   IndexLink::Options link_options;
   link_options.indexes = options_.indexes;
   link_options.rack = options_.rack;
-  link_options.client.tls = options_.tls;
+  link_options.client = std::move(client_options);
   index_link_ = std::make_unique<IndexLink>(context_, clock_, state_.identity, std::move(link_options),
                                             store_, *state_.unfilled, [this] { return situation(); });
   group_.spawn(index_link_->run());
@@ -347,6 +350,7 @@ asio::awaitable<void> Worker::stop() {
   co_await end(state_.stop(), "opening devices");
   if (server_) co_await end(server_->stop(), "the external port");
   if (index_link_) co_await index_link_->stop();
+  if (copier_) co_await end(copier_->stop(), "what is copied");
   if (leader_client_) co_await leader_client_->stop();
   if (state_.attached()) co_await flush_devices();
   co_await end(store_.stop(), "devices");

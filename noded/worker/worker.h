@@ -18,6 +18,7 @@
 #include "noded/service/index_link.h"
 #include "noded/service/node_metrics.h"
 #include "noded/service/node_service.h"
+#include "noded/transfer/record_copier.h"
 
 namespace reelfs::noded {
 
@@ -109,6 +110,7 @@ class Worker {
   bool ready_to_be_joined_ = false;
   std::uint32_t leader_pid_ = 0;  // as far as it knows
   Event connection_lost_;
+  std::unique_ptr<RecordCopier> copier_;
   std::unique_ptr<NodeService> service_;
   std::unique_ptr<rpc::Server> server_;
   std::unique_ptr<IndexLink> index_link_;
