@@ -14,26 +14,6 @@ namespace {
 
 constexpr auto kAll = std::numeric_limits<std::size_t>::max();
 
-/// Extents that touch [from, upto), ascending, whole, at most `limit`.
-Result<std::vector<Extent>> find_extents(const Reader& reader, InodeId inode, std::uint64_t from,
-                                         std::uint64_t upto, std::size_t limit) {
-  std::vector<Extent> found;
-  if (limit == 0 || from >= upto) return found;
-  REELFS_TRY(reader.scan_back(ExtentKey{inode, 0}, ExtentKey{inode, from},
-                              [&](const ExtentKey& key, const ExtentRow& row) {
-                                const Extent extent{.file_offset = key.file_offset, .row = row};
-                                if (extent.end() > from) found.push_back(extent);
-                                return false;
-                              }));
-  if (found.size() == limit) return found;
-  REELFS_TRY(reader.scan(ExtentKey{inode, from}, ExtentKey{inode, upto},
-                         [&](const ExtentKey& key, const ExtentRow& row) {
-                           found.push_back({.file_offset = key.file_offset, .row = row});
-                           return found.size() < limit;
-                         }));
-  return found;
-}
-
 /// The part [from, upto) of an extent.
 Extent cut(const Extent& extent, std::uint64_t from, std::uint64_t upto) {
   auto part = extent;
@@ -194,6 +174,25 @@ Result<void> commit_file(Transaction& txn, Inode& inode, const FileCommit& file,
 }
 
 }  // namespace
+
+Result<std::vector<Extent>> find_extents(const Reader& reader, InodeId inode, std::uint64_t from,
+                                         std::uint64_t upto, std::size_t limit) {
+  std::vector<Extent> found;
+  if (limit == 0 || from >= upto) return found;
+  REELFS_TRY(reader.scan_back(ExtentKey{inode, 0}, ExtentKey{inode, from},
+                              [&](const ExtentKey& key, const ExtentRow& row) {
+                                const Extent extent{.file_offset = key.file_offset, .row = row};
+                                if (extent.end() > from) found.push_back(extent);
+                                return false;
+                              }));
+  if (found.size() == limit) return found;
+  REELFS_TRY(reader.scan(ExtentKey{inode, from}, ExtentKey{inode, upto},
+                         [&](const ExtentKey& key, const ExtentRow& row) {
+                           found.push_back({.file_offset = key.file_offset, .row = row});
+                           return found.size() < limit;
+                         }));
+  return found;
+}
 
 void ExtentEditor::add(const Extent& extent) {
   txn_.put(ExtentKey{inode_.id, extent.file_offset}, extent.row);

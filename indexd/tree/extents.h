@@ -86,6 +86,10 @@ struct Extents {
 /// @errors stale_handle, is_directory, invalid
 Result<Extents> get_extents(const Reader& reader, const ExtentRange& range);
 
+/// Extents that touch [from, upto), ascending, whole, at most `limit`.
+Result<std::vector<Extent>> find_extents(const Reader& reader, InodeId inode, std::uint64_t from,
+                                         std::uint64_t upto, std::size_t limit);
+
 /// Notes that what has no name (nlink 0) is to be reaped.
 void make_orphan(Transaction& txn, InodeId inode, WallNs now);
 
