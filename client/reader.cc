@@ -30,6 +30,9 @@ constexpr std::uint64_t kMostAhead = 4 * kMiB;
 constexpr std::uint64_t kSeekBlock = 4 * kKiB;
 // Reads of this size or more are not random: the rest of their records is wanted as well.
 constexpr std::size_t kLargeRead = 128 * kKiB;
+// Extents are asked for anew where their segment is gone: what lived in it was moved, or overwritten. It can
+// hardly happen twice to one read.
+constexpr int kStaleTries = 4;
 
 bool covers(const std::vector<OverlayPart>& parts, std::uint64_t offset, std::size_t length) {
   // Enough for the case that matters, reading what has just been written: pieces that lie side by side.
@@ -103,17 +106,17 @@ Task<Buffer> Reader::read(File file, std::shared_ptr<ReadAhead> ahead, std::uint
 
 Task<void> Reader::read_committed(File file, std::uint64_t offset, std::span<std::byte> into,
                                   bool whole_records, Deadline deadline) {
-  for (bool again = false;; again = true) {
+  for (int tries = 1;; ++tries) {
     REELFS_CO_TRY(const auto found, co_await extents(file, offset, offset + into.size(), deadline));
     auto result = co_await read_extents(file, found, offset, into, whole_records, deadline);
-    if (result || result.error().code() != Errc::not_found || again) {
+    if (result || result.error().code() != Errc::not_found || tries == kStaleTries) {
       if (!result && result.error().code() == Errc::not_found) {
         co_return Error(Errc::io,
                         result.error().message());  // not ENOENT: the file is there, its bytes are not
       }
       co_return std::move(result);
     }
-    // Overwritten elsewhere, and its segment freed: the extents are out of date.
+    // Moved, or overwritten elsewhere, and its segment freed: the extents are out of date.
     file->extents.clear();
     std::memset(into.data(), 0, into.size());
   }

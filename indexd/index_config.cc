@@ -23,6 +23,7 @@ Result<IndexConfig> read(config::File file, const std::filesystem::path& path) {
   table.read("metrics_listen", metrics);
   table.read("copies", config.copies, {.min = 1, .max = 4});
   table.read_bytes("block_size", config.block_bytes, {.min = 4 * kMiB, .max = kGiB});
+  table.read_bytes("compaction_rate", config.compaction_rate, {.min = 0, .max = kTiB});
   table.read("adopt_blank_devices", config.adopt_blank_devices);
   table.read("tls", config.tls);
   table.read("log", config.log);

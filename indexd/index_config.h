@@ -23,6 +23,7 @@ struct IndexConfig {
   std::optional<rpc::Endpoint> metrics_listen;  // absent: no metrics endpoint
   std::uint32_t copies = 2;                     // of new channels
   std::uint64_t block_bytes = 64 * kMiB;
+  std::uint64_t compaction_rate = 16 * kMiB;  // bytes per second, an eighth of what one disk writes; 0: none
   bool adopt_blank_devices = false;  // an operator's blank disk is not ours to write to unless he says so
   rpc::TlsFiles tls;
   LogConfig log;

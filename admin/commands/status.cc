@@ -19,6 +19,18 @@ std::uint64_t ago_ms(std::int64_t since_ns) {
   return now > since_ns ? static_cast<std::uint64_t>(now - since_ns) / 1'000'000 : 0;
 }
 
+json describe(const wire::CompactionStatus& compaction) {
+  return {{"rate", compaction.rate()},
+          {"mostly_dead_segments", compaction.mostly_dead_segments()},
+          {"dead_bytes", compaction.dead_bytes()},
+          {"moving_segment", compaction.moving_segment()},
+          {"moved_bytes", compaction.moved_bytes()},
+          {"to_move_bytes", compaction.to_move_bytes()},
+          {"freed_segments", compaction.freed_segments()},
+          {"copied_bytes", compaction.copied_bytes()},
+          {"waits_for", compaction.waits_for()}};
+}
+
 json describe(const wire::ClusterStatusReply& status) {
   json sessions = json::array();
   for (const auto& session : status.sessions()) {
@@ -47,7 +59,22 @@ json describe(const wire::ClusterStatusReply& status) {
           {"free_bytes", status.free_bytes()},
           {"files", status.files()},
           {"segments", status.segments()},
+          {"compaction", describe(status.compaction())},
           {"sessions", sessions}};
+}
+
+/// What is mostly dead, and what is being done about it; empty where there is nothing to tell.
+std::string compaction_line(const wire::CompactionStatus& compaction) {
+  if (compaction.mostly_dead_segments() == 0 && compaction.moving_segment() == 0) return {};
+  auto line = fmt::format("compact   {} segments mostly dead, {} of them empty",
+                          compaction.mostly_dead_segments(), human_bytes(compaction.dead_bytes()));
+  if (compaction.rate() == 0) return line + "; off";
+  if (!compaction.waits_for().empty()) return line + "; waits for " + compaction.waits_for();
+  if (compaction.moving_segment() != 0) {
+    line += fmt::format("; moving what lives in segment {}, {} of {}", compaction.moving_segment(),
+                        human_bytes(compaction.moved_bytes()), human_bytes(compaction.to_move_bytes()));
+  }
+  return line;
 }
 
 void print(const wire::ClusterStatusReply& status, const wire::ListNodesReply& nodes) {
@@ -67,6 +94,7 @@ void print(const wire::ClusterStatusReply& status, const wire::ListNodesReply& n
                    "index     active, pid {}, epoch {}, journal at {} ({} not yet synced)\n", status.pid(),
                    status.epoch(), status.journal_index(),
                    status.journal_index() - std::min(status.journal_synced_index(), status.journal_index()));
+  if (const auto line = compaction_line(status.compaction()); !line.empty()) std::cout << line << '\n';
   std::uint64_t online = 0;
   for (const auto& node : nodes.nodes()) online += node.state() == wire::STATE_ONLINE;
   std::cout << fmt::format("nodes     {} of {} online\n", online, nodes.nodes_size());

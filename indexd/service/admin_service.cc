@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "indexd/service/compactor.h"
 #include "indexd/service/convert.h"
 #include "indexd/service/gap_keeper.h"
 #include "indexd/service/node_registry.h"
@@ -283,6 +284,7 @@ Task<wire::ClusterStatusReply> AdminService::cluster_status(wire::ClusterStatusR
   reply.set_free_bytes(space.free_bytes);
   reply.set_files(counted.files);
   reply.set_segments(segments_.segments());
+  *reply.mutable_compaction() = compactor_.status();
   for (auto& session : sessions_.list()) *reply.add_sessions() = std::move(session);
   for (auto& problem : nodes_.problems()) *reply.add_problems() = std::move(problem);
   REELFS_CO_TRY(co_await note_degraded(reply));

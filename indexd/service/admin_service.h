@@ -16,6 +16,7 @@ namespace reelfs::indexd {
 
 class GapKeeper;
 class NodeRegistry;
+class Compactor;
 class Overwriter;
 class SegmentKeeper;
 
@@ -23,13 +24,14 @@ class SegmentKeeper;
 class AdminService {
  public:
   AdminService(Executor& index, Sessions& sessions, NodeRegistry& nodes, SegmentKeeper& segments,
-               Overwriter& overwriter, GapKeeper& gaps, const ServiceOptions& options)
+               Overwriter& overwriter, GapKeeper& gaps, Compactor& compactor, const ServiceOptions& options)
       : index_(index),
         sessions_(sessions),
         nodes_(nodes),
         segments_(segments),
         overwriter_(overwriter),
         gaps_(gaps),
+        compactor_(compactor),
         options_(options) {}
   void register_with(Dispatcher& dispatcher);
 
@@ -57,6 +59,7 @@ class AdminService {
   SegmentKeeper& segments_;
   Overwriter& overwriter_;
   GapKeeper& gaps_;
+  Compactor& compactor_;
   const ServiceOptions& options_;
 };
 

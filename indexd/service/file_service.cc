@@ -245,7 +245,8 @@ Result<std::vector<FileService::Located>> FileService::locate(const View& view,
   std::vector<Located> located;
   for (const auto segment : segments) {
     REELFS_TRY(auto row, view.find(SegmentKey{segment}));
-    if (row) located.push_back({segment, std::move(row->copies)});
+    // Nothing lives in one that is being freed: who still asks for it has old extents.
+    if (row && row->state != SegmentState::freeing) located.push_back({segment, std::move(row->copies)});
   }
   return located;
 }

@@ -21,6 +21,7 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
       segments_(context.get_executor(), clock, index, nodes_, options_),
       overwriter_(context.get_executor(), clock, index, sessions_, nodes_, segments_, leases_, options_,
                   registry),
+      compactor_(context.get_executor(), clock, index, nodes_, segments_, overwriter_, options_, registry),
       changes_(index, sessions_, clock),
       names_(index, sessions_, changes_, leases_, options_),
       holds_(clock, index, sessions_, changes_, leases_, registry),
@@ -29,7 +30,7 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
       grants_(clock, index, sessions_, nodes_, segments_, overwriter_),
       locks_(context.get_executor(), clock, index, sessions_, options_, registry),
       gaps_(context.get_executor(), clock, index, sessions_, options_, registry),
-      admin_(index, sessions_, nodes_, segments_, overwriter_, gaps_, options_),
+      admin_(index, sessions_, nodes_, segments_, overwriter_, gaps_, compactor_, options_),
       dispatcher_(clock, registry) {
   dispatcher_.add(wire::Method::open_session, *this, &IndexService::open_session);
   dispatcher_.add(wire::Method::renew_session, *this, &IndexService::renew_session);
@@ -61,11 +62,11 @@ Task<void> IndexService::start() {
   REELFS_CO_TRY(co_await sessions_.start());
   REELFS_CO_TRY(co_await locks_.start());
   REELFS_CO_TRY(co_await holds_.start());
-  auto alive = [this](SessionId session) { return sessions_.alive(session); };
+  auto alive = [this](SessionId session) { return sessions_.alive(session) || compactor_.is_own(session); };
   REELFS_CO_TRY(co_await segments_.start(std::move(alive)));
   REELFS_CO_TRY(co_await gaps_.start());
   overwriter_.start();
-  co_return ok();
+  co_return co_await compactor_.start();
 }
 
 Task<rpc::Response> IndexService::handle(rpc::Request request) {
@@ -74,6 +75,7 @@ Task<rpc::Response> IndexService::handle(rpc::Request request) {
 
 asio::awaitable<void> IndexService::stop() {
   co_await gaps_.stop();
+  co_await compactor_.stop();
   co_await overwriter_.stop();
   co_await sessions_.stop();
   co_await locks_.stop();

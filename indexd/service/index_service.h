@@ -8,6 +8,7 @@
 #include "common/rpc/server.h"
 #include "indexd/service/admin_service.h"
 #include "indexd/service/changes.h"
+#include "indexd/service/compactor.h"
 #include "indexd/service/dispatcher.h"
 #include "indexd/service/file_service.h"
 #include "indexd/service/gap_keeper.h"
@@ -63,6 +64,7 @@ class IndexService {
   Leases leases_;
   SegmentKeeper segments_;
   Overwriter overwriter_;
+  Compactor compactor_;
   Changes changes_;
   NameService names_;
   HoldService holds_;

@@ -41,8 +41,11 @@ struct ServiceOptions {
   Duration dead_segment_grace = std::chrono::seconds(1);
   /// Between looks at leases, dead segments and what is to be tried again.
   Duration sweep_interval = std::chrono::milliseconds(250);
-  std::size_t sweep_rows = 4096;       // segments looked at each time
-  std::size_t max_active_lives = 128;  // segments that background work leads at once
+  /// What compaction copies at most in a second: an eighth of what one disk writes. 0: it is off.
+  std::uint64_t compaction_rate = 16 * kMiB;
+  Duration compaction_interval = std::chrono::seconds(5);  // between looks for what is mostly dead
+  std::size_t sweep_rows = 4096;                           // segments looked at each time
+  std::size_t max_active_lives = 128;                      // segments that background work leads at once
 };
 
 }  // namespace reelfs::indexd

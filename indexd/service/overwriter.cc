@@ -284,7 +284,7 @@ Task<void> Overwriter::keep_reserve(Seen& seen) {
   const auto net = nodes_.net_space(seen.most_copies);
   SpaceUse space{net.present_bytes, net.free_bytes + going(seen.going_bytes), options_.block_bytes};
   const bool is_steady = space_.is_steady(net.blocks, net.present_blocks, clock_.now());
-  auto wanted = is_steady ? RetentionPlan::reserve(space, seen.channels) : 0;
+  auto wanted = reserve_bytes_ = is_steady ? RetentionPlan::reserve(space, seen.channels) : 0;
   if (std::exchange(urgent_, false)) wanted = std::max(wanted, space.free_bytes + options_.block_bytes);
   short_of_space_ = false;
   for (int steps = 0; space.free_bytes < wanted && steps < kStepsAtOnce; ++steps) {

@@ -65,6 +65,8 @@ class Overwriter {
   Task<bool> free_a_block(Deadline deadline);
   /// Of a channel, or of all (the root): what new recordings could have by overwriting old ones.
   std::uint64_t reclaimable(InodeId channel) const;
+  /// What is to be free in the cluster: there is less only where nothing may go.
+  std::uint64_t reserve_bytes() const { return reserve_bytes_; }
   std::vector<wire::Problem> problems() const;
 
  private:
@@ -115,7 +117,8 @@ class Overwriter {
   std::shared_ptr<const Limits> limits_ = std::make_shared<const Limits>();
   std::map<InodeId, std::uint64_t> reclaimable_;
   std::map<InodeId, std::string> stuck_;  // channels that are over their quota, by name
-  bool short_of_space_ = false;           // and nothing may go
+  std::uint64_t reserve_bytes_ = 0;
+  bool short_of_space_ = false;  // and nothing may go
   std::optional<WallTime> stuck_since_;
   std::deque<Going> going_;
   bool urgent_ = false;      // somebody waits for a block
