@@ -102,7 +102,7 @@ def files_bytes(channel):
 
 class SixteenChannels(unittest.TestCase):
     def setUp(self):
-        self.box = Box(device_size="512M")
+        self.box = Box(device_size="1G")
         self.addCleanup(self.box.close)
         self.channels = [self.box.channel(f"cam{number}") for number in range(CHANNELS)]
         for channel in self.channels:

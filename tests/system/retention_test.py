@@ -9,6 +9,7 @@ import unittest
 from harness import PATIENCE, BoxTest, until
 
 MIB = 1 << 20
+KILLS = 8
 DEFAULTS = {"quota": "none", "max_age": "none", "min_age": "none", "overwrite": "on", "copies": "2", "replication": "sync"}
 VALUES = {"quota": ("500G", "1T", "1536M", "12345"), "max_age": ("30d", "1d12h", "1m30s"), "min_age": ("1h", "10d"),
           "overwrite": ("off", "on"), "copies": ("1", "4"), "replication": ("sync",)}
@@ -41,9 +42,10 @@ def record(path, size, seed):
         os.fsync(file.fileno())
 
 
-def record_many(channel, count):
-    for number in range(count):
-        record(channel / str(number), MIB, number)
+def record_on(channel, count, stop):
+    while not stop.is_set():
+        record(channel / str(count.value), MIB // 4, count.value)
+        count.value += 1
 
 
 def is_whole(path, size, seed):
@@ -259,22 +261,26 @@ class Overwriting(BoxTest):
         self.assertTrue(all(is_whole(self.channel / str(number), MIB, number) for number in range(count)))
 
     def test_killed_index_servers_lose_nothing_young_and_leak_nothing(self):
-        decide(self.channel, quota="16M", min_age="none")
-        count, kills = 150, 0
+        # Space comes back when every session of before has been heard, or its lease has run out: little is recorded until then.
+        decide(self.channel, quota="4M", min_age="none")
         # By a process of its own: one that is forked here would hold the recordings open, too.
-        recorder = multiprocessing.get_context("spawn").Process(target=record_many, args=(self.channel, count))
+        context = multiprocessing.get_context("spawn")
+        count, stop = context.Value("i", 0), context.Event()
+        recorder = context.Process(target=record_on, args=(self.channel, count, stop))
         recorder.start()
-        while recorder.is_alive():
+        for _ in range(KILLS):
+            goal = count.value + random.randrange(1, 40)
+            until(lambda: count.value >= goal or not recorder.is_alive(), "it records")
             kill_index(self.box)
-            kills += 1
-            recorder.join(0.5)
+        stop.set()
+        recorder.join()
         self.assertEqual(recorder.exitcode, 0)
-        self.assertGreater(kills, 3)
+        count = count.value
         left = numbers(self.channel)
         self.assertEqual(left, list(range(left[0], count)))
         self.assertGreaterEqual(len(left), 8)
-        self.assertTrue(all(is_whole(self.channel / str(number), MIB, number) for number in left))
-        until(lambda: used(self.channel) <= 16 * MIB, "it is within its quota again", 10)
+        self.assertTrue(all(is_whole(self.channel / str(number), MIB // 4, number) for number in left))
+        until(lambda: used(self.channel) <= 4 * MIB, "it is within its quota again", 10)
         until(self.box.blocks_add_up, "blocks add up", 20)
 
 
