@@ -28,6 +28,7 @@
 #include "common/base/assert.h"
 #include "common/observe/log.h"
 #include "common/wire/common.pb.h"
+#include "common/wire/gap_cause.h"
 #include "common/wire/index.pb.h"
 
 namespace reelfs::client {
@@ -695,23 +696,6 @@ Task<std::vector<TimeRange>> FileSystem::find_times(InodeId channel, std::option
   co_return times;
 }
 
-namespace {
-
-std::string_view name_of(wire::GapCause cause) {
-  switch (cause) {
-    case wire::GAP_CAUSE_SOURCE_SILENT:
-      return "source_silent";
-    case wire::GAP_CAUSE_RECORDER_GONE:
-      return "recorder_gone";
-    case wire::GAP_CAUSE_STORE_STALLED:
-      return "store_stalled";
-    default:
-      return "unknown";
-  }
-}
-
-}  // namespace
-
 Task<std::vector<Gap>> FileSystem::list_gaps(InodeId channel) {
   const auto until = state_->deadline();
   std::vector<Gap> gaps;
@@ -722,7 +706,7 @@ Task<std::vector<Gap>> FileSystem::list_gaps(InodeId channel) {
     REELFS_CO_TRY(const auto reply, co_await state_->call<wire::ListGapsReply>(wire::Method::list_gaps,
                                                                                std::move(request), until));
     for (const auto& gap : reply.gaps()) {
-      gaps.push_back({gap.start_ns(), gap.end_ns(), name_of(gap.cause()),
+      gaps.push_back({gap.start_ns(), gap.end_ns(), wire::name_of(gap.cause()),
                       std::chrono::milliseconds(gap.longest_stall_ms())});
     }
     end = reply.end() || reply.gaps().empty();

@@ -11,6 +11,7 @@
 #include "admin/output.h"
 #include "admin/time_text.h"
 #include "common/base/rfc3339.h"
+#include "common/wire/gap_cause.h"
 #include "common/wire/index.pb.h"
 
 namespace reelfs::admin {
@@ -32,19 +33,6 @@ struct Ledger {
   wire::ChannelCoverage coverage;
   std::vector<wire::GapInfo> gaps;
 };
-
-std::string cause_name(wire::GapCause cause) {
-  switch (cause) {
-    case wire::GAP_CAUSE_SOURCE_SILENT:
-      return "source_silent";
-    case wire::GAP_CAUSE_RECORDER_GONE:
-      return "recorder_gone";
-    case wire::GAP_CAUSE_STORE_STALLED:
-      return "store_stalled";
-    default:
-      return "unknown";
-  }
-}
 
 std::int64_t now_ns() { return SystemClock().wall().time_since_epoch().count(); }
 
@@ -99,7 +87,7 @@ json describe(const wire::GapInfo& gap) {
           {"end", end},
           {"end_ns", end_ns},
           {"length_ms", length_ms(gap)},
-          {"cause", cause_name(gap.cause())},
+          {"cause", std::string(wire::name_of(gap.cause()))},
           {"open", gap.end_ns() == 0},
           {"longest_stall_ms", gap.longest_stall_ms()}};
 }
@@ -129,7 +117,7 @@ void print(const std::vector<Ledger>& ledgers) {
     for (const auto& gap : ledger.gaps) {
       gaps.add({ledger.channel, time_text(gap.start_ns()),
                 gap.end_ns() != 0 ? time_text(gap.end_ns()) : "open", human_time(length_ms(gap)),
-                cause_name(gap.cause()),
+                std::string(wire::name_of(gap.cause())),
                 fmt::format("{:.1f} s", static_cast<double>(gap.longest_stall_ms()) / 1e3)});
       ++found;
     }

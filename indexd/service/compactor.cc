@@ -9,6 +9,7 @@
 #include "common/observe/log.h"
 #include "common/wire/record.h"
 #include "indexd/journal/executor.h"
+#include "indexd/service/counter.h"
 #include "indexd/service/node_registry.h"
 #include "indexd/service/overwriter.h"
 #include "indexd/service/segment_keeper.h"
@@ -34,10 +35,6 @@ constexpr WallNs kYoung = std::chrono::nanoseconds(10s).count();
 spdlog::logger& log() {
   static auto& instance = logger("indexd.compactor");
   return instance;
-}
-
-prometheus::Counter& counter(prometheus::Registry& registry, const char* name, const char* help) {
-  return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
 }
 
 /// Bytes that the parts take as records of their own, the padding at the end of their units left out.

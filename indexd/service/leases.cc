@@ -8,6 +8,7 @@
 #include <prometheus/registry.h>
 
 #include "common/observe/log.h"
+#include "indexd/service/counter.h"
 
 namespace reelfs::indexd {
 
@@ -23,10 +24,6 @@ constexpr std::size_t kMaxQueued = 1u << 14;
 spdlog::logger& log() {
   static auto& instance = logger("indexd.leases");
   return instance;
-}
-
-prometheus::Counter& counter(prometheus::Registry& registry, const char* name, const char* help) {
-  return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
 }
 
 }  // namespace

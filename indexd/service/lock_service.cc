@@ -12,6 +12,7 @@
 #include "common/async/timeout.h"
 #include "common/observe/log.h"
 #include "indexd/journal/executor.h"
+#include "indexd/service/counter.h"
 #include "indexd/service/sessions.h"
 #include "indexd/tree/names.h"
 
@@ -31,10 +32,6 @@ spdlog::logger& log() {
 prometheus::Gauge& gauge(prometheus::Registry& registry, const char* name, const char* help) {
   return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
 }
-prometheus::Counter& counter(prometheus::Registry& registry, const char* name, const char* help) {
-  return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
-}
-
 /// @errors invalid
 Result<Lock> from_wire(SessionId session, const wire::Lock& message) {
   const bool posix = message.kind() == wire::LOCK_KIND_POSIX;

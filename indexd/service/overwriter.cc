@@ -8,6 +8,7 @@
 
 #include "common/observe/log.h"
 #include "indexd/journal/executor.h"
+#include "indexd/service/counter.h"
 #include "indexd/service/leases.h"
 #include "indexd/service/node_registry.h"
 #include "indexd/service/segment_keeper.h"
@@ -32,10 +33,6 @@ constexpr std::size_t kYoungAtOnce = 4096;  // recordings looked at for what is 
 spdlog::logger& log() {
   static auto& instance = logger("indexd.overwriter");
   return instance;
-}
-
-prometheus::Counter& counter(prometheus::Registry& registry, const char* name, const char* help) {
-  return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
 }
 
 WallNs nanoseconds(std::chrono::seconds seconds) { return std::chrono::nanoseconds(seconds).count(); }
