@@ -263,34 +263,42 @@ class Killed(CompactionTest):
 
 
 class Recording(CompactionTest):
-    box_settings = {"device_size": "320M"}
+    box_settings = {"device_size": "640M"}
 
-    def record(self, name, is_over, counts):
-        """16 KiB each 20 ms, as a camera does, until it is over. @return how long each write took that counts, in ms"""
+    def record(self, name, is_over, work):
+        """16 KiB each 20 ms, as a camera does, until it is over.
+
+        @param work  looked at between writes: those before which and after which it is the same, and not None, do not count
+        @return how long each of the others took, in ms
+        """
         took = []
         data = random.Random(name).randbytes(16 << 10)
         with open(self.channel / name, "xb", buffering=0) as file:
+            before = work()
             while not is_over():
-                counted = counts()
-                for number in range(25):
+                some = []
+                for number in range(10):
                     began = time.monotonic()
                     file.write(data)
-                    if number % 10 == 0:
+                    if number == 0:
                         os.fdatasync(file.fileno())
                     last = time.monotonic() - began
-                    if counted:
-                        took.append(last * 1000)
+                    some.append(last * 1000)
                     time.sleep(max(0.0, 0.02 - last))  # a camera's pace
+                after = work()
+                if before is None or before != after:
+                    took += some
+                before = after
         return sorted(took)
 
     def test_beside_it_hardly_waits(self):
         self.set_rate("0")
-        left = self.make_mostly_dead(2 * FILES)
+        left = self.make_mostly_dead(4 * FILES)
         quiet = time.monotonic() + 12
-        without = self.record("without", lambda: time.monotonic() > quiet, lambda: True)
+        without = self.record("without", lambda: time.monotonic() > quiet, lambda: None)
         self.assertEqual(self.compaction()["freed_segments"], 0)
         self.set_rate("16M")  # which it has by itself
-        with_it = self.record("with", lambda: self.compaction()["freed_segments"] >= 12 and not self.is_moving(), self.is_moving)
+        with_it = self.record("with", lambda: self.compaction()["freed_segments"] >= 24 and not self.is_moving(), self.work)
         freed = self.compaction()["freed_segments"]
         print(f"\nlongest write {with_it[-1]:.1f} ms of {len(with_it)} while {freed} segments were emptied, {without[-1]:.1f} ms of "
               f"{len(without)} without: ratio {with_it[-1] / without[-1]:.2f}; p99 {p99(with_it):.1f} and {p99(without):.1f} ms")
@@ -301,6 +309,11 @@ class Recording(CompactionTest):
 
     def is_moving(self):
         return self.compaction()["moving_segment"] != 0
+
+    def work(self):
+        """What has been done; None while something is being done."""
+        compaction = self.compaction()
+        return None if compaction["moving_segment"] else compaction["copied_bytes"]
 
 
 def p99(times):
