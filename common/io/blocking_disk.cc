@@ -36,6 +36,9 @@ Result<BlockingDisk> BlockingDisk::open(const std::filesystem::path& path) {
   if (!disk.block_device_ && !S_ISREG(status.st_mode)) {
     return Error(Errc::invalid, path.string() + " is neither a regular file nor a block device");
   }
+  constexpr std::uint64_t kStatBlock = 512;
+  disk.preallocated_ = !disk.block_device_ && static_cast<std::uint64_t>(status.st_blocks) * kStatBlock >=
+                                                  static_cast<std::uint64_t>(status.st_size);
   auto bytes = static_cast<std::uint64_t>(status.st_size);
   if (disk.block_device_ && ioctl(number, BLKGETSIZE64, &bytes) != 0) return from_errno(errno, what);
   disk.bytes_ = round_down(bytes, kPageBytes);
@@ -91,7 +94,7 @@ Result<void> BlockingDisk::sync() const {
 
 Result<void> BlockingDisk::discard(std::uint64_t offset, std::uint64_t bytes) const {
   REELFS_TRY(check_range(nullptr, offset, bytes));
-  if (bytes == 0) return ok();
+  if (bytes == 0 || preallocated_) return ok();
   int result = 0;
   if (block_device_) {
     std::array<std::uint64_t, 2> range{offset, bytes};

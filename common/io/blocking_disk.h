@@ -22,6 +22,8 @@ class BlockingDisk {
   Result<void> read(std::uint64_t offset, std::span<std::byte> into) const;
   Result<void> write(std::uint64_t offset, std::span<const std::byte> from) const;
   Result<void> sync() const;
+  /// A file that had all its space when it was opened keeps it: given back, it could be another's when it is
+  /// needed again, and a file system that frees and allocates makes those wait who write and sync meanwhile.
   Result<void> discard(std::uint64_t offset, std::uint64_t bytes) const;
   std::uint64_t size() const { return bytes_; }
   bool direct() const { return direct_; }
@@ -36,6 +38,7 @@ class BlockingDisk {
   std::string name_;
   bool direct_ = true;
   bool block_device_ = false;
+  bool preallocated_ = false;
   std::uint64_t bytes_ = 0;
 };
 

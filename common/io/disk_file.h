@@ -19,7 +19,8 @@ class DiskFile {
   virtual Task<void> write(std::uint64_t offset, std::span<const std::byte> from) = 0;
   /// Everything written before is on stable storage when this returns.
   virtual Task<void> sync() = 0;
-  /// Tells the device that the range is not needed: hole punched or TRIMmed. Content afterwards is undefined.
+  /// Tells the device that the range is not needed: TRIMmed, or a hole punched in a sparse file. Content
+  /// afterwards is undefined.
   /// Errors: unsupported.
   virtual Task<void> discard(std::uint64_t offset, std::uint64_t bytes) = 0;
   virtual std::uint64_t size() const = 0;

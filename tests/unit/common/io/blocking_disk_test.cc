@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/base/buffer.h"
@@ -67,7 +68,7 @@ TEST_F(BlockingDiskTest, RefusesWhatLiesBeyondTheEnd) {
   EXPECT_EQ(std::filesystem::file_size(path_), kFileBytes);
 }
 
-TEST_F(BlockingDiskTest, DiscardFreesTheSpace) {
+TEST_F(BlockingDiskTest, DiscardFreesTheSpaceOfASparseFile) {
   const auto disk = open();
   ASSERT_TRUE(disk.write(0, filled(kFileBytes, 7).span()));
   ASSERT_TRUE(disk.sync());
@@ -81,6 +82,17 @@ TEST_F(BlockingDiskTest, DiscardFreesTheSpace) {
   EXPECT_EQ(page.view(), filled(kPageBytes, 0).view());
   ASSERT_TRUE(disk.read(0, page.span()));
   EXPECT_EQ(page.view(), filled(kPageBytes, 7).view());
+}
+
+TEST_F(BlockingDiskTest, KeepsTheSpaceOfAPreallocatedFile) {
+  ASSERT_TRUE(open().write(0, filled(kFileBytes, 7).span()));
+  struct stat before {};
+  ASSERT_EQ(::stat(path_.c_str(), &before), 0);
+  const auto disk = open();
+  ASSERT_TRUE(disk.discard(kPageBytes, 32 * kPageBytes));
+  struct stat after {};
+  ASSERT_EQ(::stat(path_.c_str(), &after), 0);
+  EXPECT_EQ(after.st_blocks, before.st_blocks);
 }
 
 TEST_F(BlockingDiskTest, NoticesThatTheFileBecameShorter) {
