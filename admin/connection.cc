@@ -25,6 +25,7 @@ Result<std::unique_ptr<Connection>> Connection::open(const client::ClusterConfig
                                                      std::chrono::milliseconds timeout) {
   client::IndexClient::Options options;
   options.purpose = "reelctl";
+  options.opens_nothing = true;
   options.timeout = timeout;
   if (!config.tls.empty()) {
     REELFS_TRY(options.tls, rpc::TlsContext::load(config.tls));

@@ -145,6 +145,7 @@ Task<void> IndexClient::State::try_open(SessionId resume, std::vector<InodeId> i
   request.set_host(host_name());
   request.set_pid(static_cast<std::uint32_t>(::getpid()));
   request.set_purpose(options.purpose);
+  request.set_opens_nothing(options.opens_nothing);
   request.set_resume(resume.value);
   for (const auto inode : inodes) request.add_open_inodes(inode.value);
   request.set_lock_assertion(++assertion);

@@ -32,6 +32,7 @@ class IndexClient {
  public:
   struct Options {
     std::string purpose;
+    bool opens_nothing = false;  // for who only asks and commands: what was removed need not wait for it
     std::chrono::milliseconds timeout{30'000};
     std::shared_ptr<const rpc::TlsContext> tls;
     SessionId session;               // of another process, to go on with; none: start() opens one

@@ -87,6 +87,10 @@ void fields(Codec& codec, Of<SessionRow> auto& row) {
   codec(row.host, row.pid, row.purpose, row.opened_ns);
 }
 template <class Codec>
+void added_fields(Codec& codec, Of<SessionRow> auto& row) {
+  codec(row.opens_nothing);
+}
+template <class Codec>
 void fields(Codec& codec, Of<AcknowledgedRow> auto& row) {
   codec(row.below);
 }
@@ -253,6 +257,7 @@ bool has_added_fields(const Row&) {
 bool has_added_fields(const ExtentRow& row) { return static_cast<bool>(row.origin); }
 bool has_added_fields(const InodeRow& row) { return row.last_ns != 0; }
 bool has_added_fields(const ClusterRow& row) { return row.has_recordings != 0; }
+bool has_added_fields(const SessionRow& row) { return row.opens_nothing != 0; }
 
 template <class Row>
 inline constexpr bool kCanHaveAddedFields = false;
@@ -262,6 +267,8 @@ template <>
 inline constexpr bool kCanHaveAddedFields<InodeRow> = true;
 template <>
 inline constexpr bool kCanHaveAddedFields<ClusterRow> = true;
+template <>
+inline constexpr bool kCanHaveAddedFields<SessionRow> = true;
 
 template <class Row>
 bool is_sound(const Row&) {

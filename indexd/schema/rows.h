@@ -174,6 +174,7 @@ struct SessionRow {
   std::uint32_t pid = 0;
   std::string purpose;
   WallNs opened_ns = 0;
+  std::uint32_t opens_nothing = 0;  // 1: it never has an inode open
   friend bool operator==(const SessionRow&, const SessionRow&) = default;
 };
 

@@ -46,8 +46,8 @@ void Sessions::on_emptied(std::function<void(const std::vector<SegmentId>&)> cal
 Task<void> Sessions::start() {
   auto load = [this](const View& view) -> Result<void> {
     REELFS_TRY(view.scan_table<SessionKey>([this](SessionKey key, SessionRow row) {
+      if (row.opens_nothing == 0) unheard_.insert(key.session);
       sessions_[key.session] = {std::move(row), clock_.now(), {}, {}};
-      unheard_.insert(key.session);
       return true;
     }));
     return view.scan_table<OrphanKey>([this](OrphanKey key, const OrphanRow&) {
@@ -90,7 +90,7 @@ Task<SessionId> Sessions::open(wire::OpenSessionRequest request) {
     co_return session;
   }
   const SessionRow row{request.host(), request.pid(), request.purpose(),
-                       clock_.wall().time_since_epoch().count()};
+                       clock_.wall().time_since_epoch().count(), request.opens_nothing() ? 1u : 0u};
   auto make = [row](Transaction& txn) -> Result<SessionId> {
     REELFS_TRY(const auto number, txn.next(Counter::session));
     txn.put(SessionKey{SessionId{number}}, row);
@@ -120,6 +120,8 @@ Result<void> Sessions::renew(SessionId session) {
 Result<void> Sessions::opened(SessionId session, InodeId inode) {
   const auto found = sessions_.find(session);
   if (found == sessions_.end()) return no_session(session);
+  if (found->second.row.opens_nothing != 0)
+    return Error(Errc::invalid, "a session that said it opens nothing cannot open an inode");
   if (to_reap_.contains(inode))
     return Error(Errc::stale_handle, fmt::format("inode {} is gone", inode.value));
   if (found->second.open.insert(inode).second) ++openers_[inode];

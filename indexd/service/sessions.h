@@ -56,7 +56,7 @@ class Sessions {
   bool alive(SessionId session) const { return sessions_.contains(session); }
 
   /// From now on the inode stays though its last name may go. Repeating it changes nothing.
-  /// @errors no_session; stale_handle: it is being removed
+  /// @errors no_session; stale_handle: it is being removed; invalid: the session said it opens nothing
   Result<void> opened(SessionId session, InodeId inode);
   void released(SessionId session, InodeId inode);
   bool is_open(InodeId inode) const { return openers_.contains(inode); }
@@ -124,7 +124,7 @@ class Sessions {
   std::set<InodeId> to_reap_;  // those that nobody has open: cannot be opened any more
   Event reap_there_;
   Condition all_reaped_;
-  std::set<SessionId> unheard_;  // since the restart: what they have open is not known
+  std::set<SessionId> unheard_;  // since the restart: what they have open is not known yet
   std::function<void(SessionId)> ended_;
   std::function<void(const std::vector<SegmentId>&)> emptied_;
 };

@@ -76,6 +76,8 @@ TEST(Rows, ComeBackAsTheyWere) {
   expect_round_trip(DeviceRow{
       .uuid = Uuid::random(), .node = NodeId{1}, .path = "/dev/sdb", .block_bytes = 2, .blocks = 3});
   expect_round_trip(SessionRow{.host = "h", .pid = 1, .purpose = "mount", .opened_ns = 2});
+  expect_round_trip(
+      SessionRow{.host = "h", .pid = 1, .purpose = "reelctl", .opened_ns = 2, .opens_nothing = 1});
   expect_round_trip(AcknowledgedRow{.below = 1});
   expect_round_trip(AnswerRow{"answer"});
   expect_round_trip(OrphanRow{.since_ns = 1});

@@ -277,6 +277,25 @@ TEST_F(IndexServiceTest, ADeletedFileStaysWhileItIsOpen) {
   EXPECT_TRUE(eventually([&] { return !attributes(file); }));
 }
 
+TEST_F(IndexServiceTest, ADeletedFileDoesNotWaitForThoseWhoOpenNothing) {
+  wire::OpenSessionRequest open;
+  open.set_purpose("reelctl");
+  open.set_opens_nothing(true);
+  const auto silent = call<wire::OpenSessionReply>(Method::open_session, open);
+  ASSERT_TRUE(silent);
+  const auto file = create(session, ++request, channel, "a.ts", S_IFREG | 0644, true);
+  wire::OpenRequest refused;
+  refused.set_session(silent.value().session());
+  refused.set_inode(file);
+  const auto opened = call<wire::AttributesReply>(Method::open, refused);
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code(), Errc::invalid);
+  ASSERT_TRUE(unlink(session, ++request, channel, "a.ts"));
+  restart();
+  ASSERT_EQ(open_session(session), session);
+  EXPECT_TRUE(eventually([&] { return !attributes(file); }));
+}
+
 // Removals are carried out in the order of the inodes' numbers: where the last file has gone, the others
 // stay.
 class RemovedTest : public IndexServiceTest {
