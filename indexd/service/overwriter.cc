@@ -27,8 +27,14 @@ constexpr Duration kGoing = 2s;
 constexpr Duration kClockSlack = 60s;
 /// Somebody waits for a block: with less time left than this, not for what others have removed.
 constexpr Duration kWaitForTheDead = 750ms;
+/// After a start nothing is freed before the grace of dead segments is over: to remove more would give no
+/// block sooner.
+constexpr Duration kFirstFreed = 500ms;
 constexpr int kStepsAtOnce = 64;
 constexpr std::size_t kYoungAtOnce = 4096;  // recordings looked at for what is protected by its age
+/// What is held is added up anew where holds came or went, and as often as this: held files may still grow.
+constexpr Duration kHeldInterval = 5s;
+constexpr std::size_t kHeldAtOnce = 1u << 16;  // inodes
 
 spdlog::logger& log() {
   static auto& instance = logger("indexd.overwriter");
@@ -43,7 +49,7 @@ struct Overwriter::Seen {
   std::vector<ChannelUse> channels;
   std::map<InodeId, std::string> names;
   std::map<InodeId, WallNs> oldest_ns;
-  std::map<InodeId, std::uint64_t> kept_bytes;  // too young, or being written
+  std::map<InodeId, std::uint64_t> kept_bytes;  // too young, or being written; what is held is not among it
   struct Orphan {
     InodeId inode;
     std::uint64_t bytes = 0;
@@ -127,8 +133,11 @@ Task<void> Overwriter::look() {
     if (quota) rooms_[channel.channel] = {*quota, channel.used_bytes + ingested_[channel.channel]};
     if (quota && keeps_all && channel.used_bytes >= *quota)
       stuck_.emplace(channel.channel, seen.names[channel.channel]);
-    const auto kept = keeps_all ? channel.used_bytes : seen.kept_bytes[channel.channel];
-    reclaimable_[channel.channel] = channel.used_bytes - std::min(channel.used_bytes, kept);
+    auto may_go = keeps_all ? 0 : channel.used_bytes;
+    may_go -= std::min(may_go, seen.kept_bytes[channel.channel]);
+    const auto held = held_.channels.find(channel.channel);
+    if (held != held_.channels.end()) may_go -= std::min(may_go, held->second);
+    reclaimable_[channel.channel] = may_go;
   }
   limits_ = std::move(limits);
   const bool is_stuck = short_of_space_ || !stuck_.empty();
@@ -136,11 +145,24 @@ Task<void> Overwriter::look() {
   co_return ok();
 }
 
+Task<void> Overwriter::add_up_holds() {
+  auto count = [](const View& view) { return tree::count_holds(view); };
+  REELFS_CO_TRY(const auto holds, co_await index_.read(std::move(count)));
+  if (holds == holds_ && (holds == 0 || clock_.now() < held_until_)) co_return ok();
+  auto add_up = [](const View& view) { return tree::held_bytes(view, kHeldAtOnce); };
+  REELFS_CO_TRY(held_, co_await index_.read(std::move(add_up)));
+  holds_ = holds;
+  held_until_ = clock_.now() + kHeldInterval;
+  co_return ok();
+}
+
 Task<Overwriter::Seen> Overwriter::see() {
+  REELFS_CO_TRY(co_await add_up_holds());
   const auto now = trusted_now();
   const auto ingested = std::exchange(ingested_, {});
   const auto coming = std::exchange(coming_, {});
-  auto read = [written = sessions_.being_written(), now](const View& view) -> Result<Seen> {
+  auto read = [written = sessions_.being_written(), now,
+               &held = held_.files](const View& view) -> Result<Seen> {
     Seen seen;
     REELFS_TRY(view.scan_table<ChannelKey>([&](const ChannelKey& key, const ChannelRow& row) {
       seen.names.emplace(key.inode, row.name);
@@ -164,7 +186,8 @@ Task<Overwriter::Seen> Overwriter::see() {
       }));
       for (const auto inode : young) {
         REELFS_TRY(const auto row, view.find(InodeKey{inode}));
-        if (row && !written.contains(inode)) seen.kept_bytes[channel.channel] += row->stored_bytes;
+        if (row && !written.contains(inode) && !held.contains(inode))
+          seen.kept_bytes[channel.channel] += row->stored_bytes;
       }
     }
     std::vector<InodeId> orphans;
@@ -180,7 +203,7 @@ Task<Overwriter::Seen> Overwriter::see() {
     }
     for (const auto inode : written) {
       REELFS_TRY(const auto row, view.find(InodeKey{inode}));
-      if (row) seen.kept_bytes[row->channel] += row->stored_bytes;
+      if (row && !held.contains(inode)) seen.kept_bytes[row->channel] += row->stored_bytes;
     }
     return seen;
   };
@@ -333,7 +356,8 @@ Task<void> Overwriter::wait_for_look(Deadline deadline) {
 }
 
 Task<bool> Overwriter::free_a_block(Deadline deadline) {
-  const bool is_late = deadline.left(clock_) < kWaitForTheDead;
+  const bool may_have_freed = clock_.now() - started_at_ >= options_.dead_segment_grace + kFirstFreed;
+  const bool is_late = may_have_freed && deadline.left(clock_) < kWaitForTheDead;
   if (removed_going() == 0 && (is_late || segments_.going() == 0)) {
     urgent_ = look_again_ = true;
     wake_.notify_all();

@@ -22,6 +22,7 @@
 #include "indexd/retention/plan.h"
 #include "indexd/retention/victims.h"
 #include "indexd/service/options.h"
+#include "indexd/tree/holds.h"
 
 namespace reelfs::indexd {
 
@@ -84,6 +85,7 @@ class Overwriter {
   asio::awaitable<void> run();
   Task<void> wait_for_look(Deadline deadline);
   Task<void> look();
+  Task<void> add_up_holds();
   Task<Seen> see();
   Task<void> keep_within_policies(Seen& seen);
   Task<void> keep_reserve(Seen& seen);
@@ -116,6 +118,9 @@ class Overwriter {
   SteadySpace space_;
   std::shared_ptr<const Limits> limits_ = std::make_shared<const Limits>();
   std::map<InodeId, std::uint64_t> reclaimable_;
+  tree::HeldBytes held_;  // as of the last time it was added up
+  std::uint64_t holds_ = 0;
+  TimePoint held_until_;
   std::map<InodeId, std::string> stuck_;  // channels that are over their quota, by name
   std::uint64_t reserve_bytes_ = 0;
   bool short_of_space_ = false;  // and nothing may go

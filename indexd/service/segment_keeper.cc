@@ -1,6 +1,7 @@
 #include "indexd/service/segment_keeper.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include <fmt/format.h>
@@ -504,8 +505,9 @@ void SegmentKeeper::emptied(const std::vector<SegmentId>& segments) {
 
 std::uint64_t SegmentKeeper::going() {
   while (!gone_.empty() && clock_.now() - gone_.front() >= kFreeIsTold) gone_.pop_front();
-  const auto stuck = std::count_if(waiting_.begin(), waiting_.end(),
-                                   [this](SegmentId segment) { return dead_.contains(segment); });
+  const auto stuck = std::count_if(waiting_.begin(), waiting_.end(), [this](SegmentId segment) {
+    return dead_.contains(segment) && !can_go_on(segment);
+  });
   return dead_.size() - static_cast<std::size_t>(stuck) + gone_.size();
 }
 
@@ -626,17 +628,19 @@ asio::awaitable<void> SegmentKeeper::sweep() {
   }
 }
 
+bool SegmentKeeper::can_go_on(SegmentId waiting) const {
+  const auto& life = lives_.at(waiting)->life;
+  const auto& copies = life.row().copies;
+  return std::any_of(copies.begin(), copies.end(), [&](const auto& copy) {
+    return nodes_.reachable(copy.node, copy.device) && life.waits_for(copy.node);
+  });
+}
+
 void SegmentKeeper::retry_waiting() {
-  std::vector<SegmentId> can_go_on;
-  for (const auto segment : waiting_) {
-    const auto& life = lives_.at(segment)->life;
-    const auto& copies = life.row().copies;
-    const bool answers = std::any_of(copies.begin(), copies.end(), [&](const auto& copy) {
-      return nodes_.reachable(copy.node, copy.device) && life.waits_for(copy.node);
-    });
-    if (answers) can_go_on.push_back(segment);
-  }
-  for (const auto segment : can_go_on) perform(segment, lives_.at(segment)->life.retry());
+  std::vector<SegmentId> ready;
+  std::copy_if(waiting_.begin(), waiting_.end(), std::back_inserter(ready),
+               [this](SegmentId segment) { return can_go_on(segment); });
+  for (const auto segment : ready) perform(segment, lives_.at(segment)->life.retry());
 }
 
 /// @return whether these were the last rows of the table
@@ -675,15 +679,17 @@ void SegmentKeeper::look_at(SegmentId segment, const SegmentRow& row) {
     case SegmentState::allocating:
       return later(segment, Reason::resume);
     case SegmentState::open:
+      dead_.erase(segment);
       if (!row.session || !alive_(row.session)) later(segment, Reason::resume);
       return;
     case SegmentState::unfilled:
     case SegmentState::sealed:
       if (row.live_bytes > 0) {
         dead_.erase(segment);  // something was committed to it all the same
-      } else if (may_free(segment)) {
-        later(segment, Reason::free_dead);
+        return;
       }
+      dead_.insert(segment);
+      if (may_free(segment)) later(segment, Reason::free_dead);
       return;
   }
 }

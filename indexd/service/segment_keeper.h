@@ -142,6 +142,8 @@ class SegmentKeeper {
   Task<void> begin(Work work);
   std::size_t busy() const;
   void later(SegmentId segment, Reason reason);
+  /// Whether a node that it waits for answers.
+  bool can_go_on(SegmentId waiting) const;
   void retry_waiting();
   bool may_free(SegmentId segment) const;
   void forget_ended();

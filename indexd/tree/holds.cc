@@ -1,9 +1,12 @@
 #include "indexd/tree/holds.h"
 
 #include <algorithm>
+#include <limits>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include "indexd/tree/inode.h"
 
@@ -57,6 +60,55 @@ Result<std::vector<Hold>> holds_over(const Reader& reader, InodeId directory) {
   }
 }
 
+constexpr auto kAll = std::numeric_limits<std::uint64_t>::max();
+
+/// Adds up what is held, from the inodes that holds are on downwards.
+class HeldBytesSum {
+ public:
+  HeldBytesSum(const Reader& reader, std::size_t most) : reader_(reader), left_(most) {}
+
+  Result<void> add(InodeId held) {
+    if (held == kRootInode) {
+      return reader_.scan_table<ChannelKey>([this](const ChannelKey& key, const ChannelRow&) {
+        sum_.channels[key.inode] = kAll;
+        return true;
+      });
+    }
+    std::vector<InodeId> found{held};
+    while (!found.empty()) {
+      const auto inode = found.back();
+      found.pop_back();
+      REELFS_TRY(const auto row, reader_.find(InodeKey{inode}));
+      if (!row) continue;
+      auto& bytes = sum_.channels[row->channel];
+      if (bytes == kAll) return ok();
+      const bool is_directory = S_ISDIR(row->mode);
+      if (left_ == 0 || inode == row->channel) {
+        bytes = kAll;
+        return ok();
+      }
+      --left_;
+      if (!is_directory) {
+        if (sum_.files.insert(inode).second) bytes += row->stored_bytes;
+        continue;
+      }
+      REELFS_TRY(reader_.scan(DirentKey{inode, {}}, DirentKey{InodeId{inode.value + 1}, {}},
+                              [&](const DirentKey&, const DirentRow& entry) {
+                                found.push_back(entry.inode);
+                                return found.size() <= left_;
+                              }));
+      if (found.size() > left_) left_ = 0;  // so that it counts as a whole
+    }
+    return ok();
+  }
+  HeldBytes take() { return std::move(sum_); }
+
+ private:
+  const Reader& reader_;
+  std::size_t left_;
+  HeldBytes sum_;
+};
+
 }  // namespace
 
 Result<void> hold(Transaction& txn, const HoldParams& params, WallNs now) {
@@ -102,6 +154,19 @@ Result<std::optional<Hold>> held_by(const Reader& reader, InodeId inode) {
     if (!above.empty()) return std::optional(std::move(above.front()));
   }
   return std::optional<Hold>();
+}
+
+Result<HeldBytes> held_bytes(const Reader& reader, std::size_t most) {
+  std::vector<InodeId> holds;
+  REELFS_TRY(reader.scan_table<HoldKey>([&](const HoldKey& key, const HoldRow&) {
+    holds.push_back(key.inode);
+    return true;
+  }));
+  HeldBytesSum sum(reader, most);
+  for (const auto held : holds) {
+    REELFS_TRY(sum.add(held));
+  }
+  return sum.take();
 }
 
 Result<void> check_not_held(const Reader& reader, InodeId inode) {

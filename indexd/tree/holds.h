@@ -1,9 +1,13 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 
 #include "indexd/schema/reader.h"
 #include "indexd/schema/transaction.h"
@@ -37,6 +41,15 @@ struct Hold {
 };
 /// The hold in force: on the inode, or on a directory above one of its names. Cheap where there are no holds.
 Result<std::optional<Hold>> held_by(const Reader& reader, InodeId inode);
+
+/// Bytes that holds keep from going.
+struct HeldBytes {
+  std::map<InodeId, std::uint64_t>
+      channels;                       // no entry: none. Of one that is held itself, as much as there can be
+  std::unordered_set<InodeId> files;  // that these are of, of channels that are not held themselves
+};
+/// Looks at `most` inodes at most: a channel in which there are more to look at counts as held itself.
+Result<HeldBytes> held_bytes(const Reader& reader, std::size_t most);
 
 /// @errors not_permitted: it is held, by whom and why
 Result<void> check_not_held(const Reader& reader, InodeId inode);

@@ -3,6 +3,7 @@ import errno
 import multiprocessing
 import os
 import random
+import shutil
 import time
 import unittest
 
@@ -179,6 +180,29 @@ class Overwriting(BoxTest):
                 decide(self.channel, **mended)
                 record(self.channel / "mended", MIB, 10)
 
+    def test_what_is_held_does_not_count_as_available(self):
+        decide(self.channel, quota="8M", min_age="none")
+        day = self.channel / "day"
+        day.mkdir()
+        self.addCleanup(lambda: shutil.rmtree(day))
+        for path in (self.channel / "one", self.channel / "two", day / "three", day / "four"):
+            record(path, MIB, 1)
+
+        def available():
+            space = os.statvfs(self.channel)
+            return space.f_bavail * space.f_frsize
+
+        until(lambda: available() == 8 * MIB, "what may be overwritten is available", 5)
+        os.setxattr(self.channel / "one", "user.reel.hold", b"case 4711")
+        until(lambda: available() == 7 * MIB, "a held recording is not", 5)
+        os.setxattr(day, "user.reel.hold", b"case 4711")
+        until(lambda: available() == 5 * MIB, "nor are those in a held directory", 5)
+        os.setxattr(self.channel, "user.reel.hold", b"case 4711")
+        until(lambda: available() == 4 * MIB, "nor those in a held channel", 5)
+        for path in (self.channel, day, self.channel / "one"):
+            os.removexattr(path, "user.reel.hold")
+        until(lambda: available() == 8 * MIB, "until they are released", 5)
+
     def test_a_recording_that_is_being_written_stays(self):
         decide(self.channel, quota="8M")
         with open(self.channel / "long", "xb", buffering=0) as long:
@@ -259,6 +283,31 @@ class Overwriting(BoxTest):
                 until(lambda: all(node["state"] == "online" for node in self.box.reelctl("node", "list")["nodes"]), "all are back")
                 self.assertEqual(numbers(self.channel), list(range(count)))
         self.assertTrue(all(is_whole(self.channel / str(number), MIB, number) for number in range(count)))
+
+    def test_what_is_dead_costs_no_recording_after_a_restart(self):
+        """Its blocks are not free yet, but on their way: they are not to be made up for."""
+        count = 8
+        for number in range(count):
+            record(self.channel / str(number), MIB, number)
+        mount = self.channel.parent
+        dead = mount / "dead"
+        dead.mkdir()
+        total = os.statvfs(mount).f_blocks * os.statvfs(mount).f_frsize
+        for number in range(total // (4 * MIB)):
+            record(dead / str(number), 4 * MIB, number)
+        self.assertEqual(numbers(self.channel), list(range(count)), "the other channel has most")
+        files = [os.open(path, os.O_RDONLY) for path in dead.iterdir()]
+        for path in dead.iterdir():
+            path.unlink()
+        kill_index(self.box)
+        for file in files:
+            os.close(file)
+        until(lambda: sum(segment["live_bytes"] for segment in self.box.segments()) <= count * MIB, "what was in them is gone")
+        kill_index(self.box)  # within the second for which dead segments are kept
+        watched = time.monotonic() + 3  # many looks of the index server
+        while time.monotonic() < watched:
+            self.assertEqual(numbers(self.channel), list(range(count)))
+            time.sleep(0.05)
 
     def test_killed_index_servers_lose_nothing_young_and_leak_nothing(self):
         # Space comes back when every session of before has been heard, or its lease has run out: little is recorded until then.

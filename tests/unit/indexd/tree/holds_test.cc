@@ -1,6 +1,9 @@
 // What is held stays; what is not goes as ever.
 #include "indexd/tree/holds.h"
 
+#include <limits>
+#include <unordered_set>
+
 #include <gtest/gtest.h>
 #include <linux/fs.h>
 #include <linux/xattr.h>
@@ -69,6 +72,36 @@ TEST_F(HoldsTest, AreInForceFromTheInodeOrFromAbove) {
   EXPECT_EQ(holder(file_), std::nullopt);
   EXPECT_EQ(count_holds(*txn_).value(), 0U);
   EXPECT_EQ(code(end_hold(cam1_)), Errc::no_attribute);
+}
+
+TEST_F(HoldsTest, AddUpTheBytesTheyKeep) {
+  const std::size_t many = 100;
+  const auto bytes_of = [this](InodeId channel, std::size_t most = 100) {
+    const auto held = held_bytes(*txn_, most).value();
+    const auto found = held.channels.find(channel);
+    return found == held.channels.end() ? 0 : found->second;
+  };
+  const auto stored = [this](InodeId inode) { return txn_->find(InodeKey{inode}).value()->stored_bytes; };
+  constexpr auto kAll = std::numeric_limits<std::uint64_t>::max();
+  ASSERT_GT(stored(file_), 0U);
+  EXPECT_EQ(bytes_of(cam1_), 0U);
+  ASSERT_TRUE(put_hold(file_));
+  EXPECT_EQ(bytes_of(cam1_), stored(file_));
+  EXPECT_EQ(held_bytes(*txn_, many).value().files, std::unordered_set<InodeId>{file_});
+  EXPECT_EQ(bytes_of(cam1_, 0), kAll) << "more than may be looked at";
+  ASSERT_TRUE(add_link(file_, cam1_, "again"));
+  ASSERT_TRUE(put_hold(day_));
+  EXPECT_EQ(bytes_of(cam1_), stored(file_)) << "counted once, by whatever name and hold";
+  ASSERT_TRUE(end_hold(file_));
+  EXPECT_EQ(bytes_of(cam1_), stored(file_)) << "the directory's hold has it";
+  EXPECT_EQ(bytes_of(cam1_, 1), kAll);
+  ASSERT_TRUE(put_hold(cam1_));
+  EXPECT_EQ(bytes_of(cam1_), kAll);
+  EXPECT_EQ(bytes_of(cam2_), 0U);
+  ASSERT_TRUE(end_hold(cam1_));
+  ASSERT_TRUE(end_hold(day_));
+  ASSERT_TRUE(put_hold(kRootInode));
+  EXPECT_EQ(bytes_of(cam2_), kAll);
 }
 
 TEST_F(HoldsTest, LookAboveEveryName) {
