@@ -284,31 +284,6 @@ class Overwriting(BoxTest):
                 self.assertEqual(numbers(self.channel), list(range(count)))
         self.assertTrue(all(is_whole(self.channel / str(number), MIB, number) for number in range(count)))
 
-    def test_what_is_dead_costs_no_recording_after_a_restart(self):
-        """Its blocks are not free yet, but on their way: they are not to be made up for."""
-        count = 8
-        for number in range(count):
-            record(self.channel / str(number), MIB, number)
-        mount = self.channel.parent
-        dead = mount / "dead"
-        dead.mkdir()
-        total = os.statvfs(mount).f_blocks * os.statvfs(mount).f_frsize
-        for number in range(total // (4 * MIB)):
-            record(dead / str(number), 4 * MIB, number)
-        self.assertEqual(numbers(self.channel), list(range(count)), "the other channel has most")
-        files = [os.open(path, os.O_RDONLY) for path in dead.iterdir()]
-        for path in dead.iterdir():
-            path.unlink()
-        kill_index(self.box)
-        for file in files:
-            os.close(file)
-        until(lambda: sum(segment["live_bytes"] for segment in self.box.segments()) <= count * MIB, "what was in them is gone")
-        kill_index(self.box)  # within the second for which dead segments are kept
-        watched = time.monotonic() + 3  # many looks of the index server
-        while time.monotonic() < watched:
-            self.assertEqual(numbers(self.channel), list(range(count)))
-            time.sleep(0.05)
-
     def test_killed_index_servers_lose_nothing_young_and_leak_nothing(self):
         # Space comes back when every session of before has been heard, or its lease has run out: little is recorded until then.
         decide(self.channel, quota="4M", min_age="none")

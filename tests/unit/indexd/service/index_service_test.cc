@@ -452,6 +452,38 @@ TEST_F(IndexServiceTest, DeletingTheLastFileGivesTheBlocksBack) {
   EXPECT_TRUE(eventually([&] { return !show(grant.segment()); }));
 }
 
+TEST_F(IndexServiceTest, DeadSegmentsAreNotMadeUpForAfterARestart) {
+  for (int i = 0; i < 2; ++i) add_node();
+  const auto record = [this](const std::string& name) {
+    const auto file = create(session, ++request, channel, name);
+    const auto grant = open_segment(session, channel).value().grants(0);
+    append(grant.segment(), kTestBlock);
+    EXPECT_TRUE(commit(session, ++request, file, grant.segment(), kMiB));
+    EXPECT_TRUE(close_segment(session, grant, kTestBlock));
+    return file;
+  };
+  const auto kept = record("kept");
+  constexpr int kDead = 62;  // one of 64 blocks is left, and two are to be kept free
+  std::uint64_t last = 0;
+  for (int i = 0; i < kDead; ++i) {
+    last = record(std::to_string(i));
+    ASSERT_TRUE(unlink(session, ++request, channel, std::to_string(i)));
+  }
+  ASSERT_TRUE(eventually([&] { return !attributes(last); }));
+  const auto looks_again = [this] {
+    const auto until = clock.now() + 20 * options.sweep_interval;
+    return eventually([&] { return clock.now() >= until; });
+  };
+  ASSERT_TRUE(looks_again());
+  EXPECT_TRUE(attributes(kept));
+  restart();
+  ASSERT_EQ(open_session(session), session);
+  ASSERT_TRUE(looks_again());
+  EXPECT_EQ(nodes[0]->blocks.size(), kDead + 1u)
+      << "they stay a while, as something may yet be committed to them";
+  EXPECT_TRUE(attributes(kept));
+}
+
 TEST_F(IndexServiceTest, WhatALivingWriterHasYetToCommitIsNotFreed) {
   add_node(), add_node();
   const auto grant = open_segment(session, channel).value().grants(0);
