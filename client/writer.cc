@@ -19,7 +19,7 @@ struct Writer::State {
         index(to_index),
         nodes(to_nodes),
         options(chosen),
-        syncer(loop, time, to_index, to_nodes) {}
+        syncer(loop, time, to_index, to_nodes, Syncer::Options()) {}
 
   asio::io_context& context;
   const Clock& clock;
@@ -38,6 +38,9 @@ Writer::Writer(asio::io_context& context, const Clock& clock, IndexClient& index
   // Sequences go on where an earlier process of this recorder stopped, so that of two records the later one
   // has the greater.
   state_->sequence = static_cast<std::uint64_t>(clock.wall().time_since_epoch().count());
+  state_->syncer.on_sick_copy([state = state_.get()](SegmentId segment, NodeId node, const Error& why) {
+    for (auto& [channel, writer] : state->channels) writer->copy_is_sick(segment, node, why);
+  });
 }
 
 Writer::~Writer() = default;

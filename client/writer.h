@@ -34,11 +34,11 @@ struct Placed {
 };
 
 struct WriterOptions {
-  std::uint32_t spares = 1;                   // grants held ahead of need
-  std::uint64_t window_bytes = 16u << 20;     // appended to a segment and not yet acknowledged
-  std::chrono::milliseconds timeout{30'000};  // a piece that cannot be placed by then fails
-  std::chrono::milliseconds append_timeout{
-      2'000};  // a copy that owes replies and gives none for so long has failed
+  std::uint32_t spares = 1;                       // grants held ahead of need
+  std::uint64_t window_bytes = 16u << 20;         // appended to a segment and not yet acknowledged
+  std::chrono::milliseconds timeout{30'000};      // a piece that cannot be placed by then fails
+  std::chrono::milliseconds switch_timeout{300};  // see WriterCoreOptions
+  std::chrono::milliseconds append_timeout{700};
   std::chrono::milliseconds idle_timeout{60'000};  // grants unused for so long are given back
 };
 
@@ -60,9 +60,9 @@ class Writer {
   /// @errors no_space, unavailable, timed_out, io, cancelled
   Task<Placed> append(InodeId channel, Piece piece);
 
-  /// All placed pieces of these segments on stable storage of every copy. Calls that wait together share one
-  /// flush.
-  /// @errors io, unavailable, timed_out: some may not be
+  /// All placed pieces of these segments on stable storage of every copy, or of the channel's minimum where
+  /// the other copies are sick and their segment was left. Calls that wait together share one flush.
+  /// @errors io, timed_out: some may not be
   Task<void> sync(std::vector<SegmentId> segments);
 
   /// Waits for what is under way, gives all grants back to the index, joins.

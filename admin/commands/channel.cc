@@ -33,6 +33,7 @@ constexpr std::array kSettings{
     std::pair{"min_age", "Younger ones are never overwritten, or none"},
     std::pair{"overwrite", "Whether the oldest recordings make room for new ones: on, off"},
     std::pair{"copies", "Copies of what is recorded from now on: 1 to 4"},
+    std::pair{"min_copies", "With how many recording goes on where nodes are missing: 1 to 4"},
     std::pair{"replication", "sync"},
 };
 /// Instead of a channel: what is in force where nothing else was decided.

@@ -18,7 +18,9 @@ struct SegmentGrant {
   Generation generation;
   std::uint64_t offset = 0;  // append from here
   std::uint64_t block_bytes = 0;
-  std::vector<NodeId> nodes;  // one per copy
+  std::vector<NodeId> nodes;      // one per copy
+  std::size_t wanted_copies = 0;  // as many as the channel asks for; there may be fewer nodes to be had
+  bool lesser() const { return nodes.size() < wanted_copies; }
 };
 
 /// A piece's place in a unit, and in the segment.
@@ -27,8 +29,17 @@ struct UnitPiece {
   std::uint32_t record_offset = 0;
 };
 
-/// Ask the index for grants. Answered with grants_arrived or grants_failed; one is under way at a time.
+/// What grants are asked for.
+enum class GrantUse : std::uint8_t {
+  now,    // there is none to go on with: the first may have fewer copies than the channel asks for
+  ahead,  // spares: on none of the nodes to be avoided, or none
+  cover,  // the same, beyond those held for the next rollover: only where there is plenty of space
+};
+
+/// Ask the index for grants. Answered with grants_arrived or grants_failed; one for now and one for spares
+/// may be under way at a time.
 struct RequestGrants {
+  GrantUse use = GrantUse::now;
   std::uint32_t count = 0;
   std::vector<NodeId> avoid;
 };

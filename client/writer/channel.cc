@@ -22,6 +22,8 @@ namespace {
 /// Once nobody uses the channel any more, an index server that does not answer is waited for only so long:
 /// the end of the session returns the grants as well.
 constexpr Duration kFarewell = std::chrono::seconds(5);
+/// A little longer than the index waits for a node that does not answer.
+constexpr Duration kGrantPatience = std::chrono::milliseconds(2500);
 constexpr std::size_t kMaxCopies = 16;  // more in one grant is a mistake
 
 spdlog::logger& log() { return logger("client.writer"); }
@@ -31,6 +33,7 @@ WriterCoreOptions core_options(const WriterOptions& options) {
   core.spares = options.spares;
   core.window_bytes = options.window_bytes;
   core.piece_timeout = options.timeout;
+  core.switch_timeout = options.switch_timeout;
   core.append_timeout = options.append_timeout;
   core.idle_timeout = options.idle_timeout;
   return core;
@@ -52,6 +55,7 @@ struct ChannelWriter::OpenSegment {
 
   const Generation generation;
   std::vector<WorkerAddress> copies;
+  std::size_t needed = 0;  // copies that are to flush where the others are sick
   TaskGroup appends;
 };
 
@@ -92,6 +96,17 @@ Task<Placed> ChannelWriter::append(Piece piece, std::uint64_t sequence) {
     co_return Error(Errc::cancelled, "storing a piece");
   }
   co_return std::move(*pending->result);
+}
+
+void ChannelWriter::copy_is_sick(SegmentId segment, NodeId node, const Error& why) {
+  const auto found = segments_.find(segment);
+  if (found == segments_.end()) return;
+  const auto& copies = found->second->copies;
+  for (std::size_t copy = 0; copy < copies.size(); ++copy) {
+    if (copies[copy].node != node) continue;
+    core_.copy_failed(segment, found->second->generation, copy, why, clock_.now());
+    wake();
+  }
 }
 
 void ChannelWriter::close() {
@@ -166,7 +181,8 @@ void ChannelWriter::perform(SendUnit& action) {
 }
 
 void ChannelWriter::perform(PiecePlaced& action) {
-  syncer_.written(action.segment, segments_.at(action.segment)->copies);
+  const auto& segment = *segments_.at(action.segment);
+  syncer_.written({action.segment, segment.copies, segment.needed});
   settle(action.piece, Placed{action.segment, action.record_offset});
 }
 
@@ -184,6 +200,7 @@ void ChannelWriter::perform(ReturnGrant& action) {
     log().warn("segment given up segment={} generation={} length={} node={} error={}", action.segment.value,
                action.generation.value, action.length, action.failure->node.value,
                action.failure->error.describe());
+    if (action.failure->error.code() != Errc::stale_generation) syncer_.suspect(action.failure->node);
   }
   auto segment = segments_.extract(action.segment);
   ++returning_;
@@ -196,11 +213,15 @@ asio::awaitable<void> ChannelWriter::request_grants(RequestGrants wanted) {
   wire::OpenSegmentRequest request;
   request.set_channel(channel_.value);
   request.set_count(wanted.count);
+  request.set_use(static_cast<wire::GrantUse>(wanted.use));
   for (const auto node : wanted.avoid) request.add_avoid_nodes(node.value);
-  auto reply = co_await index_.call<wire::OpenSegmentReply>(wire::Method::open_segment, std::move(request));
+  // Asked again after a while: by then the core may know of more nodes that are to be avoided.
+  const auto deadline = Deadline::after(clock_, kGrantPatience);
+  auto reply =
+      co_await index_.call<wire::OpenSegmentReply>(wire::Method::open_segment, std::move(request), deadline);
   if (!reply) {
     log().info("no grant channel={} error={}", channel_.value, reply.error().describe());
-    core_.grants_failed(std::move(reply).error(), clock_.now());
+    core_.grants_failed(wanted.use, std::move(reply).error(), clock_.now());
   } else {
     std::vector<SegmentGrant> grants;
     for (const auto& grant : reply.value().grants()) {
@@ -211,7 +232,7 @@ asio::awaitable<void> ChannelWriter::request_grants(RequestGrants wanted) {
         log().error("unusable grant segment={} error={}", grant.segment(), accepted.error().describe());
       }
     }
-    core_.grants_arrived(std::move(grants), clock_.now());
+    core_.grants_arrived(wanted.use, std::move(grants), clock_.now());
   }
   wake();
 }
@@ -230,7 +251,8 @@ Result<SegmentGrant> ChannelWriter::accept_grant(const wire::Grant& grant) {
                         Generation(grant.generation()),
                         grant.offset(),
                         round_down(grant.block_bytes(), kPageBytes),
-                        {}};
+                        {},
+                        grant.wanted_copies()};
   if (segments_.contains(accepted.segment)) return Error(Errc::protocol, "granted twice");
   auto segment = std::make_unique<OpenSegment>(context_, accepted.generation);
   for (const auto& copy : grant.copies()) {
@@ -240,6 +262,7 @@ Result<SegmentGrant> ChannelWriter::accept_grant(const wire::Grant& grant) {
                                WorkerId(copy.worker()),
                                {copy.endpoint().host(), static_cast<std::uint16_t>(copy.endpoint().port())}});
   }
+  segment->needed = std::clamp<std::size_t>(grant.min_copies(), 1, segment->copies.size());
   segments_.emplace(accepted.segment, std::move(segment));
   return accepted;
 }
@@ -251,7 +274,11 @@ asio::awaitable<void> ChannelWriter::return_grant(std::unique_ptr<OpenSegment> s
   // Nothing may be sent under the grant once the index counts it as returned.
   co_await segment->appends.stop();
   const auto told = co_await tell_index(std::move(returned), Deadline::after(clock_, patience));
-  if (!told) log().warn("grant not returned segment={} error={}", id.value, told.error().describe());
+  if (told) {
+    syncer_.left(id);
+  } else {
+    log().warn("grant not returned segment={} error={}", id.value, told.error().describe());
+  }
   // Nobody writes there any more: flushed now, it need not be remembered, and no later fsync waits for it.
   std::vector<SegmentId> closed(1, id);
   const auto synced = co_await syncer_.sync(std::move(closed), Deadline::after(clock_, kFarewell));

@@ -32,6 +32,9 @@ class ChannelWriter {
   /// @param sequence  greater than that of any earlier piece of this process
   Task<Placed> append(Piece piece, std::uint64_t sequence);
 
+  /// A copy does not flush: its segment is left, if it is written here.
+  void copy_is_sick(SegmentId segment, NodeId node, const Error& why);
+
   /// Takes no more pieces. Those under way are placed, or fail, and all grants go back.
   void close();
   /// close(), and waits until that is done.

@@ -1,6 +1,7 @@
 #include "client/writer/core.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "common/base/assert.h"
@@ -61,26 +62,44 @@ void WriterCore::abandon(PieceId piece) {
   pieces_.erase(piece);
 }
 
-void WriterCore::grants_arrived(std::vector<SegmentGrant> grants, TimePoint now) {
-  if (grants.empty()) return grants_failed(Error(Errc::unavailable, "the index granted nothing"), now);
-  suspicions_answered_ = requested_knowing_;
-  request_delay_ = {};
-  next_request_at_ = {};
-  full_answer_at_.reset();
-  // Less than was asked for: the index has no more just now.
-  if (grants.size() < std::exchange(requested_, 0)) next_request_at_ = now + options_.retry_most;
+void WriterCore::grants_arrived(GrantUse use, std::vector<SegmentGrant> grants, TimePoint now) {
+  if (use == GrantUse::now && grants.empty())
+    return grants_failed(use, Error(Errc::unavailable, "the index granted nothing"), now);
+  auto& asked = asking(use);
+  const auto missing = std::exchange(asked.requested, 0) > grants.size();
+  if (use == GrantUse::now) {
+    news_answered_ = asked.knowing;
+    full_answer_at_.reset();
+    std::erase_if(spares_, [this](const Spare& spare) {  // the index has given what is better
+      if (spare.tainted) return_grant(spare.grant, spare.grant.offset);
+      return spare.tainted;
+    });
+  }
+  if (use == GrantUse::cover) {
+    next_cover_at_ = now + (missing ? options_.cover_interval : options_.retry_most);
+  } else {
+    asked.delay = {};
+    asked.next_at = {};
+    // Less than was asked for: the index has no more just now. What lacks then is spares.
+    if (missing) asking_ahead_.next_at = now + options_.retry_most;
+  }
   for (auto& grant : grants) {
-    const auto same = [&](const SegmentGrant& spare) { return spare.segment == grant.segment; };
+    const auto same = [&](const Spare& spare) { return spare.grant.segment == grant.segment; };
     if (segments_.contains(grant.segment) || std::any_of(spares_.begin(), spares_.end(), same)) continue;
-    spares_.push_back(std::move(grant));
+    spares_.push_back({std::move(grant), false});
   }
 }
 
-void WriterCore::grants_failed(Error error, TimePoint now) {
-  requested_ = 0;
-  suspicions_answered_ = requested_knowing_;
-  request_delay_ = std::clamp(2 * request_delay_, options_.retry_least, options_.retry_most);
-  next_request_at_ = now + request_delay_;
+void WriterCore::grants_failed(GrantUse use, Error error, TimePoint now) {
+  auto& asked = asking(use);
+  asked.requested = 0;
+  if (use == GrantUse::cover) {
+    next_cover_at_ = now + options_.cover_interval;
+    return;
+  }
+  delay_next_request(asked, now);
+  if (use == GrantUse::ahead) return;
+  news_answered_ = asked.knowing;
   last_error_ = error;
   const bool full = is_full(error.code());
   if (full && !(full_answer_at_ && now - *full_answer_at_ < options_.full_patience)) full_since_ = now;
@@ -122,15 +141,38 @@ void WriterCore::close() { closing_ = true; }
 // ---- decisions
 
 std::vector<WriterAction> WriterCore::advance(TimePoint now) {
+  const auto copies_due = next_copy_deadline();
   advanced_at_ = now;
-  std::erase_if(suspects_, [now](const auto& suspect) { return suspect.second <= now; });
+  // That a node failed is remembered for as long again, see suspect_node().
+  std::erase_if(suspects_, [now](const auto& s) { return s.second.until + s.second.length <= now; });
+  if (copies_due && now - *copies_due > options_.switch_timeout) {
+    // Noticed much too late: it was this process that stood still, not the copies.
+    for (auto& [id, segment] : segments_) {
+      for (auto& copy : segment.copies) copy.progress_at = now;
+    }
+  }
   expire_copies(now);
   expire_pieces(now);
+  leave_lesser();
   send_units(now);
   return_idle(now);
   return_surplus();
   request_grants(now);
   return std::exchange(actions_, {});
+}
+
+std::optional<TimePoint> WriterCore::next_copy_deadline() const {
+  std::optional<TimePoint> next;
+  for (const auto& [id, segment] : segments_) {
+    for (std::size_t copy = 0; copy < segment.copies.size(); ++copy) {
+      const auto& state = segment.copies[copy];
+      if (state.acked == segment.end) continue;
+      const auto slow_at = state.progress_at + options_.switch_timeout;
+      const auto at = slow_at > advanced_at_ ? slow_at : leave_at(segment, copy);
+      if (!next || at < *next) next = at;
+    }
+  }
+  return next;
 }
 
 std::optional<TimePoint> WriterCore::next_deadline() const {
@@ -140,16 +182,16 @@ std::optional<TimePoint> WriterCore::next_deadline() const {
     if (at > advanced_at_ && (!next || at < *next)) next = at;
   };
   if (!pieces_.empty()) consider(pieces_.begin()->second.queued_at + options_.piece_timeout);
-  for (const auto& [id, segment] : segments_) {
-    for (const auto& copy : segment.copies) {
-      if (copy.acked < segment.end) consider(copy.progress_at + options_.append_timeout);
-    }
-  }
-  if (!waiting_.empty() && !current_) {
+  if (const auto copies_due = next_copy_deadline()) consider(*copies_due);
+  if (needs_grant()) {
     consider(next_try_at_);
-    if (!suspects_.empty()) consider(suspicion_at_ + options_.append_timeout);
+    if (!spares_.empty()) consider(suspicion_at_ + options_.append_timeout);
+    if (asking_now_.requested == 0) consider(asking_now_.next_at);
   }
-  if (requested_ == 0 && grants_missing() > 0) consider(next_request_at_);
+  if (asking_ahead_.requested == 0) {
+    if (spares_missing() > 0) consider(asking_ahead_.next_at);
+    if (uncovered()) consider(next_cover_at_);
+  }
   if (pieces_.empty() && (current_ || !spares_.empty())) consider(used_at_ + options_.idle_timeout);
   return next;
 }
@@ -222,11 +264,7 @@ void WriterCore::fail_segment(Segment& segment, std::size_t copy, Error error, T
       waiting_bytes_ += piece->second.record_bytes;
     }
   }
-  if (!speaks_of_the_grant(error.code())) {
-    suspects_[node] = now + options_.suspicion;
-    suspicion_at_ = now;
-    ++suspicions_;
-  }
+  if (!speaks_of_the_grant(error.code())) suspect_node(node, now);
   delay_next_try(now);
   last_error_ = error;
   actions_.push_back(ReturnGrant{segment.grant.segment, segment.grant.generation, segment.acked(),
@@ -235,17 +273,56 @@ void WriterCore::fail_segment(Segment& segment, std::size_t copy, Error error, T
   segments_.erase(SegmentId(segment.grant.segment));
 }
 
+void WriterCore::suspect_node(NodeId node, TimePoint now) {
+  const auto known = suspects_.find(node);
+  if (known == suspects_.end()) {
+    suspects_.emplace(node, Suspicion{now + options_.suspicion, options_.suspicion});
+  } else if (known->second.until <= now) {
+    const auto length = std::min(2 * known->second.length, options_.suspicion_most);
+    known->second = {now + length, length};
+  }
+  for (auto& spare : spares_) spare.tainted = spare.tainted || suspect(spare.grant);
+  suspicion_at_ = now;
+  ++news_;
+}
+
+/// A segment that lacks copies is left once a whole one is there.
+void WriterCore::leave_lesser() {
+  if (!current_) return;
+  const auto& grant = segments_.at(current_).grant;
+  const bool is_better_there =
+      grant.lesser() && std::any_of(spares_.begin(), spares_.end(), [&](const Spare& spare) {
+        return usable(spare) && spare.grant.nodes.size() > grant.nodes.size();
+      });
+  if (is_better_there) retire_current();
+}
+
+/// When a copy that goes on being silent is given up, as things are; never one that owes nothing.
+TimePoint WriterCore::leave_at(const Segment& segment, std::size_t copy) const {
+  const auto& state = segment.copies[copy];
+  if (state.acked == segment.end) return TimePoint::max();
+  if (can_leave(state.node)) return state.progress_at + options_.switch_timeout;
+  const bool another_is_better =
+      std::any_of(segment.copies.begin(), segment.copies.end(),
+                  [&](const Copy& other) { return &other != &state && !slow_.contains(other.node); });
+  return state.progress_at + (another_is_better ? options_.append_timeout : options_.silence_timeout);
+}
+
 void WriterCore::expire_copies(TimePoint now) {
+  std::set<NodeId> slow;
+  for (const auto& [id, segment] : segments_) {
+    for (const auto& copy : segment.copies) {
+      if (copy.acked < segment.end && copy.progress_at + options_.switch_timeout <= now)
+        slow.insert(copy.node);
+    }
+  }
+  if (!std::includes(slow_.begin(), slow_.end(), slow.begin(), slow.end())) ++news_;
+  slow_ = std::move(slow);
+  if (slow_.empty()) return;
   for (auto next = segments_.begin(); next != segments_.end();) {
     auto& segment = (next++)->second;
     for (std::size_t copy = 0; copy < segment.copies.size(); ++copy) {
-      auto& state = segment.copies[copy];
-      const auto due = state.progress_at + options_.append_timeout;
-      if (state.acked == segment.end || due > now) continue;
-      if (now - due > options_.append_timeout) {
-        state.progress_at = now;  // noticed much too late: it was this process that stood still, not the copy
-        continue;
-      }
+      if (now < leave_at(segment, copy)) continue;
       fail_segment(segment, copy, Error(Errc::timed_out, "no reply to an append"), now);
       break;
     }
@@ -308,24 +385,63 @@ std::optional<SendUnit> WriterCore::plan_unit(const Segment& segment) const {
 
 // ---- grants
 
+bool WriterCore::suspect(NodeId node) const {
+  const auto found = suspects_.find(node);
+  return found != suspects_.end() && found->second.until > advanced_at_;
+}
+
 bool WriterCore::suspect(const SegmentGrant& grant) const {
-  return std::any_of(grant.nodes.begin(), grant.nodes.end(),
-                     [this](NodeId node) { return suspects_.contains(node); });
+  return std::any_of(grant.nodes.begin(), grant.nodes.end(), [this](NodeId node) { return suspect(node); });
 }
 
 /// Once the index was told of the latest suspicion, or did not answer in time, there is nothing better to be
 /// had.
 bool WriterCore::may_use_suspects() const {
-  return suspicions_answered_ == suspicions_ || advanced_at_ >= suspicion_at_ + options_.append_timeout;
+  return news_answered_ == news_ || advanced_at_ >= suspicion_at_ + options_.append_timeout;
+}
+
+bool WriterCore::can_leave(NodeId node) const {
+  return std::any_of(spares_.begin(), spares_.end(), [&](const Spare& spare) {
+    const auto& nodes = spare.grant.nodes;
+    return usable(spare) && std::none_of(nodes.begin(), nodes.end(), [&](NodeId other) {
+             return other == node || slow_.contains(other);
+           });
+  });
+}
+
+std::set<NodeId> WriterCore::to_avoid() const {
+  auto nodes = slow_;
+  for (const auto& [node, suspicion] : suspects_) {
+    if (suspect(node)) nodes.insert(node);
+  }
+  return nodes;
+}
+
+std::optional<NodeId> WriterCore::uncovered() const {
+  if (!current_ || closing_) return std::nullopt;
+  const auto& nodes = segments_.at(current_).grant.nodes;
+  if (nodes.size() < 2) return std::nullopt;
+  for (const auto node : nodes) {
+    const auto avoids = [&](const Spare& spare) {
+      const auto& others = spare.grant.nodes;
+      return usable(spare) && std::find(others.begin(), others.end(), node) == others.end();
+    };
+    if (std::none_of(spares_.begin(), spares_.end(), avoids)) return node;
+  }
+  return std::nullopt;
 }
 
 bool WriterCore::take_grant(TimePoint now) {
   if (now < next_try_at_) return false;
-  auto choice =
-      std::find_if(spares_.begin(), spares_.end(), [this](const auto& spare) { return !suspect(spare); });
-  if (choice == spares_.end() && may_use_suspects()) choice = spares_.begin();
-  if (choice == spares_.end()) return false;
-  Segment segment{std::move(*choice), 0, {}, {}};
+  // Usable before suspect, untainted before tainted, many copies before few, then in the order of their
+  // coming.
+  const auto rank = [this](const Spare& spare) {
+    return std::tuple(!suspect(spare.grant), !spare.tainted, spare.grant.nodes.size());
+  };
+  const auto choice = std::max_element(spares_.begin(), spares_.end(),
+                                       [&](const Spare& a, const Spare& b) { return rank(a) < rank(b); });
+  if (choice == spares_.end() || (!usable(*choice) && !may_use_suspects())) return false;
+  Segment segment{std::move(choice->grant), 0, {}, {}};
   spares_.erase(choice);
   segment.end = segment.grant.offset;
   for (const auto node : segment.grant.nodes) segment.copies.push_back({node, segment.end, now});
@@ -338,39 +454,74 @@ void WriterCore::return_idle(TimePoint now) {
   const auto idle = pieces_.empty() && used_at_ + options_.idle_timeout <= now;
   if (!idle && !(closing_ && waiting_.empty())) return;
   retire_current();
-  for (const auto& spare : spares_) return_grant(spare, spare.offset);
+  for (const auto& spare : spares_) return_grant(spare.grant, spare.grant.offset);
   spares_.clear();
 }
 
 /// Spares beyond those wanted came with answers that avoid a suspect node; those that do not go first.
 void WriterCore::return_surplus() {
-  const auto wanted = options_.spares + (current_ ? 0u : 1u);
+  const auto covering = current_ ? segments_.at(current_).grant.nodes.size() - 1 : 0;
+  const auto wanted = options_.spares + (current_ ? covering : 1);
   while (spares_.size() > wanted) {
     auto choice =
-        std::find_if(spares_.rbegin(), spares_.rend(), [this](const auto& spare) { return suspect(spare); });
+        std::find_if(spares_.rbegin(), spares_.rend(), [this](const Spare& spare) { return !usable(spare); });
     if (choice == spares_.rend()) choice = spares_.rbegin();
-    return_grant(*choice, choice->offset);
+    return_grant(choice->grant, choice->grant.offset);
     spares_.erase(std::next(choice).base());
   }
 }
 
-std::size_t WriterCore::grants_missing() const {
-  if (pieces_.empty() && !current_) return 0;
-  if (closing_ && (current_ || waiting_.empty())) return 0;
-  const std::size_t wanted = (closing_ ? 0u : options_.spares) + (current_ ? 0u : 1u);
-  const auto good = [this](const SegmentGrant& spare) { return may_use_suspects() || !suspect(spare); };
-  const auto held = static_cast<std::size_t>(std::count_if(spares_.begin(), spares_.end(), good));
-  return wanted - std::min(wanted, held);
+std::size_t WriterCore::usable_spares() const {
+  return static_cast<std::size_t>(
+      std::count_if(spares_.begin(), spares_.end(), [this](const Spare& spare) { return usable(spare); }));
+}
+
+std::size_t WriterCore::spares_missing() const {
+  if (closing_ || (pieces_.empty() && !current_)) return 0;
+  const auto held = usable_spares() - std::min<std::size_t>(usable_spares(), needs_grant() ? 1 : 0);
+  return options_.spares - std::min<std::size_t>(options_.spares, held);
+}
+
+bool WriterCore::may_ask(const Asking& asking, TimePoint now) const {
+  return asking.requested == 0 && (now >= asking.next_at || asking.knowing != news_);
+}
+
+void WriterCore::delay_next_request(Asking& asking, TimePoint now) {
+  asking.delay = std::clamp(2 * asking.delay, options_.retry_least, options_.retry_most);
+  asking.next_at = now + asking.delay;
+}
+
+void WriterCore::request(GrantUse use, std::size_t count, std::set<NodeId> avoid) {
+  auto& asked = asking(use);
+  asked.requested = count;
+  asked.use = use;
+  asked.knowing = news_;
+  actions_.push_back(
+      RequestGrants{use, static_cast<std::uint32_t>(count), std::vector(avoid.begin(), avoid.end())});
 }
 
 void WriterCore::request_grants(TimePoint now) {
-  const auto missing = grants_missing();
-  if (requested_ > 0 || missing == 0 || now < next_request_at_) return;
-  RequestGrants request{static_cast<std::uint32_t>(missing), {}};
-  for (const auto& [node, until] : suspects_) request.avoid.push_back(node);
-  requested_ = missing;
-  requested_knowing_ = suspicions_;
-  actions_.push_back(std::move(request));
+  const auto missing = spares_missing();
+  if (needs_grant() && usable_spares() == 0) {
+    // Spares are asked for with it; but where the index has granted what there is, suspect or not, that is
+    // used.
+    const bool has_any = !spares_.empty() && may_use_suspects();
+    if (!has_any && may_ask(asking_now_, now)) {
+      request(GrantUse::now, 1 + (asking_ahead_.requested > 0 ? 0 : missing), to_avoid());
+    }
+    return;
+  }
+  const bool needs_to_leave =
+      std::any_of(slow_.begin(), slow_.end(), [&](NodeId node) { return !can_leave(node); });
+  if (missing > 0 || (needs_to_leave && asking_ahead_.knowing != news_)) {
+    if (may_ask(asking_ahead_, now)) request(GrantUse::ahead, std::max<std::size_t>(missing, 1), to_avoid());
+    return;
+  }
+  const auto exposed = uncovered();
+  if (!exposed || asking_ahead_.requested > 0 || now < next_cover_at_) return;
+  auto avoid = to_avoid();
+  avoid.insert(*exposed);
+  request(GrantUse::cover, 1, std::move(avoid));
 }
 
 }  // namespace reelfs::client

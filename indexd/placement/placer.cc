@@ -54,29 +54,38 @@ struct Placer::Candidate {
 Result<std::vector<SegmentPlace>> Placer::place(std::span<const NodeLoad> nodes,
                                                 const PlacementRequest& request) {
   REELFS_ASSERT(request.copies >= 1 && request.grants >= 1);
+  const auto least = request.min_copies == 0 ? request.copies : std::min(request.min_copies, request.copies);
   std::vector<Candidate> candidates;
   std::vector<const NodeLoad*> full;
+  std::uint32_t good = 0, good_and_full = 0;
   for (const auto& node : nodes) {
     if (!node.online()) continue;
+    const bool avoided = node.suspect || std::find(request.avoid.begin(), request.avoid.end(), node.node) !=
+                                             request.avoid.end();
     if (node.free_blocks == 0) {
       full.push_back(&node);
+      good_and_full += avoided ? 0 : 1;
       continue;
     }
+    good += avoided ? 0 : 1;
     std::uint64_t waiting = 0;
     for (const auto& worker : node.workers) waiting += worker.appends_in_flight;
     const auto per_worker = static_cast<double>(waiting) / static_cast<double>(node.workers.size());
     const auto weight = static_cast<double>(node.free_blocks) / (1.0 + per_worker / 16.0);
-    const bool avoided = node.suspect || std::find(request.avoid.begin(), request.avoid.end(), node.node) !=
-                                             request.avoid.end();
     candidates.push_back({&node, weight, node.free_blocks, avoided, false});
   }
-  if (candidates.size() + full.size() < request.copies) return too_few_online(nodes, request.copies);
-  if (candidates.size() < request.copies) {
+  if (candidates.size() + full.size() < least) return too_few_online(nodes, least);
+  const bool is_full = good < request.copies && good + good_and_full >= request.copies;
+  if (candidates.size() < (is_full ? request.copies : least)) {
     return Error(
         Errc::no_space,
         fmt::format("{} copies need as many nodes with a free block, and {} of {} online have one; full: {}",
                     request.copies, candidates.size(), candidates.size() + full.size(), names_of(full)));
   }
+  const auto of_spare = std::min(request.copies, good);
+  const bool may_be_spare = of_spare >= std::max(least, std::min(2u, request.copies));
+  if (request.ahead && !may_be_spare)
+    return Error(Errc::unavailable, fmt::format("{} nodes are good: too few for a spare", good));
   // Credit of nodes that are gone must not pile up.
   std::erase_if(credit_, [&](const auto& entry) {
     return std::none_of(nodes.begin(), nodes.end(), [&](const NodeLoad& n) { return n.node == entry.first; });
@@ -85,6 +94,10 @@ Result<std::vector<SegmentPlace>> Placer::place(std::span<const NodeLoad> nodes,
 
   std::vector<SegmentPlace> places;
   while (places.size() < request.grants) {
+    const bool is_spare = request.ahead || !places.empty();
+    if (is_spare && !may_be_spare) break;
+    const bool good_only = is_spare || (good >= least && !is_full);
+    const auto copies = good_only ? of_spare : std::min<std::size_t>(request.copies, candidates.size());
     double total = 0;
     for (const auto& candidate : candidates) total += candidate.weight;
     for (const auto& candidate : candidates) {
@@ -94,14 +107,14 @@ Result<std::vector<SegmentPlace>> Placer::place(std::span<const NodeLoad> nodes,
     }
     std::vector<Candidate*> chosen;
     std::set<std::string_view> racks;
-    while (chosen.size() < request.copies) {
+    while (chosen.size() < copies) {
       Candidate* best = nullptr;
       const auto rank = [&](const Candidate& c) {
         const bool same_rack = !c.node->rack.empty() && racks.contains(c.node->rack);
         return std::tuple(c.avoided, same_rack, c.used_before, -credit_[c.node->node], c.node->node);
       };
       for (auto& candidate : candidates) {
-        if (candidate.free_blocks == 0) continue;
+        if (candidate.free_blocks == 0 || (good_only && candidate.avoided)) continue;
         if (std::find(chosen.begin(), chosen.end(), &candidate) != chosen.end()) continue;
         if (best == nullptr || rank(candidate) < rank(*best)) best = &candidate;
       }
@@ -109,7 +122,7 @@ Result<std::vector<SegmentPlace>> Placer::place(std::span<const NodeLoad> nodes,
       chosen.push_back(best);
       racks.insert(best->node->rack);
     }
-    if (chosen.size() < request.copies) break;  // space ran out: those before are given all the same
+    if (chosen.size() < copies) break;  // space ran out: those before are given all the same
     SegmentPlace place;
     for (auto* candidate : chosen) {
       credit_[candidate->node->node] -= total;

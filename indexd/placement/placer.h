@@ -31,9 +31,11 @@ struct NodeLoad {
 };
 
 struct PlacementRequest {
-  std::uint32_t copies = 0;   // of each segment, at least 1
-  std::uint32_t grants = 0;   // segments wanted, at least 1; fewer are given where space runs out
-  std::vector<NodeId> avoid;  // suspect to whoever asks: used where nothing else is left
+  std::uint32_t copies = 0;      // of each segment, at least 1
+  std::uint32_t min_copies = 0;  // where fewer nodes are good; 0: as `copies`
+  std::uint32_t grants = 0;      // segments wanted, at least 1; fewer are given where space runs out
+  std::vector<NodeId> avoid;     // suspect to whoever asks
+  bool ahead = false;            // all are spares; otherwise the first is for now
 };
 
 /// Where one copy is to lie, and the process that is to write it.
@@ -45,7 +47,17 @@ struct CopyPlace {
 /// One segment's copies, each on another node.
 using SegmentPlace = std::vector<CopyPlace>;
 
-/// Chooses nodes and worker processes for new segments. In order of weight:
+/// Chooses nodes and worker processes for new segments. A node is good if it is online and neither suspect
+/// nor to be avoided. Where fewer than `copies` are,
+///   - a segment that is wanted now is put on the good ones, if these are at least `min_copies`, else on what
+///   is
+///     online;
+///   - a spare as well, but not one copy alone (a grant for one copy on a dead node could not be fenced), and
+///   only
+///     on good nodes.
+/// A node that is good and full is no reason for fewer copies.
+///
+/// Nodes are chosen by, in order of weight:
 ///   1. no two copies on one node, no offline or full node: always;
 ///   2. nodes that are not to be avoided;
 ///   3. another rack for each copy;
@@ -59,7 +71,8 @@ using SegmentPlace = std::vector<CopyPlace>;
 class Placer {
  public:
   /// @return 1 .. request.grants places
-  /// @errors unavailable: fewer nodes online than copies; no_space: fewer with a free block
+  /// @errors unavailable: too few nodes online, for spares too few good ones; no_space: too few with a free
+  /// block
   Result<std::vector<SegmentPlace>> place(std::span<const NodeLoad> nodes, const PlacementRequest& request);
 
  private:

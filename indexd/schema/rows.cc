@@ -65,6 +65,10 @@ void fields(Codec& codec, Of<SegmentRow> auto& row) {
         row.created_ns, row.sealed_ns, row.copies);
 }
 template <class Codec>
+void added_fields(Codec& codec, Of<SegmentRow> auto& row) {
+  codec(row.wanted_copies);
+}
+template <class Codec>
 void fields(Codec& codec, Of<ChannelRow> auto& row) {
   codec(row.name, row.copies, row.files, row.live_bytes);
 }
@@ -73,6 +77,10 @@ void fields(Codec&, Of<RecordingRow> auto&) {}
 template <class Codec>
 void fields(Codec& codec, Of<PolicyRow> auto& row) {
   codec(row.quota_bytes, row.max_age_s, row.min_age_s, row.overwrite, row.copies);
+}
+template <class Codec>
+void added_fields(Codec& codec, Of<PolicyRow> auto& row) {
+  codec(row.min_copies);
 }
 template <class Codec>
 void fields(Codec& codec, Of<NodeRow> auto& row) {
@@ -258,6 +266,8 @@ bool has_added_fields(const ExtentRow& row) { return static_cast<bool>(row.origi
 bool has_added_fields(const InodeRow& row) { return row.last_ns != 0; }
 bool has_added_fields(const ClusterRow& row) { return row.has_recordings != 0; }
 bool has_added_fields(const SessionRow& row) { return row.opens_nothing != 0; }
+bool has_added_fields(const SegmentRow& row) { return row.wanted_copies != 0; }
+bool has_added_fields(const PolicyRow& row) { return row.min_copies != 0; }
 
 template <class Row>
 inline constexpr bool kCanHaveAddedFields = false;
@@ -269,6 +279,10 @@ template <>
 inline constexpr bool kCanHaveAddedFields<ClusterRow> = true;
 template <>
 inline constexpr bool kCanHaveAddedFields<SessionRow> = true;
+template <>
+inline constexpr bool kCanHaveAddedFields<SegmentRow> = true;
+template <>
+inline constexpr bool kCanHaveAddedFields<PolicyRow> = true;
 
 template <class Row>
 bool is_sound(const Row&) {

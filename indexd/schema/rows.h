@@ -124,6 +124,8 @@ struct SegmentRow {
   WallNs created_ns = 0;
   WallNs sealed_ns = 0;  // 0 until then
   std::vector<SegmentCopy> copies;
+  std::uint32_t wanted_copies =
+      0;  // more than there are: so many nodes were not to be had. 0: as many as there are
   friend bool operator==(const SegmentRow&, const SegmentRow&) = default;
 };
 
@@ -150,7 +152,8 @@ struct PolicyRow {
   std::uint64_t max_age_s = 0;
   std::uint64_t min_age_s = 0;
   Switch overwrite = Switch::undecided;
-  std::uint32_t copies = 0;  // the root's alone: of new channels
+  std::uint32_t copies = 0;      // the root's alone: of new channels
+  std::uint32_t min_copies = 0;  // with which recording goes on
   friend bool operator==(const PolicyRow&, const PolicyRow&) = default;
 };
 

@@ -134,7 +134,8 @@ Actions SegmentLife::close(const Closing& closing) {
     return store(Step::storing_writerless, std::move(row));  // close 1: from here a restart fences it
   }
   if (closing.length == 0) return store_freeing(true);
-  const bool full = nearly_full(closing.length, row_.block_bytes);
+  // One that lacks copies is not granted again: repair can complete what is sealed.
+  const bool full = nearly_full(closing.length, row_.block_bytes) || row_.copies.size() < row_.wanted_copies;
   return store_end(full ? SegmentState::sealed : SegmentState::unfilled, closing.length);
 }
 

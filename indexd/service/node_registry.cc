@@ -901,12 +901,13 @@ std::vector<wire::Problem> NodeRegistry::problems() const {
 }
 
 Task<rpc::Reply> NodeRegistry::call(NodeId node, WorkerId preferred, wire::Method method,
-                                    std::shared_ptr<const google::protobuf::MessageLite> request) {
+                                    std::shared_ptr<const google::protobuf::MessageLite> request,
+                                    std::optional<Duration> limit) {
   const auto worker = any_worker(node, preferred);
   if (!worker) co_return Error(Errc::unavailable, fmt::format("node {} is offline", name(node)));
   const auto client = nodes_[node].workers[worker].client;
-  const auto limit = Deadline::after(clock_, options_.node_call_limit);
-  auto reply = co_await client->call(method, *request, limit);
+  const auto deadline = Deadline::after(clock_, limit.value_or(options_.node_call_limit));
+  auto reply = co_await client->call(method, *request, deadline);
   if (!reply) {
     auto error = std::move(reply).error();
     co_return std::move(error).within(

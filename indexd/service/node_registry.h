@@ -113,10 +113,12 @@ class NodeRegistry {
   Task<wire::DeviceInfo> add_device(NodeId node, std::string path);
   Task<wire::DeviceInfo> remove_device(NodeId node, std::string path);
 
-  /// Calls a worker of the node: `preferred` where it is online, else any.
+  /// Calls a worker of the node: `preferred` where it is online, else any. @param limit  none:
+  /// node_call_limit
   /// @errors unavailable (no worker is online), and those of the call
   Task<rpc::Reply> call(NodeId node, WorkerId preferred, wire::Method method,
-                        std::shared_ptr<const google::protobuf::MessageLite> request);
+                        std::shared_ptr<const google::protobuf::MessageLite> request,
+                        std::optional<Duration> limit = std::nullopt);
 
  private:
   struct Worker {

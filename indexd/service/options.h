@@ -25,7 +25,10 @@ struct ServiceOptions {
   /// second.
   Duration suspect_limit = std::chrono::milliseconds(750);
   Duration silence_limit =
-      std::chrono::milliseconds(1500);              // a worker silent for longer is offline: six heartbeats
+      std::chrono::milliseconds(1500);  // a worker silent for longer is offline: six heartbeats
+  /// So long after its start the index gives no segments with fewer copies than are wanted: nodes are on
+  /// their way.
+  Duration start_grace = std::chrono::milliseconds(1500);
   Duration lease = std::chrono::seconds(10);        // of a session: three renewals may get lost
   Duration cache_lease = std::chrono::seconds(10);  // of names and attributes, see Leases
   /// What has lost its last name stays this long for the session that took it, unless that has forgotten it
@@ -34,7 +37,9 @@ struct ServiceOptions {
   /// The same for all others that were told of it lately: an open may be on its way.
   Duration removed_grace = std::chrono::seconds(2);
   Duration node_call_limit = std::chrono::seconds(2);  // allocating, fencing, sealing, freeing
-  Duration adopt_retry = std::chrono::seconds(5);      // between attempts to initialise one blank device
+  /// Of the first attempt to take a block: other nodes are tried after it.
+  Duration first_allocate_limit = std::chrono::milliseconds(500);
+  Duration adopt_retry = std::chrono::seconds(5);  // between attempts to initialise one blank device
   /// A segment in which nothing lives is freed this long after its writer closed it: mounts commit what they
   /// have placed within half a second. One whose commit comes later still finds the segment gone, and stores
   /// the bytes anew.

@@ -209,7 +209,9 @@ asio::awaitable<void> SegmentKeeper::allocate(SegmentId segment, std::uint64_t s
   request->set_segment(segment.value);
   request->set_generation(action.generation.value);
   request->set_channel(channel.value);
-  const auto reply = co_await nodes_.call(action.node, action.worker, wire::Method::allocate_block, request);
+  const auto limit = lives_.at(segment)->allocate_limit;
+  const auto reply =
+      co_await nodes_.call(action.node, action.worker, wire::Method::allocate_block, request, limit);
   Result<BlockPlace> place = Error(Errc::protocol, "reply does not parse");
   wire::AllocateBlockReply message;
   if (!reply) {
@@ -364,7 +366,9 @@ asio::awaitable<void> SegmentKeeper::open_new(std::shared_ptr<Batch> batch, Open
   row.session = params.session;
   row.block_bytes = options_.block_bytes;
   for (const auto& copy : place) row.copies.push_back({copy.node, copy.worker, {}, 0});
+  if (row.copies.size() < params.copies) row.wanted_copies = params.copies;
   auto& tracked = add(number.value(), std::move(row));
+  tracked.allocate_limit = params.allocate_limit;
   expect_answer(tracked, batch, params.session);
   if (batch->abandoned) tracked.life.abandon();
   perform(number.value(), tracked.life.begin());
@@ -422,13 +426,23 @@ Task<void> SegmentKeeper::run_batch(std::shared_ptr<Batch> batch, const OpenPara
 Task<std::vector<Granted>> SegmentKeeper::open(OpenParams params) {
   const auto batch = std::make_shared<Batch>();
   const auto wanted = params.count;
-  for (int round = 0; round < kRounds && batch->granted.empty(); ++round) {
+  const bool ahead = params.use != wire::GRANT_NOW;
+  if (clock_.now() - started_ < options_.start_grace) params.min_copies = params.copies;
+  const int rounds = ahead ? 1 : kRounds;
+  for (int round = 0; round < rounds && batch->granted.empty(); ++round) {
+    // A node that hangs and is not known to is found out before its writer has waited for long.
+    params.allocate_limit = round == 0 ? options_.first_allocate_limit : options_.node_call_limit;
     std::vector<SegmentId> again;
     if (round == 0) again = claim_unfilled(params);
     std::vector<SegmentPlace> places;
     if (again.size() < wanted) {
-      auto placed = placer_.place(
-          nodes_.loads(), {params.copies, wanted - static_cast<std::uint32_t>(again.size()), params.avoid});
+      PlacementRequest request;
+      request.copies = params.copies;
+      request.min_copies = params.min_copies;
+      request.grants = wanted - static_cast<std::uint32_t>(again.size());
+      request.avoid = params.avoid;
+      request.ahead = ahead || !again.empty();
+      auto placed = placer_.place(nodes_.loads(), request);
       if (placed) {
         places = std::move(placed).value();
       } else if (again.empty()) {

@@ -17,6 +17,7 @@
 #include "common/async/task_group.h"
 #include "common/base/clock.h"
 #include "common/base/ids.h"
+#include "common/wire/index.pb.h"
 #include "common/wire/node.pb.h"
 #include "indexd/placement/placer.h"
 #include "indexd/segments/life.h"
@@ -37,8 +38,11 @@ struct OpenParams {
   SessionId session;
   InodeId channel;
   std::uint32_t copies = 0;
-  std::uint32_t count = 0;  // grants wanted
+  std::uint32_t min_copies = 0;  // for what is wanted now, where fewer nodes are good
+  std::uint32_t count = 0;       // grants wanted
   std::vector<NodeId> avoid;
+  wire::GrantUse use = wire::GRANT_NOW;
+  Duration allocate_limit{};  // open() sets it
 };
 
 /// Leads all segments through their lives: keeps a SegmentLife for each one to which something happens,
@@ -62,7 +66,7 @@ class SegmentKeeper {
   asio::awaitable<void> stop();
 
   /// Grants 1 .. count segments: unfilled ones of the channel where all their nodes answer, new ones
-  /// otherwise.
+  /// otherwise. See Placer for what they may be on; the first that is wanted now comes first.
   /// @errors unavailable, no_space, and what the nodes answered
   Task<std::vector<Granted>> open(OpenParams params);
   /// @errors stale_generation, busy (another close is under way), invalid
@@ -96,6 +100,7 @@ class SegmentKeeper {
     SessionId session;                           // that it is being opened for
     std::function<void(Result<void>)> answered;  // who waits for the Answer
     std::vector<NodeId> failed;                  // nodes that could not take a block
+    Duration allocate_limit{};
   };
   struct Batch;
   struct Ended {  // a closed segment that its writer may yet commit to

@@ -9,6 +9,7 @@
 #include "indexd/service/overwriter.h"
 #include "indexd/service/segment_keeper.h"
 #include "indexd/service/sessions.h"
+#include "indexd/tree/policy.h"
 
 namespace reelfs::indexd {
 
@@ -16,6 +17,14 @@ namespace {
 
 constexpr std::uint32_t kMaxGrants = 8;  // a writer holds one and a few spares
 constexpr int kMaxAvoided = 1024;
+/// A spare that is not needed for the next rollover is given while so much of the space is free.
+constexpr std::uint64_t kPlenty = 4;
+
+/// Errors that mean there is no spare just now.
+bool may_change(Errc code) {
+  return code == Errc::unavailable || code == Errc::no_space || code == Errc::timed_out;
+}
+
 /// Within the two seconds in which no call may stall.
 constexpr auto kRoomPatience = std::chrono::milliseconds(1500);
 
@@ -39,6 +48,12 @@ Task<wire::OpenSegmentReply> SegmentService::open_segment(wire::OpenSegmentReque
   REELFS_CO_TRY(const auto channel, co_await index_.read(std::move(read)));
   if (!channel) co_return Error(Errc::not_found, fmt::format("there is no channel {}", params.channel.value));
   params.copies = channel->copies;
+  auto read_policy = [id = params.channel](const View& view) { return tree::policy_of(view, id); };
+  REELFS_CO_TRY(const auto policy, co_await index_.read(std::move(read_policy)));
+  params.min_copies = std::min(policy.min_copies, params.copies);
+  params.use = request.use();
+  wire::OpenSegmentReply reply;
+  if (params.use == wire::GRANT_COVER && !has_plenty(params.copies)) co_return reply;
   auto granted = co_await segments_.open(params);
   const auto until = Deadline::after(clock_, kRoomPatience);
   while (!granted && granted.error().code() == Errc::no_space) {
@@ -47,8 +62,9 @@ Task<wire::OpenSegmentReply> SegmentService::open_segment(wire::OpenSegmentReque
     if (!room || !room.value()) break;
     granted = co_await segments_.open(params);
   }
+  const bool is_spare = params.use != wire::GRANT_NOW;
+  if (!granted && is_spare && may_change(granted.error().code())) co_return reply;
   if (!granted) co_return granted.error();
-  wire::OpenSegmentReply reply;
   for (const auto& [segment, row] : granted.value()) {
     auto& grant = *reply.add_grants();
     grant.set_segment(segment.value);
@@ -56,6 +72,8 @@ Task<wire::OpenSegmentReply> SegmentService::open_segment(wire::OpenSegmentReque
     grant.set_channel(row.channel.value);
     grant.set_offset(row.length);
     grant.set_block_bytes(row.block_bytes);
+    grant.set_min_copies(params.min_copies);
+    grant.set_wanted_copies(params.copies);
     for (const auto& copy : row.copies) {
       auto addresses = nodes_.workers(copy.node, copy.worker);
       auto& address = *grant.add_copies();
@@ -68,6 +86,11 @@ Task<wire::OpenSegmentReply> SegmentService::open_segment(wire::OpenSegmentReque
     }
   }
   co_return reply;
+}
+
+bool SegmentService::has_plenty(std::uint32_t copies) const {
+  const auto space = nodes_.net_space(copies);
+  return space.free_bytes >= space.present_bytes / kPlenty;
 }
 
 Task<wire::Empty> SegmentService::close_segment(wire::CloseSegmentRequest request) {

@@ -30,6 +30,8 @@ class SegmentService {
   Task<wire::Empty> close_segment(wire::CloseSegmentRequest request);
 
  private:
+  bool has_plenty(std::uint32_t copies) const;
+
   const Clock& clock_;
   Executor& index_;
   Sessions& sessions_;

@@ -1,5 +1,6 @@
 #include "indexd/tree/policy.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <utility>
@@ -111,12 +112,22 @@ Result<void> set_overwrite(Decided& decided, std::string_view value) {
   return ok();
 }
 
-Result<void> set_copies(Decided& decided, std::string_view value) {
+Result<std::uint32_t> parse_copies(std::string_view value) {
   std::uint32_t copies = 0;
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), copies);
   if (error != std::errc{} || end != value.data() + value.size() || copies < 1 || copies > kMaxCopies)
     return Error(Errc::invalid, fmt::format("copies are 1 to {}, and not \"{}\"", kMaxCopies, value));
+  return copies;
+}
+
+Result<void> set_copies(Decided& decided, std::string_view value) {
+  REELFS_TRY(const auto copies, parse_copies(value));
   (decided.channel ? decided.channel->copies : decided.row.copies) = copies;
+  return ok();
+}
+
+Result<void> set_min_copies(Decided& decided, std::string_view value) {
+  REELFS_TRY(decided.row.min_copies, parse_copies(value));
   return ok();
 }
 
@@ -150,6 +161,9 @@ const std::array kSettings{
             [](const Decided& decided) {
               return std::to_string(decided.channel ? decided.channel->copies : decided.row.copies);
             }},
+    Setting{"min_copies", set_min_copies, [](Decided& decided) { decided.row.min_copies = 0; },
+            [](const Decided& decided) { return decided.row.min_copies != 0; },
+            [](const Decided& decided) { return std::to_string(std::max(decided.row.min_copies, 1u)); }},
     Setting{"replication", set_replication, [](Decided&) {}, [](const Decided&) { return false; },
             [](const Decided&) { return std::string("sync"); }},
 };
@@ -172,6 +186,7 @@ PolicyRow inherit(PolicyRow own, const PolicyRow& all) {
   if (own.max_age_s == 0) own.max_age_s = all.max_age_s;
   if (own.min_age_s == 0) own.min_age_s = all.min_age_s;
   if (own.overwrite == Switch::undecided) own.overwrite = all.overwrite;
+  if (own.min_copies == 0) own.min_copies = all.min_copies;
   return own;
 }
 
@@ -209,6 +224,7 @@ Result<Policy> policy_of(const Reader& reader, InodeId channel) {
   if (limit(row.max_age_s)) policy.max_age = std::chrono::seconds(row.max_age_s);
   if (limit(row.min_age_s)) policy.min_age = std::chrono::seconds(row.min_age_s);
   policy.overwrite = row.overwrite != Switch::off;
+  if (row.min_copies != 0) policy.min_copies = row.min_copies;
   return policy;
 }
 

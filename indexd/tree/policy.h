@@ -16,6 +16,7 @@ struct Policy {
   std::optional<std::chrono::seconds> max_age;  // since a recording's newest byte
   std::chrono::seconds min_age{0};              // younger ones are never overwritten
   bool overwrite = true;                        // the oldest recordings, for new ones
+  std::uint32_t min_copies = 1;  // recording goes on with so many where no more nodes are to be had
 };
 Result<Policy> policy_of(const Reader& reader, InodeId channel);
 /// Copies of what is recorded into new channels; none: undecided.
@@ -28,6 +29,7 @@ Result<std::optional<std::uint32_t>> copies_of_new_channels(const Reader& reader
 //     user.reel.min_age      the same
 //     user.reel.overwrite    "on", "off"
 //     user.reel.copies       1 to 4
+//     user.reel.min_copies   1 to 4; as many as copies where it is more
 //     user.reel.replication  "sync"
 
 inline constexpr std::uint32_t kMaxCopies = 4;

@@ -21,6 +21,7 @@ WriterSim::WriterSim(std::uint64_t seed, WriterSimOptions options)
       long_outages_(one_in(6)),
       block_bytes_((1 + below(4)) * 2 * kMiB),
       copies_(1 + below(3)),
+      min_copies_(1 + below(copies_)),
       core_options_([this] {
         client::WriterCoreOptions chosen;
         chosen.spares = static_cast<std::uint32_t>(below(3));
@@ -150,7 +151,8 @@ void WriterSim::advance() {
 }
 
 void WriterSim::perform(RequestGrants& action) {
-  if (std::exchange(request_under_way_, true)) violated("two requests for grants at a time");
+  auto& asked = action.use == client::GrantUse::now ? asked_now_ : asked_ahead_;
+  if (std::exchange(asked, true)) violated("two requests of a kind at a time");
   if (action.count == 0) violated("asks for no grants");
   after(between(1ms, 20ms), [this, request = std::move(action)] { open_segments(request); });
 }
@@ -314,25 +316,28 @@ void WriterSim::break_connection(Node& node) {
 // ---- the index
 
 void WriterSim::open_segments(const RequestGrants& request) {
-  request_under_way_ = false;
+  const bool is_now = request.use == client::GrantUse::now;
+  (is_now ? asked_now_ : asked_ahead_) = false;
   if (now_ < index_away_until_) {
     full_answers_since_ = TimePoint::max();
-    return core_.grants_failed(Error(index_error_), now_);
+    return core_.grants_failed(request.use, Error(index_error_), now_);
   }
   if (now_ < full_until_) {
+    if (!is_now) return core_.grants_arrived(request.use, {}, now_);
     full_answers_since_ = std::min(full_answers_since_, now_);
-    return core_.grants_failed(Error(Errc::no_space), now_);
+    return core_.grants_failed(request.use, Error(Errc::no_space), now_);
   }
   full_answers_since_ = TimePoint::max();
   std::vector<client::SegmentGrant> grants;
   const auto count = one_in(10) ? 1 : request.count;
   for (std::uint32_t i = 0; i < count; ++i) {
-    if (!grant(request.avoid, grants)) break;
+    if (!grant(!is_now || i > 0, request.avoid, grants)) break;
   }
-  core_.grants_arrived(std::move(grants), now_);
+  core_.grants_arrived(request.use, std::move(grants), now_);
 }
 
-bool WriterSim::grant(const std::vector<NodeId>& avoid, std::vector<client::SegmentGrant>& grants) {
+bool WriterSim::grant(bool is_spare, const std::vector<NodeId>& avoid,
+                      std::vector<client::SegmentGrant>& grants) {
   const auto avoided = [&](NodeId id) { return std::find(avoid.begin(), avoid.end(), id) != avoid.end(); };
   const auto usable = [&](NodeId id) { return node(id).up && !avoided(id); };
   Segment* chosen = nullptr;
@@ -345,10 +350,13 @@ bool WriterSim::grant(const std::vector<NodeId>& avoid, std::vector<client::Segm
     for (const auto& candidate : nodes_) {
       if (candidate.up) candidates.push_back(candidate.id);
     }
-    if (candidates.size() < copies_) return false;
     std::shuffle(candidates.begin(), candidates.end(), random_);
-    std::stable_partition(candidates.begin(), candidates.end(), usable);
-    candidates.resize(copies_);
+    const auto end_of_usable = std::stable_partition(candidates.begin(), candidates.end(), usable);
+    const auto good = static_cast<std::size_t>(end_of_usable - candidates.begin());
+    if (is_spare && good < std::max(min_copies_, std::min<std::size_t>(2, copies_))) return false;
+    if (candidates.size() < min_copies_) return false;
+    const auto most = is_spare || good >= min_copies_ ? good : candidates.size();
+    candidates.resize(std::min(copies_, most));
     const SegmentId id(segments_.size() + 1);
     chosen = &segments_[id];
     chosen->id = id;
@@ -357,13 +365,13 @@ bool WriterSim::grant(const std::vector<NodeId>& avoid, std::vector<client::Segm
   chosen->state = State::open;
   chosen->generation = Generation(chosen->generation.value + 1);
   chosen->sent = chosen->length;
-  chosen->told_acked.assign(copies_, chosen->length);
+  chosen->told_acked.assign(chosen->nodes.size(), chosen->length);
   for (const auto id : chosen->nodes) {
     auto& block = node(id).blocks[chosen->id];
     block.generation = chosen->generation;
     if (block.length != chosen->length) violated("copies of a returned segment differ");
   }
-  grants.push_back({chosen->id, chosen->generation, chosen->length, block_bytes_, chosen->nodes});
+  grants.push_back({chosen->id, chosen->generation, chosen->length, block_bytes_, chosen->nodes, copies_});
   return true;
 }
 
@@ -377,7 +385,8 @@ void WriterSim::close_segment(const ReturnGrant& returned) {
     if (returned.length != segment.sent) violated("returns a segment that owes acknowledgements");
     segment.length = returned.length;
     const auto room = block_bytes_ - segment.length;
-    segment.state = room >= 2 * kMiB ? State::unfilled : State::sealed;
+    const bool lacks_copies = segment.nodes.size() < copies_;
+    segment.state = room >= 2 * kMiB && !lacks_copies ? State::unfilled : State::sealed;
     return;
   }
   // Fence all copies, seal at what all have.

@@ -104,7 +104,7 @@ class WriterSim {
 
   // the index
   void open_segments(const client::RequestGrants& request);
-  bool grant(const std::vector<NodeId>& avoid, std::vector<client::SegmentGrant>& grants);
+  bool grant(bool is_spare, const std::vector<NodeId>& avoid, std::vector<client::SegmentGrant>& grants);
   void close_segment(const client::ReturnGrant& returned);
 
   const WriterSimOptions options_;
@@ -115,11 +115,11 @@ class WriterSim {
 
   const bool long_outages_;  // pieces may fail
   const std::uint64_t block_bytes_;
-  const std::size_t copies_;
+  const std::size_t copies_, min_copies_;
   client::WriterCoreOptions core_options_;
   client::WriterCore core_;
-  TimePoint due_{TimePoint::max()};  // the core's next deadline
-  bool request_under_way_ = false;
+  TimePoint due_{TimePoint::max()};               // the core's next deadline
+  bool asked_now_ = false, asked_ahead_ = false;  // requests under way
   std::map<PieceId, Piece> pieces_;
   std::size_t placed_count_ = 0;
   std::size_t failed_count_ = 0;

@@ -152,17 +152,23 @@ Result<rpc::Response> FakeIndex::open_segments_for(const wire::OpenSegmentReques
   for (std::uint32_t i = 0; i < request.count(); ++i) {
     std::rotate(candidates.begin(), candidates.begin() + 1, candidates.end());
     auto ordered = candidates;
-    std::stable_partition(ordered.begin(), ordered.end(), usable);
+    const auto good = static_cast<std::size_t>(std::stable_partition(ordered.begin(), ordered.end(), usable) -
+                                               ordered.begin());
+    const bool is_spare = request.use() != wire::GRANT_NOW || i > 0;
+    if (is_spare && good < std::min<std::size_t>(2, copies_)) break;
+    const auto copies = std::min(copies_, good > 0 ? good : copies_);
     const auto id = segments.empty() ? 1 : segments.rbegin()->first + 1;
     auto& segment = segments[id];
     segment.generation = 1;
     segment.open = true;
-    segment.nodes.assign(ordered.begin(), ordered.begin() + static_cast<std::ptrdiff_t>(copies_));
+    segment.nodes.assign(ordered.begin(), ordered.begin() + static_cast<std::ptrdiff_t>(copies));
     auto& grant = *reply.add_grants();
     grant.set_segment(id);
     grant.set_generation(1);
     grant.set_channel(request.channel());
     grant.set_block_bytes(block_bytes_);
+    grant.set_min_copies(min_copies);
+    grant.set_wanted_copies(static_cast<std::uint32_t>(copies_));
     for (auto* node : segment.nodes) {
       node->blocks[id].generation = 1;
       *grant.add_copies() = node->address(0);

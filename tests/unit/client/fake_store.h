@@ -70,7 +70,8 @@ class FakeIndex {
   std::size_t open_segments() const;
 
   std::map<std::uint64_t, Segment> segments;
-  Errc refuse_grants{};                             // instead of granting, where set
+  Errc refuse_grants{};  // instead of granting, where set
+  std::uint32_t min_copies = 1;
   std::vector<std::vector<std::uint32_t>> avoided;  // in each request
 
  private:

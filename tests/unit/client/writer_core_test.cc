@@ -23,14 +23,19 @@ class WriterCoreTest : public ::testing::Test {
 
   SegmentGrant grant(std::uint64_t segment, std::vector<std::uint32_t> nodes, std::uint64_t offset = 0,
                      std::uint64_t block_bytes = kBlock) {
-    SegmentGrant made{SegmentId(segment), Generation(1), offset, block_bytes, {}};
+    SegmentGrant made{SegmentId(segment), Generation(1), offset, block_bytes, {}, 2};
     for (const auto node : nodes) made.nodes.emplace_back(node);
     return made;
   }
   void queue(std::uint64_t piece, std::uint32_t bytes = kFullPiece) {
     core_.queue(PieceId(piece), bytes, now_);
   }
-  void arrive(std::vector<SegmentGrant> grants) { core_.grants_arrived(std::move(grants), now_); }
+  /// An answer to the latest request.
+  void arrive(std::vector<SegmentGrant> grants) { arrive(asked_, std::move(grants)); }
+  void arrive(GrantUse use, std::vector<SegmentGrant> grants) {
+    core_.grants_arrived(use, std::move(grants), now_);
+  }
+  void refuse(Error error) { core_.grants_failed(asked_, std::move(error), now_); }
   void ack(std::uint64_t segment, std::size_t copy, std::uint64_t end) {
     core_.copy_acked(SegmentId(segment), Generation(1), copy, end, now_);
   }
@@ -76,7 +81,10 @@ class WriterCoreTest : public ::testing::Test {
     return ids;
   }
 
-  void keep(RequestGrants& a) { requests_.push_back(a); }
+  void keep(RequestGrants& a) {
+    requests_.push_back(a);
+    asked_ = a.use;
+  }
   void keep(SendUnit& a) { sent_.push_back(a); }
   void keep(PiecePlaced& a) { placed_.push_back(a); }
   void keep(PieceFailed& a) { failed_.push_back(a); }
@@ -85,6 +93,7 @@ class WriterCoreTest : public ::testing::Test {
   const WriterCoreOptions options_;
   WriterCore core_;
   TimePoint now_{1h};
+  GrantUse asked_ = GrantUse::now;
   std::vector<RequestGrants> requests_;
   std::vector<SendUnit> sent_;
   std::vector<PiecePlaced> placed_;
@@ -246,10 +255,12 @@ TEST_F(WriterCoreTest, WaitsForAFreshGrantRatherThanUseASuspectNode) {
   advance();
   arrive({grant(1, {1, 2}), grant(2, {2, 3})});
   advance();
+  arrive({});  // nothing that avoids 2 as well
   fail(1, 1);
   advance();
   EXPECT_TRUE(sent_.empty());
   ASSERT_EQ(requests_.size(), 1u);
+  EXPECT_EQ(requests_[0].use, GrantUse::now);
   EXPECT_EQ(requests_[0].count, 2u);
   EXPECT_EQ(requests_[0].avoid, std::vector<NodeId>{NodeId(2)});
   arrive({grant(3, {1, 3}), grant(4, {3, 4})});
@@ -269,7 +280,7 @@ TEST_F(WriterCoreTest, UsesASuspectNodeWhenTheIndexHasNothingElse) {
   fail(1, 1);
   advance();
   ASSERT_EQ(requests_.size(), 1u);
-  core_.grants_failed(Error(Errc::unavailable), now_);
+  refuse(Error(Errc::unavailable));
   advance();
   ASSERT_EQ(sent_.size(), 1u);
   EXPECT_EQ(sent_[0].segment, SegmentId(2));
@@ -289,21 +300,31 @@ TEST_F(WriterCoreTest, UsesASuspectNodeWhenTheIndexDoesNotAnswer) {
   EXPECT_EQ(sent_[0].segment, SegmentId(2));
 }
 
-TEST_F(WriterCoreTest, AnAnswerToAQuestionAskedBeforeTheSuspicionIsNotTheLastWord) {
+TEST_F(WriterCoreTest, WhatIsNeededNowWaitsForNoRequestOfSpares) {
   queue(1);
   advance();
   arrive({grant(1, {1, 2})});  // of two wanted
+  ack_all(1, 0);
   advance();
+  ack_all(1, kFullUnit);
   advance_to(now_ + options_.retry_most);
   ASSERT_EQ(requests_.size(), 1u);
+  EXPECT_EQ(requests_[0].use, GrantUse::ahead);
+  queue(2);
+  advance();
   fail(1, 1);
   advance();
-  EXPECT_TRUE(requests_.empty());
-  arrive({grant(2, {1, 2})});
+  ASSERT_EQ(requests_.size(), 1u);
+  EXPECT_EQ(requests_[0].use, GrantUse::now);
+  EXPECT_EQ(requests_[0].count, 1u) << "spares are on their way";
+  EXPECT_EQ(requests_[0].avoid, std::vector<NodeId>{NodeId(2)});
+  arrive(GrantUse::ahead, {grant(2, {1, 2})});  // asked for before the suspicion
   advance();
   EXPECT_TRUE(sent_.empty());
-  ASSERT_EQ(requests_.size(), 1u);
-  EXPECT_EQ(requests_[0].avoid, std::vector<NodeId>{NodeId(2)});
+  arrive(GrantUse::now, {grant(3, {1, 3})});
+  advance();
+  ASSERT_EQ(sent_.size(), 1u);
+  EXPECT_EQ(sent_[0].segment, SegmentId(3));
 }
 
 TEST_F(WriterCoreTest, AStaleGenerationIsNotTheNodesFault) {
@@ -317,11 +338,11 @@ TEST_F(WriterCoreTest, AStaleGenerationIsNotTheNodesFault) {
 
 TEST_F(WriterCoreTest, ACopyThatOwesRepliesAndShowsNoProgressHasFailed) {
   start_with(2);
-  now_ += options_.append_timeout - 1ms;
+  now_ += options_.switch_timeout - 1ms;
   ack_all(1, kFullUnit);
   advance();
-  ASSERT_EQ(core_.next_deadline(), now_ + options_.append_timeout) << "it made progress";
-  advance_to(now_ + options_.append_timeout - 1ns);
+  ASSERT_EQ(core_.next_deadline(), now_ + options_.switch_timeout) << "it made progress";
+  advance_to(now_ + options_.switch_timeout - 1ns);
   EXPECT_TRUE(returned_.empty());
   advance_to(now_ + 1ns);
   ASSERT_EQ(returned_.size(), 1u);
@@ -345,8 +366,163 @@ TEST_F(WriterCoreTest, ItsOwnLongSleepIsNotHeldAgainstACopy) {
   start_with(1);
   advance_to(now_ + 3 * options_.append_timeout);
   EXPECT_TRUE(returned_.empty());
-  advance_to(now_ + options_.append_timeout);
+  advance_to(now_ + options_.switch_timeout);
   EXPECT_EQ(returned_.size(), 1u);
+}
+
+TEST_F(WriterCoreTest, WithoutASpareThatAvoidsItASlowCopyGetsMoreTime) {
+  queue(1);
+  advance();
+  arrive({grant(1, {1, 2}), grant(2, {2, 1})});
+  advance();
+  arrive({});  // nothing that covers
+  ack(1, 0, kFullUnit);
+  advance_to(now_ + options_.switch_timeout);
+  EXPECT_TRUE(returned_.empty());
+  ASSERT_EQ(requests_.size(), 1u) << "for one that avoids it";
+  EXPECT_EQ(requests_[0].use, GrantUse::ahead);
+  EXPECT_EQ(requests_[0].avoid, std::vector<NodeId>{NodeId(2)});
+  arrive({});
+  ASSERT_EQ(core_.next_deadline(), now_ + options_.append_timeout - options_.switch_timeout);
+  advance_to(now_ + options_.append_timeout - options_.switch_timeout);
+  ASSERT_EQ(returned_.size(), 1u);
+  EXPECT_EQ(returned_[0].failure->node, NodeId(2));
+  ASSERT_EQ(requests_.size(), 1u);
+  EXPECT_EQ(requests_[0].use, GrantUse::now);
+  EXPECT_EQ(requests_[0].avoid, std::vector<NodeId>{NodeId(2)});
+}
+
+TEST_F(WriterCoreTest, WhereAllCopiesAreSlowNoneIsToBlame) {
+  queue(1);
+  advance();
+  arrive({grant(1, {1, 2}), grant(2, {2, 1})});
+  advance();
+  advance_to(now_ + options_.switch_timeout);
+  advance_to(now_ + options_.append_timeout - options_.switch_timeout);
+  EXPECT_TRUE(returned_.empty());
+  advance_to(now_ + options_.silence_timeout - options_.append_timeout);
+  EXPECT_EQ(returned_.size(), 1u);
+}
+
+TEST_F(WriterCoreTest, ASpareThatCameInTimeIsSwitchedTo) {
+  queue(1);
+  advance();
+  arrive({grant(1, {1, 2}), grant(2, {2, 1})});
+  advance();
+  arrive({});
+  ack(1, 0, kFullUnit);
+  advance_to(now_ + options_.switch_timeout);
+  ASSERT_EQ(requests_.size(), 1u);
+  arrive({grant(3, {1, 3})});
+  advance_to(now_ + 10ms);
+  ASSERT_EQ(returned_.size(), 1u);
+  ASSERT_EQ(sent_.size(), 1u);
+  EXPECT_EQ(sent_[0].segment, SegmentId(3));
+}
+
+TEST_F(WriterCoreTest, HoldsSparesSoThatAnyOneNodeCanBeAvoided) {
+  start_with(1);
+  EXPECT_TRUE(requests_.empty()) << "one spare on other nodes is enough";
+  ack_all(1, kFullUnit);
+  fail(1, 0);
+  queue(2);
+  advance();  // goes on in 2
+  arrive({grant(5, {3, 2})});
+  advance();
+  ASSERT_EQ(requests_.size(), 1u);
+  EXPECT_EQ(requests_[0].use, GrantUse::cover);
+  EXPECT_EQ(requests_[0].count, 1u);
+  EXPECT_EQ(requests_[0].avoid, (std::vector<NodeId>{NodeId(1), NodeId(3)})) << "1 has failed, 3 is in both";
+  arrive({grant(6, {4, 2})});
+  advance();
+  EXPECT_TRUE(requests_.empty());
+  EXPECT_TRUE(returned_.empty());
+  fail(2, 0);
+  advance();
+  ASSERT_EQ(sent_.size(), 0u) << "a second failure in a row";
+  advance_to(now_ + options_.retry_least);
+  ASSERT_EQ(sent_.size(), 1u);
+  EXPECT_EQ(sent_[0].segment, SegmentId(6));
+}
+
+TEST_F(WriterCoreTest, ASpareThatNoNodeCanHaveIsAskedForNowAndThen) {
+  queue(1);
+  advance();
+  arrive({grant(1, {1, 2}), grant(2, {2, 1})});
+  advance();
+  ack_all(1, kFullUnit);
+  ASSERT_EQ(requests_.size(), 1u);
+  EXPECT_EQ(requests_[0].use, GrantUse::cover);
+  arrive({});
+  advance();
+  EXPECT_TRUE(requests_.empty());
+  ASSERT_EQ(core_.next_deadline(), now_ + options_.cover_interval);
+  advance_to(now_ + options_.cover_interval);
+  EXPECT_EQ(requests_.size(), 1u);
+}
+
+TEST_F(WriterCoreTest, ASegmentThatLacksCopiesIsLeftForAWholeOne) {
+  queue(1);
+  advance();
+  arrive({grant(1, {1})});
+  advance();
+  ASSERT_EQ(sent_.size(), 1u);
+  advance_to(now_ + options_.retry_most);
+  ASSERT_EQ(requests_.size(), 1u);
+  EXPECT_EQ(requests_[0].use, GrantUse::ahead);
+  arrive({grant(2, {1, 2})});
+  advance();
+  EXPECT_TRUE(returned_.empty()) << "it owes an acknowledgement";
+  ack(1, 0, kFullUnit);
+  queue(2);
+  advance();
+  EXPECT_EQ(placed_ids(), Ids{1});
+  ASSERT_EQ(returned_.size(), 1u);
+  EXPECT_EQ(returned_[0].segment, SegmentId(1));
+  EXPECT_FALSE(returned_[0].failure);
+  ASSERT_EQ(sent_.size(), 1u);
+  EXPECT_EQ(sent_[0].segment, SegmentId(2));
+}
+
+TEST_F(WriterCoreTest, ASpareFromBeforeAFailureIsNoReasonToLeaveALesserSegment) {
+  queue(1);
+  advance();
+  arrive({grant(1, {1, 2}), grant(2, {1, 2})});
+  advance();
+  fail(1, 1);
+  advance();
+  ASSERT_EQ(requests_.back().use, GrantUse::now);
+  arrive({grant(3, {1})});
+  advance();
+  ASSERT_EQ(sent_.size(), 1u);
+  EXPECT_EQ(sent_[0].segment, SegmentId(3));
+  ack(3, 0, kFullUnit);
+  advance_to(now_ + 2 * options_.suspicion);
+  queue(2);
+  advance();
+  ASSERT_EQ(sent_.size(), 1u);
+  EXPECT_EQ(sent_[0].segment, SegmentId(3));
+}
+
+TEST_F(WriterCoreTest, ANodeThatFailsAgainIsAvoidedForLonger) {
+  start_with(1);
+  fail(1, 0);
+  advance();
+  advance_to(now_ + options_.suspicion);
+  arrive({grant(3, {1, 2}), grant(4, {5, 6})});
+  ack_all(2, kFullUnit);
+  fail(2, 0);
+  queue(2);
+  advance();
+  ASSERT_EQ(sent_.size(), 1u);
+  ASSERT_EQ(sent_[0].segment, SegmentId(3));
+  fail(3, 0);
+  advance();
+  advance_to(now_ + options_.suspicion + 1ms);
+  fail(4, 0);
+  advance();
+  ASSERT_EQ(requests_.size(), 1u);
+  EXPECT_EQ(requests_[0].avoid, (std::vector<NodeId>{NodeId(1), NodeId(5)}));
 }
 
 TEST_F(WriterCoreTest, FailuresOneAfterAnotherAreTriedMoreAndMoreSlowly) {
@@ -375,7 +551,7 @@ TEST_F(WriterCoreTest, APieceFailsWithTheReasonAtItsDeadline) {
   advance();
   const auto queued_at = now_;
   for (auto rounds = 0; failed_.empty() && rounds < 1000; ++rounds) {
-    if (!requests_.empty()) core_.grants_failed(Error(Errc::unavailable, "no nodes"), now_);
+    if (!requests_.empty()) refuse(Error(Errc::unavailable, "no nodes"));
     advance_to(core_.next_deadline().value_or(now_));
   }
   ASSERT_EQ(failed_.size(), 1u);
@@ -389,7 +565,7 @@ TEST_F(WriterCoreTest, AFullClusterIsReportedAfterLittlePatience) {
   advance();
   const auto queued_at = now_;
   for (auto rounds = 0; failed_.empty() && rounds < 1000; ++rounds) {
-    if (!requests_.empty()) core_.grants_failed(Error(Errc::no_space), now_);
+    if (!requests_.empty()) refuse(Error(Errc::no_space));
     advance_to(core_.next_deadline().value_or(now_));
   }
   ASSERT_EQ(failed_.size(), 1u);
@@ -401,7 +577,7 @@ TEST_F(WriterCoreTest, AChannelThatIsGoneFailsItsPiecesAtOnce) {
   queue(1);
   queue(2);
   advance();
-  core_.grants_failed(Error(Errc::not_found), now_);
+  refuse(Error(Errc::not_found));
   advance();
   EXPECT_EQ(failed_.size(), 2u);
 }
@@ -413,7 +589,7 @@ TEST_F(WriterCoreTest, NoSpaceForSparesDoesNotDisturbTheCurrentSegment) {
   advance();
   advance_to(now_ + options_.retry_most);
   ASSERT_EQ(requests_.size(), 1u);
-  core_.grants_failed(Error(Errc::no_space), now_);
+  refuse(Error(Errc::no_space));
   ack_all(1, kFullUnit);
   queue(2);
   advance();

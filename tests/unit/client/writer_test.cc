@@ -31,6 +31,7 @@ class WriterTest : public ::testing::Test {
   /// A slow machine is not a failed copy.
   static WriterOptions patient() {
     WriterOptions options;
+    options.switch_timeout = 20s;
     options.append_timeout = 25s;
     return options;
   }
@@ -193,7 +194,7 @@ TEST_F(WriterTest, GoesOnElsewhereWhenAWorkerDies) {
 
 TEST_F(WriterTest, GoesOnElsewhereWhenAWorkerStandsStill) {
   WriterOptions options;
-  options.append_timeout = 500ms;
+  options.switch_timeout = 500ms;
   build(4, 64 * kMiB, options);
   run([this]() -> asio::awaitable<void> {
     append_many(2, 1000);
@@ -280,8 +281,11 @@ TEST_F(WriterTest, AnotherWorkerOfTheNodeFlushesForADeadOne) {
   }
 }
 
-TEST_F(WriterTest, SyncFailsWhenACopyCannotBeFlushed) {
-  build(2, 64 * kMiB);
+TEST_F(WriterTest, SyncFailsWhenTooFewCopiesCanBeFlushed) {
+  auto options = patient();
+  options.timeout = 2s;
+  build(2, 64 * kMiB, options);
+  fake_index_->min_copies = 2;
   Result<void> synced = ok();
   run([&]() -> asio::awaitable<void> {
     append_many(3, 1000);
@@ -290,7 +294,45 @@ TEST_F(WriterTest, SyncFailsWhenACopyCannotBeFlushed) {
     synced = co_await writer_->sync(segments_of_placed());
   });
   ASSERT_FALSE(synced);
-  EXPECT_EQ(synced.error().code(), Errc::unavailable);
+  EXPECT_EQ(synced.error().code(), Errc::timed_out);
+}
+
+TEST_F(WriterTest, SyncDoesWithoutACopyThatCannotBeFlushedOnceItsSegmentIsLeft) {
+  build(2, 64 * kMiB);
+  Result<void> synced = Error(Errc::cancelled);
+  run([&]() -> asio::awaitable<void> {
+    append_many(3, 1000);
+    co_await all_ended_.wait();
+    co_await nodes_[0]->kill(0);
+    synced = co_await writer_->sync(segments_of_placed());
+  });
+  ASSERT_TRUE(synced) << synced.error().describe();
+  const auto segment = segments_of_placed()[0].value;
+  EXPECT_TRUE(fake_index_->segments.at(segment).failed);
+  const auto& block = nodes_[1]->blocks.at(segment);
+  EXPECT_EQ(block.synced, block.bytes.size());
+}
+
+TEST_F(WriterTest, SyncWaitsForAFlushThatHangsNoLongerThanForItsSegmentToBeLeft) {
+  build(2, 64 * kMiB);
+  Result<void> synced = Error(Errc::cancelled), again = Error(Errc::cancelled);
+  Duration took{}, took_again{};
+  run([&]() -> asio::awaitable<void> {
+    append_many(3, 1000);
+    co_await all_ended_.wait();
+    nodes_[0]->stands_still = true;
+    const auto begun = clock_.now();
+    synced = co_await writer_->sync(segments_of_placed());
+    took = clock_.now() - begun;
+    again = co_await writer_->sync(segments_of_placed());
+    took_again = clock_.now() - begun - took;
+    nodes_[0]->stands_still = false;
+  });
+  ASSERT_TRUE(synced) << synced.error().describe();
+  ASSERT_TRUE(again) << again.error().describe();
+  EXPECT_GE(took, 700ms);
+  EXPECT_LT(took_again, took);
+  EXPECT_TRUE(fake_index_->segments.at(segments_of_placed()[0].value).failed);
 }
 
 TEST_F(WriterTest, ASegmentThatWasFreedNeedsNoFlushAndDoesNotHoldUpOthers) {
@@ -319,6 +361,7 @@ TEST_F(WriterTest, ASegmentThatWasFreedNeedsNoFlushAndDoesNotHoldUpOthers) {
 
 TEST_F(WriterTest, ACopyThatIsGoneIsNotClaimedToBeOnStableStorage) {
   build(2, 64 * kMiB);
+  fake_index_->min_copies = 2;
   Result<void> synced = ok();
   run([&]() -> asio::awaitable<void> {
     append_many(3, 1000);

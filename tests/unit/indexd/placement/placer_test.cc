@@ -17,7 +17,11 @@ NodeLoad node(std::uint32_t id, std::uint64_t free_blocks, std::string rack = ""
 }
 
 PlacementRequest want(std::uint32_t copies, std::uint32_t grants, std::vector<NodeId> avoid = {}) {
-  return {copies, grants, std::move(avoid)};
+  PlacementRequest request;
+  request.copies = copies;
+  request.grants = grants;
+  request.avoid = std::move(avoid);
+  return request;
 }
 
 std::set<NodeId> nodes_of(const SegmentPlace& place) {
@@ -183,6 +187,58 @@ TEST(Placer, SaysWhichNodesAreMissing) {
   const auto space = placer.place(full, want(2, 1));
   ASSERT_FALSE(space);
   EXPECT_EQ(space.error().code(), Errc::no_space);
+}
+
+TEST(Placer, TakesFewerCopiesWhereFewerNodesAreGood) {
+  const std::vector nodes{node(1, 10), node(2, 10), node(3, 10, "", 0)};
+  Placer placer;
+  auto request = want(3, 2, {NodeId{1}});
+  request.min_copies = 1;
+  const auto one = placer.place(nodes, request);
+  ASSERT_TRUE(one);
+  ASSERT_EQ(one.value().size(), 1u) << "no spare with one copy alone";
+  EXPECT_EQ(nodes_of(one.value().front()), std::set{NodeId{2}});
+  request.min_copies = 2;
+  const auto two = placer.place(nodes, request);
+  ASSERT_TRUE(two);
+  ASSERT_EQ(two.value().size(), 1u);
+  EXPECT_EQ(nodes_of(two.value().front()), (std::set{NodeId{1}, NodeId{2}}))
+      << "the suspect one for want of others";
+  request.min_copies = 3;
+  const auto three = placer.place(nodes, request);
+  ASSERT_FALSE(three);
+  EXPECT_EQ(three.error().code(), Errc::unavailable);
+}
+
+TEST(Placer, SparesLieOnGoodNodesAlone) {
+  const std::vector nodes{node(1, 10), node(2, 10), node(3, 10)};
+  Placer placer;
+  auto request = want(2, 1, {NodeId{1}});
+  request.min_copies = 1;
+  request.ahead = true;
+  const auto spare = placer.place(nodes, request);
+  ASSERT_TRUE(spare);
+  EXPECT_EQ(nodes_of(spare.value().front()), (std::set{NodeId{2}, NodeId{3}}));
+  request.avoid.push_back(NodeId{2});
+  const auto none = placer.place(nodes, request);
+  ASSERT_FALSE(none);
+  EXPECT_EQ(none.error().code(), Errc::unavailable);
+  request.copies = 1;
+  EXPECT_TRUE(placer.place(nodes, request)) << "one that is asked to be alone";
+}
+
+TEST(Placer, AFullNodeIsNoReasonForFewerCopies) {
+  const std::vector nodes{node(1, 10), node(2, 0), node(3, 10, "", 0)};
+  Placer placer;
+  auto request = want(2, 1);
+  request.min_copies = 1;
+  const auto full = placer.place(nodes, request);
+  ASSERT_FALSE(full);
+  EXPECT_EQ(full.error().code(), Errc::no_space);
+  request.avoid = {NodeId{2}};
+  const auto sick = placer.place(nodes, request);
+  ASSERT_TRUE(sick);
+  EXPECT_EQ(nodes_of(sick.value().front()), std::set{NodeId{1}});
 }
 
 TEST(Placer, GivesFewerSparesWhereSpaceRunsOut) {

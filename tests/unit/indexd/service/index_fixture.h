@@ -382,11 +382,12 @@ class IndexTest : public ::testing::Test {
     return call<wire::AttributesReply>(Method::get_attributes, request);
   }
   Result<wire::OpenSegmentReply> open_segment(std::uint64_t session, std::uint64_t channel,
-                                              std::uint32_t count = 1) {
+                                              std::uint32_t count = 1, wire::GrantUse use = wire::GRANT_NOW) {
     wire::OpenSegmentRequest request;
     request.set_session(session);
     request.set_channel(channel);
     request.set_count(count);
+    request.set_use(use);
     return call<wire::OpenSegmentReply>(Method::open_segment, request);
   }
   Result<wire::Empty> close_segment(std::uint64_t session, const wire::Grant& grant, std::uint64_t length,

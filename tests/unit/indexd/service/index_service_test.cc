@@ -507,6 +507,35 @@ TEST_F(IndexServiceTest, ANodeWhoseLeaderHasYetToTellOfItsDevicesIsNotFull) {
   EXPECT_TRUE(open_segment(session, channel));
 }
 
+TEST_F(IndexServiceTest, GoesOnWithFewerCopiesWhereFewerNodesAreThere) {
+  stop();
+  options.start_grace = Duration::zero();
+  start();
+  add_node();
+  const auto grants = open_segment(session, channel, 2);
+  ASSERT_TRUE(grants) << grants.error().describe();
+  ASSERT_EQ(grants.value().grants_size(), 1) << "no spare with one copy alone";
+  const auto& grant = grants.value().grants(0);
+  EXPECT_EQ(grant.copies_size(), 1);
+  EXPECT_EQ(grant.min_copies(), 1u);
+  EXPECT_EQ(grant.wanted_copies(), 2u);
+  const auto spares = open_segment(session, channel, 1, wire::GRANT_AHEAD);
+  ASSERT_TRUE(spares) << spares.error().describe();
+  EXPECT_EQ(spares.value().grants_size(), 0);
+  const auto file = create(session, ++request, channel, "a.ts");
+  append(grant.segment(), 8192);
+  ASSERT_TRUE(commit(session, ++request, file, grant.segment(), 5000));
+  ASSERT_TRUE(close_segment(session, grant, 8192));
+  EXPECT_TRUE(eventually([&] {
+    return show(grant.segment()).value().segment().state() == wire::SEGMENT_SEALED;
+  })) << "it is not granted again";
+  add_node();
+  const auto whole = open_segment(session, channel, 1, wire::GRANT_AHEAD);
+  ASSERT_TRUE(whole) << whole.error().describe();
+  ASSERT_EQ(whole.value().grants_size(), 1);
+  EXPECT_EQ(whole.value().grants(0).copies_size(), 2);
+}
+
 TEST_F(IndexServiceTest, ADeadSessionsSegmentsAreSealedAndFreed) {
   add_node(), add_node();
   const auto file = create(session, ++request, channel, "a.ts");
