@@ -166,7 +166,7 @@ Actions SegmentLife::fenced(NodeId node, Result<std::uint64_t> length) {
   } else {
     copy.fenced = true;
     copy.length = length.value();
-    if (step_ == Step::sealing && copy.length >= row_.length) return {seal_of(*at, false)};
+    if (step_ == Step::sealing) return {seal_of(*at, false)};
     copy.call = Call::done;
   }
   if (step_ == Step::sealing) return sealing_progress();
@@ -206,7 +206,14 @@ Actions SegmentLife::seal_at_valid_length() {
   }
   if (shortest == UINT64_MAX) return {};                      // waits for a node
   if (longest < row_.length && any(Call::failed)) return {};  // one that is silent may have it all
-  const auto length = std::max(shortest, row_.length);
+  // A length is where a copy ends: what was committed may end in the middle of a page, or of a unit.
+  auto length = round_up(row_.length, kPageBytes);
+  if (longest >= row_.length) {
+    length = longest;
+    for (const auto& copy : copies_) {
+      if (copy.fenced && copy.length >= row_.length) length = std::min(length, copy.length);
+    }
+  }
   if (length > 0 && !dead_writer_) return store_end(SegmentState::sealed, length);
   auto sealed = row_;
   sealed.state = SegmentState::sealed;
@@ -235,8 +242,9 @@ Seal SegmentLife::seal_of(std::size_t at, bool reopen) const {
   if (reopen) {
     return {copy.node, copy.worker, Generation{row_.generation.value + 1}, copies_[at].length, true};
   }
-  // A copy that lost its end is closed where it ends, and readers find the rest elsewhere or learn that it is
-  // lost.
+  // A copy that is behind is closed where it ends, and readers find the rest elsewhere or learn that it is
+  // lost. It stays one of the row's: what was placed is in every copy, and it may become the last one.
+  // docs/design/seal-and-switch.md, DROP_SHORT
   const auto length = copies_[at].fenced ? std::min(copies_[at].length, row_.length) : row_.length;
   return {copy.node, copy.worker, row_.generation, length, false};
 }
@@ -245,14 +253,10 @@ Actions SegmentLife::start_sealing() {
   const bool was_fenced = std::any_of(copies_.begin(), copies_.end(), [](const Copy& c) { return c.fenced; });
   step_ = Step::sealing;
   Actions actions;
-  const bool whole_one = std::any_of(copies_.begin(), copies_.end(),
-                                     [&](const Copy& c) { return c.fenced && c.length >= row_.length; });
   for (std::size_t i = 0; i < copies_.size(); ++i) {
     auto& copy = copies_[i];
     if (was_fenced && !copy.fenced) {
       copy.call = Call::failed;  // silent: fenced and sealed when it answers
-    } else if (was_fenced && copy.length < row_.length && whole_one) {
-      copy.call = Call::done;  // sealing_progress drops it
     } else {
       copy.call = Call::under_way;
       actions.push_back(seal_of(i, false));
@@ -291,19 +295,8 @@ Actions SegmentLife::sealed(NodeId node, Result<void> result) {
 }
 
 Actions SegmentLife::sealing_progress() {
-  if (any(Call::under_way)) return {};
-  auto row = row_;
-  row.copies.clear();
-  dropped_.clear();
-  for (std::size_t i = 0; i < copies_.size(); ++i) {
-    const bool too_short =
-        copies_[i].call == Call::done && copies_[i].fenced && copies_[i].length < row_.length;
-    (too_short ? dropped_ : row.copies).push_back(row_.copies[i]);
-  }
-  // A last copy is kept, short as it is.
-  if (!dropped_.empty() && !row.copies.empty()) return store(Step::storing_dropped, std::move(row), true);
-  dropped_.clear();
-  return any(Call::failed) ? Actions{} : rest();
+  if (any(Call::under_way) || any(Call::failed)) return {};
+  return rest();
 }
 
 // ---- freeing
@@ -395,13 +388,7 @@ Actions SegmentLife::store(Step step, SegmentRow row, bool sync) {
 
 Actions SegmentLife::persisted(SegmentRow stored) {
   const auto step = step_;
-  const auto kept = [&] {  // the calls' outcomes, for the copies that are still there
-    std::vector<Copy> copies;
-    for (const auto& copy : stored.copies) copies.push_back(copies_[find(copy.node).value()]);
-    return copies;
-  }();
   row_ = std::move(stored);
-  copies_ = kept;
   otherwise_.reset();
   Actions actions;
   switch (step) {
@@ -439,14 +426,6 @@ Actions SegmentLife::persisted(SegmentRow stored) {
       }
       for (auto& action : start_sealing()) actions.push_back(std::move(action));
       return actions;
-    case Step::storing_dropped: {
-      step_ = Step::sealing;
-      // Not awaited: what is not given back now is found in the node's next block report.
-      for (const auto& copy : dropped_) actions.push_back(Free{copy.node, copy.worker});
-      dropped_.clear();
-      if (!any(Call::failed)) rest();
-      return actions;
-    }
     case Step::storing_freeing:
       answer(actions, ok());
       for (auto& action : start_freeing_blocks()) actions.push_back(std::move(action));

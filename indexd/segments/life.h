@@ -141,7 +141,6 @@ class SegmentLife {
     fencing,
     storing_end,  // sealed or unfilled
     sealing,
-    storing_dropped,
     storing_freeing,
     freeing,
     erasing,
@@ -186,7 +185,6 @@ class SegmentLife {
   SessionId next_session_;               // reopen's
   std::vector<SegmentCopy> chosen_;      // allocated or reopened: as they are to be stored
   std::optional<SegmentRow> otherwise_;  // to be stored where freeing is refused
-  std::vector<SegmentCopy> dropped_;     // too short to be copies: their blocks are to be given back
 };
 
 /// "allocating", as SegmentState names it.
