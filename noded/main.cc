@@ -107,6 +107,7 @@ Result<void> run_worker(const Arguments& arguments, const noded::NodeConfig& con
   options.identity.node_name = config.name;
   options.identity.worker = WorkerId(arguments.worker);
   options.identity.process = noded::ProcessIdentity::self();
+  options.identity.boot = noded::machine_boot();
   options.rack = config.rack;
   options.indexes = config.indexes;
   options.host = config.host;

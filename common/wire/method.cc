@@ -64,6 +64,8 @@ std::string_view to_string(Method method) noexcept {
       return "close_segment";
     case Method::locate_segments:
       return "locate_segments";
+    case Method::report_damage:
+      return "report_damage";
     case Method::set_lock:
       return "set_lock";
     case Method::test_lock:
@@ -86,6 +88,10 @@ std::string_view to_string(Method method) noexcept {
       return "add_device";
     case Method::remove_device:
       return "remove_device";
+    case Method::start_scrub:
+      return "start_scrub";
+    case Method::scrub_status:
+      return "scrub_status";
     case Method::add_holds:
       return "add_holds";
     case Method::list_holds:
@@ -120,6 +126,10 @@ std::string_view to_string(Method method) noexcept {
       return "release_segment";
     case Method::copy_records:
       return "copy_records";
+    case Method::rewrite_ranges:
+      return "rewrite_ranges";
+    case Method::scrub_node:
+      return "scrub_node";
     case Method::attach_device:
       return "attach_device";
     case Method::detach_device:

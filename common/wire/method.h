@@ -40,6 +40,7 @@ enum class Method : std::uint16_t {
   open_segment = 40,
   close_segment = 41,
   locate_segments = 42,
+  report_damage = 43,  // nodes, too
   set_lock = 50,
   test_lock = 51,
   cancel_lock = 52,
@@ -51,6 +52,8 @@ enum class Method : std::uint16_t {
   cluster_status = 65,
   add_device = 70,
   remove_device = 71,
+  start_scrub = 74,
+  scrub_status = 75,
   add_holds = 80,
   list_holds = 81,
   release_holds = 82,
@@ -70,6 +73,8 @@ enum class Method : std::uint16_t {
   free_segment = 204,
   release_segment = 205,
   copy_records = 206,
+  rewrite_ranges = 208,
+  scrub_node = 209,
   attach_device = 210,
   detach_device = 211,
   // client -> noded

@@ -37,6 +37,7 @@ enum class Table : char {
   watch = 'w',
   xattr = 'x',
   gap = 'y',
+  damage = 'z',
 };
 
 // Keys sort by their fields in the order of declaration; a range of keys is given by two of them.
@@ -180,6 +181,13 @@ struct GapKey {
   static constexpr Table kTable = Table::gap;
   InodeId channel;
   std::uint64_t start_ns = 0;  // wall time of the last byte before it
+};
+/// A copy of a segment that is damaged.
+struct DamageKey {
+  using Row = DamageRow;
+  static constexpr Table kTable = Table::damage;
+  SegmentId segment;
+  NodeId node;
 };
 struct BootKey {
   using Row = BootRow;

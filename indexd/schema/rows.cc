@@ -131,6 +131,14 @@ void fields(Codec& codec, Of<WatchRow> auto& row) {
   codec(row.since_ns, row.cadence_ms, row.longest_stall_ms, row.gaps, row.open_ns);
 }
 template <class Codec>
+void fields(Codec& codec, Of<DamagedRange> auto& range) {
+  codec(range.offset, range.length);
+}
+template <class Codec>
+void fields(Codec& codec, Of<DamageRow> auto& row) {
+  codec(row.since_ns, row.unrepairable, row.ranges);
+}
+template <class Codec>
 void fields(Codec& codec, Of<BootRow> auto& row) {
   codec(row.boot_id);
 }
@@ -242,6 +250,10 @@ void fields(Codec& codec, Of<GapKey> auto& key) {
   codec(key.channel, key.start_ns);
 }
 template <class Codec>
+void fields(Codec& codec, Of<DamageKey> auto& key) {
+  codec(key.segment, key.node);
+}
+template <class Codec>
 void fields(Codec&, Of<BootKey> auto&) {}
 template <class Codec>
 void fields(Codec& codec, Of<CounterKey> auto& key) {
@@ -302,6 +314,14 @@ bool is_sound(const HoldRow& row) { return !row.reason.empty(); }
 bool is_sound(const HoldCountRow& row) { return row.holds > 0; }
 bool is_sound(const GapRow& row) {
   return row.end_ns >= 0 && row.cause >= GapCause::source_silent && row.cause <= GapCause::store_stalled;
+}
+bool is_sound(const DamageRow& row) {
+  std::uint64_t end = 0;
+  for (const auto& range : row.ranges) {
+    if (range.length == 0 || range.offset < end || range.length > UINT64_MAX - range.offset) return false;
+    end = range.offset + range.length;
+  }
+  return !row.ranges.empty() && row.unrepairable <= 1;
 }
 
 template <class Key>
@@ -431,6 +451,8 @@ Result<void> check_row(std::string_view key, std::string_view value) {
       return check_row_of<WatchKey>(key, value);
     case Table::gap:
       return check_row_of<GapKey>(key, value);
+    case Table::damage:
+      return check_row_of<DamageKey>(key, value);
     case Table::xattr:
       return check_row_of<XattrKey>(key, value);
   }
@@ -465,6 +487,7 @@ REELFS_INSTANTIATE(HoldKey)
 REELFS_INSTANTIATE(HoldCountKey)
 REELFS_INSTANTIATE(WatchKey)
 REELFS_INSTANTIATE(GapKey)
+REELFS_INSTANTIATE(DamageKey)
 REELFS_INSTANTIATE(BootKey)
 REELFS_INSTANTIATE(CounterKey)
 REELFS_INSTANTIATE(ClusterKey)

@@ -246,6 +246,21 @@ struct WatchRow {
   friend bool operator==(const WatchRow&, const WatchRow&) = default;
 };
 
+/// A range of a segment.
+struct DamagedRange {
+  std::uint64_t offset = 0;
+  std::uint64_t length = 0;  // never 0
+  friend bool operator==(const DamagedRange&, const DamagedRange&) = default;
+};
+
+/// What is known to be bad of a copy, until it is repaired; the key says of which. docs/design/scrub.md
+struct DamageRow {
+  WallNs since_ns = 0;
+  std::uint32_t unrepairable = 0;    // 1: all copies were asked, and none has these bytes
+  std::vector<DamagedRange> ranges;  // ascending, not overlapping, never none
+  friend bool operator==(const DamageRow&, const DamageRow&) = default;
+};
+
 /// Which run of which machine wrote here last: after another one, what had not been synced may be missing.
 struct BootRow {
   std::string boot_id;

@@ -155,17 +155,18 @@ Actions SegmentLife::start_fencing() {
   return retry();
 }
 
-Actions SegmentLife::fenced(NodeId node, Result<std::uint64_t> length) {
+Actions SegmentLife::fenced(NodeId node, Result<FencedCopy> fenced) {
   const auto at = find(node);
   const bool expected = step_ == Step::fencing || step_ == Step::fencing_to_reopen || step_ == Step::sealing;
   if (!expected || !at || copies_[*at].call != Call::under_way) return {};
   auto& copy = copies_[*at];
-  if (!length) {
+  if (!fenced) {
     copy.call = Call::failed;
-    copy.error = std::move(length).error();
+    copy.error = std::move(fenced).error();
   } else {
     copy.fenced = true;
-    copy.length = length.value();
+    copy.length = fenced.value().length;
+    copy.torn = fenced.value().torn;
     if (step_ == Step::sealing) return {seal_of(*at, false)};
     copy.call = Call::done;
   }
@@ -196,22 +197,27 @@ Actions SegmentLife::fences_done() {
 }
 
 Actions SegmentLife::seal_at_valid_length() {
-  // What was acknowledged is on every copy, so the shortest that answers holds it; what was committed was
-  // acknowledged, so a copy that is shorter than that has lost something and the others count.
-  std::uint64_t shortest = UINT64_MAX, longest = 0;
+  // What was acknowledged is on every copy that is not torn, so the shortest of those that answer holds it;
+  // what was committed was acknowledged, so a copy that is shorter than that has lost something and the
+  // others count.
+  std::uint64_t longest = 0;
+  bool answered = false, one_is_sound = false;
   for (const auto& copy : copies_) {
     if (!copy.fenced) continue;
-    shortest = std::min(shortest, copy.length);
+    answered = true;
+    one_is_sound = one_is_sound || !copy.torn;
     longest = std::max(longest, copy.length);
   }
-  if (shortest == UINT64_MAX) return {};                      // waits for a node
-  if (longest < row_.length && any(Call::failed)) return {};  // one that is silent may have it all
+  const bool some_are_silent = any(Call::failed);
+  if (!answered) return {};                                 // waits for a node
+  if (longest < row_.length && some_are_silent) return {};  // one that is silent may have it all
+  if (!one_is_sound && some_are_silent) return {};          // one that is silent may not be torn
   // A length is where a copy ends: what was committed may end in the middle of a page, or of a unit.
   auto length = round_up(row_.length, kPageBytes);
   if (longest >= row_.length) {
     length = longest;
     for (const auto& copy : copies_) {
-      if (copy.fenced && copy.length >= row_.length) length = std::min(length, copy.length);
+      if (copy.fenced && !copy.torn && copy.length >= row_.length) length = std::min(length, copy.length);
     }
   }
   if (length > 0 && !dead_writer_) return store_end(SegmentState::sealed, length);

@@ -18,6 +18,14 @@ struct BlockPlace {
   std::uint32_t block = 0;
 };
 
+/// What a node says of the copy that it fenced.
+struct FencedCopy {
+  FencedCopy(std::uint64_t valid, bool may_have_lost = false)  // NOLINT(google-explicit-constructor)
+      : length(valid), torn(may_have_lost) {}
+  std::uint64_t length;  // of what is valid there, on stable storage
+  bool torn;             // its machine lost power while it was open: it may have lost what was not flushed
+};
+
 /// What SegmentLife asks of its driver. Every action but Answer and Release is followed by the event named
 /// with it, once.
 struct Persist {              // -> persisted(row as stored) | persist_refused | persist_failed
@@ -125,7 +133,7 @@ class SegmentLife {
   Actions persist_failed(Error error);
   Actions erased();
   Actions allocated(NodeId node, Result<BlockPlace> place);
-  Actions fenced(NodeId node, Result<std::uint64_t> length);
+  Actions fenced(NodeId node, Result<FencedCopy> fenced);
   Actions sealed(NodeId node, Result<void> result);
   Actions freed(NodeId node, Result<void> result);
 
@@ -151,6 +159,7 @@ class SegmentLife {
     Call call = Call::none;
     std::uint64_t length = 0;  // as the node said when it was fenced
     bool fenced = false;
+    bool torn = false;  // the same
     std::optional<Error> error;
   };
 

@@ -236,15 +236,15 @@ asio::awaitable<void> SegmentKeeper::fence(SegmentId segment, std::uint64_t seri
   request->set_segment(segment.value);
   request->set_generation(action.generation.value);
   const auto reply = co_await nodes_.call(action.node, action.worker, wire::Method::fence_segment, request);
-  Result<std::uint64_t> length = Error(Errc::protocol, "reply does not parse");
+  Result<FencedCopy> fenced = Error(Errc::protocol, "reply does not parse");
   wire::FenceSegmentReply message;
   if (!reply) {
-    length = reply.error();
+    fenced = reply.error();
   } else if (message.ParseFromString(reply.value().message)) {
-    length = message.length();
+    fenced = FencedCopy(message.length(), message.torn());
   }
-  if (!length) log().debug("not fenced segment={} why=\"{}\"", segment.value, length.error().describe());
-  tell(segment, serial, [&](SegmentLife& life) { return life.fenced(action.node, std::move(length)); });
+  if (!fenced) log().debug("not fenced segment={} why=\"{}\"", segment.value, fenced.error().describe());
+  tell(segment, serial, [&](SegmentLife& life) { return life.fenced(action.node, std::move(fenced)); });
 }
 
 asio::awaitable<void> SegmentKeeper::seal(SegmentId segment, std::uint64_t serial, Seal action) {

@@ -24,6 +24,8 @@ void encode_descriptor(BlockAddress address, const BlockDescriptor& descriptor, 
   entry.update_counter = descriptor.update_counter;
   entry.allocated_at_ns = descriptor.allocated_at_ns;
   entry.worker = descriptor.worker;
+  entry.boot = descriptor.boot;
+  entry.verified_at_ns = descriptor.verified_at_ns;
   entry.crc32c = crc32c(std::as_bytes(std::span(&entry, 1)).first(offsetof(DescriptorEntry, crc32c)));
   std::memcpy(out.data(), &entry, sizeof entry);
 }
@@ -34,9 +36,9 @@ Result<BlockDescriptor> decode_descriptor(BlockAddress address, std::uint64_t bl
   if (bytes.size() != sizeof entry) return Error(Errc::corrupt, "block descriptor cut short");
   std::memcpy(&entry, bytes.data(), sizeof entry);
   if (entry.magic != DescriptorEntry{}.magic) return Error(Errc::corrupt, "no block descriptor here");
-  if (entry.version != 1) {
+  if (entry.version != 1 && entry.version != 2) {
     return Error(Errc::unsupported,
-                 "block descriptor version " + std::to_string(entry.version) + ", this build reads 1");
+                 "block descriptor version " + std::to_string(entry.version) + ", this build reads 1 and 2");
   }
   if (entry.crc32c != crc32c(bytes.first(offsetof(DescriptorEntry, crc32c)))) {
     return Error(Errc::corrupt, "block descriptor checksum mismatch");
@@ -48,7 +50,8 @@ Result<BlockDescriptor> decode_descriptor(BlockAddress address, std::uint64_t bl
   const bool plausible = entry.state <= static_cast<std::uint8_t>(BlockState::sealed) && entry.fenced <= 1 &&
                          used == (entry.segment != 0) && entry.length <= block_bytes &&
                          entry.fence_length <= block_bytes && entry.length % kPageBytes == 0 &&
-                         entry.fence_length % kPageBytes == 0;
+                         entry.fence_length % kPageBytes == 0 &&
+                         (entry.version > 1 || (entry.boot == 0 && entry.verified_at_ns == 0));
   if (!plausible) return Error(Errc::corrupt, "block descriptor contradicts itself");
   BlockDescriptor descriptor;
   descriptor.segment = entry.segment;
@@ -59,6 +62,8 @@ Result<BlockDescriptor> decode_descriptor(BlockAddress address, std::uint64_t bl
   descriptor.fence_length = entry.fence_length;
   descriptor.update_counter = entry.update_counter;
   descriptor.allocated_at_ns = entry.allocated_at_ns;
+  descriptor.boot = entry.boot;
+  descriptor.verified_at_ns = entry.verified_at_ns;
   descriptor.worker = entry.worker;
   descriptor.state = static_cast<BlockState>(entry.state);
   descriptor.fenced = entry.fenced;

@@ -57,6 +57,16 @@ Task<Blocks> find_blocks(io::DiskFile& file, Superblock superblock, std::string 
   co_return std::move(blocks);
 }
 
+/// What open blocks had not flushed may be lost; what was fenced has been flushed.
+void forget_boots(Blocks& blocks) {
+  for (auto& block : blocks) {
+    auto& descriptor = block.descriptor;
+    if (descriptor.state != BlockState::open || descriptor.boot == kBootStable) continue;
+    block.rewrite = block.rewrite || descriptor.boot != kBootUnknown;
+    descriptor.boot = kBootUnknown;
+  }
+}
+
 /// Waits for processes of this node, where there are any, to close the device: until then a call of an
 /// earlier life may still write to it.
 Task<std::unique_ptr<DeviceFile>> open_first(DeviceAccess& access, std::filesystem::path path) {
@@ -76,7 +86,7 @@ void refuse(DeviceStatus& status, const Error& why) {
 }
 
 Task<void> bring_up(const NodeIdentity& identity, Uuid incarnation, DeviceAccess& access,
-                    const AdmitDevice& admit, BroughtUp& device) {
+                    const AdmitDevice& admit, const WasAway& was_away, BroughtUp& device) {
   auto& status = device.status;
   const auto path = status.path.string();
   status.state = DeviceStatus::State::failed;
@@ -123,7 +133,8 @@ Task<void> bring_up(const NodeIdentity& identity, Uuid incarnation, DeviceAccess
                probe.primary_damaged ? "first" : "copy");
     REELFS_CO_TRY(co_await repair_superblocks(*file, probe));
   }
-  REELFS_CO_TRY(const auto blocks, co_await find_blocks(*file, superblock, path));
+  REELFS_CO_TRY(auto blocks, co_await find_blocks(*file, superblock, path));
+  if (was_away(superblock.device)) forget_boots(blocks);
   // A copy of it, read beside it, may be in service by now; from here to there nobody else runs.
   if (const auto admitted = admit(superblock); !admitted) {
     refuse(status, admitted.error());
@@ -136,6 +147,7 @@ Task<void> bring_up(const NodeIdentity& identity, Uuid incarnation, DeviceAccess
   table_identity.incarnation = incarnation;
   table_identity.superblock = superblock;
   table_identity.path = path;
+  table_identity.boot = identity.boot;
   const ShmNames names(identity.cluster, identity.node_name);
   REELFS_CO_TRY(device.table, DeviceTable::create(names.device(superblock.device), table_identity, blocks));
   device.file = std::move(file);
@@ -148,10 +160,10 @@ Task<void> bring_up(const NodeIdentity& identity, Uuid incarnation, DeviceAccess
 
 asio::awaitable<BroughtUp> bring_up_device(NodeIdentity identity, Uuid incarnation,
                                            std::filesystem::path path, DeviceAccess& access,
-                                           AdmitDevice admit) {
+                                           AdmitDevice admit, WasAway was_away) {
   BroughtUp device;
   device.status.path = path;
-  const auto done = co_await bring_up(identity, incarnation, access, admit, device);
+  const auto done = co_await bring_up(identity, incarnation, access, admit, was_away, device);
   const auto& status = device.status;
   if (!done) {
     device.status.state = DeviceStatus::State::failed;

@@ -45,12 +45,16 @@ struct BroughtUp {
 /// before its shared memory is made. @errors any: the device is refused
 using AdmitDevice = std::function<Result<void>(const Superblock& superblock)>;
 
+/// Whether a device served before in this life of the node, and was away since: what it had not flushed then
+/// may be lost.
+using WasAway = std::function<bool(DeviceId device)>;
+
 /// Opens a device, checks whose it is, repairs a damaged superblock, reads its table, finds the end of every
 /// open block and makes its shared memory. Never fails as a whole: a device that cannot be used is one that
 /// says why.
 asio::awaitable<BroughtUp> bring_up_device(NodeIdentity identity, Uuid incarnation,
                                            std::filesystem::path path, DeviceAccess& access,
-                                           AdmitDevice admit);
+                                           AdmitDevice admit, WasAway was_away);
 
 /// What the index tells of a device to be initialised.
 struct NewDevice {

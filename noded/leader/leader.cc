@@ -73,6 +73,7 @@ Task<void> Leader::start() {
   }
   if (!state_.attached()) {
     if (const auto incarnation = state_.node_is_alive()) {
+      took_over_ = true;
       REELFS_CO_TRY(co_await take_over(*incarnation));
     } else {
       REELFS_CO_TRY(co_await make_anew());
@@ -80,6 +81,7 @@ Task<void> Leader::start() {
   } else {
     // What the leader before us brought up last may be in use by others and not yet be attached here; made
     // anew, it would have two tables.
+    took_over_ = true;
     NodeAreas areas;
     areas.incarnation = state_.incarnation;
     areas.devices = device_areas(state_.incarnation);

@@ -138,6 +138,8 @@ class Leader {
   std::map<std::filesystem::path, std::uint64_t> commands_;  // the last about each path
   std::map<DeviceId, std::filesystem::path> being_added_;    // ready, and not in the list yet
   std::map<std::filesystem::path, Place> places_;
+  std::set<DeviceId> served_;  // at any time
+  bool took_over_ = false;     // from a leader before: any device may have served
   Condition done_;  // a place is looked at no more, a change of the list is saved, an area is adopted
   std::set<std::string> adopting_;
   std::map<std::string, TimePoint> hanging_since_;  // calls of dead processes, by their areas

@@ -201,8 +201,10 @@ Result<void> Leader::admit(const std::filesystem::path& path, const Superblock& 
 asio::awaitable<BroughtUp> Leader::make_ready(std::filesystem::path path) {
   auto admitting = [this, path](const Superblock& superblock) { return admit(path, superblock); };
   AdmitDevice admit_device(std::move(admitting));
+  auto returning = [this](DeviceId device) { return took_over_ || served_.contains(device); };
+  WasAway was_away(std::move(returning));
   co_return co_await bring_up_device(state_.identity, state_.incarnation, path, state_.access,
-                                     std::move(admit_device));
+                                     std::move(admit_device), std::move(was_away));
 }
 
 /// @pre the place is busy
@@ -239,6 +241,7 @@ void Leader::discard(BroughtUp& device) {
 }
 
 void Leader::put_in_service(BroughtUp device) {
+  served_.insert(device.status.device);
   state_.store.add_device(std::move(device.file), std::move(device.table));
   group_.spawn(write_table(state_.store.devices().back()));
   if (state_.unfilled) note_unfilled(*state_.store.devices().back());

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "common/base/ids.h"
@@ -13,6 +14,7 @@ struct NodeIdentity {
   std::string node_name;
   WorkerId worker;
   ProcessIdentity process;
+  std::uint64_t boot = 0;  // of the machine, see machine_boot(); BlockDescriptor::boot
 };
 
 }  // namespace reelfs::noded

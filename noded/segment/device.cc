@@ -40,6 +40,7 @@ struct Device::Call {
   const char* name = "";
   bool bounded = true;     // in time
   bool is_advice = false;  // its failure says nothing about the device
+  bool may_fail = false;   // its caller judges that
   TimePoint began;         // once it runs
   std::shared_ptr<Pending<void>> pending = std::make_shared<Pending<void>>();
 };
@@ -209,17 +210,27 @@ void Device::finish(const CallPtr& call, Result<void> result) {
   // Space was set aside for every block: a device that has none left does not keep its word.
   const bool broken =
       !result && (result.error().code() == Errc::io || result.error().code() == Errc::no_space);
-  const bool device_failed = broken && !call->is_advice;
+  const bool device_failed = broken && !call->is_advice && !call->may_fail;
   if (device_failed) retire(DeviceHealth::failed, result.error().message());
   call->pending->answer(std::move(result));
   start_calls();
 }
 
-Task<void> Device::read(std::uint64_t offset, std::shared_ptr<Buffer> into, std::size_t begin) {
+Device::CallPtr Device::new_read(std::uint64_t offset, std::shared_ptr<Buffer> into, std::size_t begin) {
   auto call = std::make_shared<Call>();
   call->work = file_->read(offset, into->span().subspan(begin));
   call->memory = std::move(into);
   call->name = "a read";
+  return call;
+}
+
+Task<void> Device::read(std::uint64_t offset, std::shared_ptr<Buffer> into, std::size_t begin) {
+  return submit(new_read(offset, std::move(into), begin));
+}
+
+Task<void> Device::try_read(std::uint64_t offset, std::shared_ptr<Buffer> into, std::size_t begin) {
+  auto call = new_read(offset, std::move(into), begin);
+  call->may_fail = true;
   return submit(std::move(call));
 }
 

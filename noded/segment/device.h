@@ -58,6 +58,9 @@ class Device : public std::enable_shared_from_this<Device> {
 
   /// Fills `into` from `begin` on. @errors io
   Task<void> read(std::uint64_t offset, std::shared_ptr<Buffer> into, std::size_t begin = 0);
+  /// The same for who can do without the bytes: an I/O error, of a sector that cannot be read say, is an
+  /// answer and does not take the device out of service. One that hangs does. @errors io
+  Task<void> try_read(std::uint64_t offset, std::shared_ptr<Buffer> into, std::size_t begin = 0);
   Task<void> write(std::uint64_t offset, std::shared_ptr<const Buffer> from);
   Task<void> discard(std::uint64_t offset, std::uint64_t bytes);
   /// The device as a file whose calls end when it is taken out of service; it outlives its calls.
@@ -88,6 +91,7 @@ class Device : public std::enable_shared_from_this<Device> {
   asio::awaitable<void> run_write_page(std::shared_ptr<Device> self, std::uint32_t page, Answer<void> answer);
   asio::awaitable<void> run_syncs(std::shared_ptr<Device> self);
   CallPtr new_sync();
+  CallPtr new_read(std::uint64_t offset, std::shared_ptr<Buffer> into, std::size_t begin);
   void log_out_of_service() const;
 
   const std::unique_ptr<DeviceFile> file_;

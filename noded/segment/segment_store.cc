@@ -218,7 +218,8 @@ Task<void> SegmentStore::drain(Located located, Deadline deadline) {
   auto pause = kDrainPause;
   for (;;) {
     const auto slot = table.slot(found.address.block);
-    if (slot.in_flight == 0 || slot.descriptor.segment != found.segment.value) co_return ok();
+    const bool idle = slot.in_flight == 0 && !table.is_rewritten(found.address.block);
+    if (idle || slot.descriptor.segment != found.segment.value) co_return ok();
     REELFS_CO_TRY(located.device->usable());
     if (deadline.left(clock_) <= Duration::zero()) {
       co_return Error(Errc::timed_out,
@@ -248,6 +249,7 @@ Task<SegmentStore::Fenced> SegmentStore::fence(SegmentId segment, Generation gen
   Fenced answer;
   answer.address = found.address;
   answer.length = length.value();
+  answer.torn = device.table().torn(block);
   co_return answer;
 }
 
@@ -332,17 +334,33 @@ asio::awaitable<void> SegmentStore::discard(DevicePtr device, std::uint32_t bloc
   process_->remove({device->id(), block});
 }
 
-Task<void> SegmentStore::sync(std::vector<SegmentId> segments) {
+// A flush covers what was written before it began, hence the look before. A copy may be cut meanwhile, hence
+// the one after. docs/design/seal-and-switch.md, "What the model found", 3.
+Task<void> SegmentStore::sync(std::vector<Flushed> segments) {
   std::vector<DevicePtr> touched;
-  for (const auto segment : segments) {
-    REELFS_CO_TRY(const auto located, locate(segment));
+  for (const auto& wanted : segments) {
+    REELFS_CO_TRY(const auto located, locate(wanted.segment));
+    REELFS_CO_TRY(reaches(located, wanted));
     if (std::find(touched.begin(), touched.end(), located.device) == touched.end())
       touched.push_back(located.device);
   }
   for (const auto& device : touched) {
     REELFS_CO_TRY(co_await device->sync());
   }
+  for (const auto& wanted : segments) {
+    if (wanted.length == 0) continue;
+    REELFS_CO_TRY(const auto located, locate(wanted.segment));
+    REELFS_CO_TRY(reaches(located, wanted));
+  }
   co_return ok();
+}
+
+Result<void> SegmentStore::reaches(const Located& located, const Flushed& wanted) {
+  const auto end = located.found.slot.end;
+  if (end >= wanted.length) return ok();
+  return Error(Errc::not_found, "segment " + std::to_string(wanted.segment.value) + " ends at " +
+                                    std::to_string(end) + " here, and not at " +
+                                    std::to_string(wanted.length));
 }
 
 Task<SegmentStore::RecordPiece> SegmentStore::read(RecordRange range) {

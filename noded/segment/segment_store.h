@@ -71,6 +71,7 @@ class SegmentStore {
   struct Fenced {
     BlockAddress address;
     std::uint64_t length = 0;  // of what is valid here, on stable storage
+    bool torn = false;         // it may have lost what was not flushed before
   };
   /// From now on no lower generation appends, here or through another worker; durable when it returns.
   /// @errors not_found, stale_generation, timed_out (a write under way does not end), io
@@ -100,9 +101,18 @@ class SegmentStore {
   /// @errors not_found, stale_generation, no_space, busy, corrupt, io; invalid (a gap, an overlap, not whole
   /// pages)
   Task<std::uint64_t> append(SegmentId segment, Generation generation, std::uint64_t offset, Buffer unit);
+  struct Flushed {
+    Flushed() = default;
+    Flushed(SegmentId which)
+        : segment(which) {}  // NOLINT(google-explicit-constructor): whatever is there of it
+    Flushed(SegmentId which, std::uint64_t upto) : segment(which), length(upto) {}
+    SegmentId segment;
+    std::uint64_t length = 0;  // that is to be there; 0: whatever is
+  };
   /// What was acknowledged of these segments is on stable storage. A device of which that once failed is out
-  /// of service: a later flush that succeeds would say nothing of the bytes before it. @errors not_found, io
-  Task<void> sync(std::vector<SegmentId> segments);
+  /// of service: a later flush that succeeds would say nothing of the bytes before it.
+  /// @errors not_found (it is not here, or shorter), io
+  Task<void> sync(std::vector<Flushed> segments);
 
   struct RecordRange {
     SegmentId segment;
@@ -149,6 +159,7 @@ class SegmentStore {
   };
 
   Result<Located> locate(SegmentId segment);
+  static Result<void> reaches(const Located& located, const Flushed& wanted);
   Task<RecordPiece> read_at(Located located, RecordRange range);
   Result<Located> locate_unfilled(SegmentId segment);
   static std::optional<Located> look(const DevicePtr& device, std::uint32_t block, SegmentId segment);

@@ -153,6 +153,7 @@ Task<rpc::Response> NodeService::fence_segment(rpc::Request request) {
   reply.set_length(fenced.length);
   reply.set_device(fenced.address.device.value);
   reply.set_block(fenced.address.block);
+  reply.set_torn(fenced.torn);
   co_return rpc::Response(reply);
 }
 
@@ -197,8 +198,15 @@ Task<rpc::Response> NodeService::append(rpc::Request request) {
 
 Task<rpc::Response> NodeService::sync_segments(rpc::Request request) {
   REELFS_CO_TRY(const auto command, request.parse<wire::SyncSegmentsRequest>());
-  std::vector<SegmentId> segments;
-  for (const auto segment : command.segments()) segments.emplace_back(segment);
+  if (command.lengths_size() != 0 && command.lengths_size() != command.segments_size())
+    co_return Error(Errc::invalid, "a length for each segment, or none");
+  std::vector<SegmentStore::Flushed> segments;
+  for (int i = 0; i < command.segments_size(); ++i) {
+    SegmentStore::Flushed flushed;
+    flushed.segment = SegmentId(command.segments(i));
+    if (command.lengths_size() != 0) flushed.length = command.lengths(i);
+    segments.push_back(flushed);
+  }
   REELFS_CO_TRY(co_await store_.sync(std::move(segments)));
   co_return rpc::Response(wire::Empty());
 }

@@ -62,7 +62,9 @@ struct DeviceTable::Head {
   std::array<char, kMaxReasonBytes> health_reason;
   std::uint64_t life;
   FlushBoard flushes;
+  ScrubBoard scrub;
   // fixed
+  std::uint64_t boot;
   SuperblockPage superblock;
   std::array<char, kMaxPathBytes> path;
 };
@@ -109,6 +111,7 @@ Result<std::unique_ptr<DeviceTable>> DeviceTable::create(const std::string& name
   std::copy(identity.path.begin(), identity.path.end(), head.path.begin());
   const auto life = Uuid::random();
   std::memcpy(&head.life, life.bytes.data(), sizeof head.life);
+  head.boot = identity.boot;
   table->geometry_ = geometry;
   table->bucket_mask_ = static_cast<std::uint32_t>(bucket_count(blocks.size()) - 1);
   table->slots_ = reinterpret_cast<BlockSlot*>(table->area_->data() + layout.slots);
@@ -335,6 +338,14 @@ BlockSlot DeviceTable::slot(std::uint32_t block) {
   return slots_[block];
 }
 
+bool DeviceTable::torn(std::uint32_t block) {
+  REELFS_ASSERT(block < geometry_.block_count);
+  const ShmLock lock(head().mutex, *this);
+  const auto& descriptor = slots_[block].descriptor;
+  if (descriptor.state != BlockState::open || descriptor.boot == kBootStable) return false;
+  return descriptor.boot == kBootUnknown || descriptor.boot != head().boot;
+}
+
 std::size_t DeviceTable::copy_slots(std::uint32_t first, std::span<BlockSlot> out) {
   if (first >= geometry_.block_count) return 0;
   const auto count = std::min<std::size_t>(out.size(), geometry_.block_count - first);
@@ -360,6 +371,7 @@ Result<std::uint32_t> DeviceTable::allocate(SegmentId segment, Generation genera
   slot.descriptor.fence_generation = generation.value;
   slot.descriptor.update_counter = counter + 1;
   slot.descriptor.allocated_at_ns = now_ns;
+  slot.descriptor.boot = head().boot;
   slot.descriptor.worker = worker.value;
   slot.descriptor.state = BlockState::open;
   slot.end = 0;
@@ -396,6 +408,7 @@ Result<std::uint64_t> DeviceTable::settle_fence(std::uint32_t block, SegmentId s
   slot.descriptor.length = slot.end;
   slot.descriptor.fence_generation = generation.value;
   slot.descriptor.fence_length = slot.end;
+  if (slot.descriptor.boot == head().boot) slot.descriptor.boot = kBootStable;
   ++slot.descriptor.update_counter;
   slot.owner = 0;
   change(block, slot);
@@ -433,12 +446,13 @@ Result<void> DeviceTable::reopen(std::uint32_t block, SegmentId segment, Generat
                     slot.descriptor.fence_generation == generation.value &&
                     slot.descriptor.fence_length == length;
   if (done) return ok();  // a repetition: the writer may have gone on meanwhile
-  if (slot.in_flight > 0) return Error(Errc::busy);
+  if (slot.in_flight > 0 || rewritten_locked(block)) return Error(Errc::busy);
   if (length > slot.end) return Error(Errc::invalid);
   slot.descriptor.state = BlockState::open;
   slot.descriptor.fenced = 0;
   slot.descriptor.generation = generation.value;
   slot.descriptor.length = std::min(slot.descriptor.length, length);
+  slot.descriptor.boot = head().boot;
   slot.descriptor.fence_generation = generation.value;
   slot.descriptor.fence_length = length;
   ++slot.descriptor.update_counter;
@@ -451,7 +465,7 @@ Result<void> DeviceTable::reopen(std::uint32_t block, SegmentId segment, Generat
 Result<void> DeviceTable::begin_free(std::uint32_t block, SegmentId segment, WorkerId worker) {
   const ShmLock lock(head().mutex, *this);
   REELFS_TRY(auto slot, holder(block, segment));
-  if (slot.in_flight > 0) return Error(Errc::busy);
+  if (slot.in_flight > 0 || rewritten_locked(block)) return Error(Errc::busy);
   const auto counter = slot.descriptor.update_counter;
   slot.descriptor = BlockDescriptor{};
   slot.descriptor.update_counter = counter + 1;
@@ -567,6 +581,11 @@ void DeviceTable::release_claims(WorkerId worker) {
       ++slot.changes;
       slot.late = 0;
     }
+    auto& scrub = head().scrub;
+    if (scrub.worker == worker.value) scrub.claim = 0;
+    for (auto& rewrite : scrub.rewrites) {
+      if (rewrite.worker == worker.value) rewrite.worker = 0;
+    }
     auto& board = head().flushes;
     flushed = board.flusher == worker.value;
     if (flushed) {
@@ -586,6 +605,102 @@ bool DeviceTable::extend_end(std::uint32_t block, SegmentId segment, std::uint64
                          slot.owner == 0 && slot.in_flight == 0 && slot.end == from;
   if (untouched) slot.end = std::max(from, to);
   return untouched;
+}
+
+// ---- scrubbing
+
+DeviceTable::ScrubState DeviceTable::scrub_state() {
+  const ShmLock lock(head().mutex, *this);
+  const auto& board = head().scrub;
+  return {board.ordered_ns, board.read_bytes, board.damaged_blocks};
+}
+
+void DeviceTable::order_scrub(std::int64_t wall_ns) {
+  const ShmLock lock(head().mutex, *this);
+  head().scrub.ordered_ns = wall_ns;
+}
+
+void DeviceTable::end_ordered_scrub(std::int64_t wall_ns) {
+  const ShmLock lock(head().mutex, *this);
+  auto& ordered = head().scrub.ordered_ns;
+  if (ordered == wall_ns) ordered = 0;
+}
+
+std::optional<std::uint64_t> DeviceTable::claim_scrub(const ScrubClaim& claim) {
+  const ShmLock lock(head().mutex, *this);
+  auto& board = head().scrub;
+  if (board.claim != 0 && claim.now_ns - board.touched_ns < claim.patience_ns) return std::nullopt;
+  board.block = claim.block;
+  board.worker = claim.worker.value;
+  board.touched_ns = claim.now_ns;
+  board.claim = ++board.claims;
+  return board.claim;
+}
+
+bool DeviceTable::scrub_idle_for(std::int64_t now_ns, std::int64_t long_ns) {
+  const ShmLock lock(head().mutex, *this);
+  const auto& board = head().scrub;
+  return board.claim == 0 && now_ns - board.touched_ns >= long_ns;
+}
+
+bool DeviceTable::keep_scrub(std::uint64_t number, std::int64_t now_ns, std::uint64_t bytes) {
+  const ShmLock lock(head().mutex, *this);
+  auto& board = head().scrub;
+  board.read_bytes += bytes;
+  if (board.claim != number) return false;
+  board.touched_ns = now_ns;
+  return true;
+}
+
+void DeviceTable::end_scrub(std::uint64_t number, bool damaged) {
+  const ShmLock lock(head().mutex, *this);
+  auto& board = head().scrub;
+  if (damaged) ++board.damaged_blocks;
+  if (board.claim == number) board.claim = 0;
+}
+
+bool DeviceTable::note_verified(std::uint32_t block, const BlockSlot& as_it_was, std::int64_t wall_ns) {
+  REELFS_ASSERT(block < geometry_.block_count);
+  const ShmLock lock(head().mutex, *this);
+  auto slot = slots_[block];
+  const auto& was = as_it_was.descriptor;
+  const bool same = slot.descriptor.state != BlockState::free && slot.descriptor.segment == was.segment &&
+                    slot.descriptor.allocated_at_ns == was.allocated_at_ns;
+  if (!same) return false;
+  slot.descriptor.verified_at_ns = wall_ns;
+  change(block, slot);
+  return true;
+}
+
+bool DeviceTable::rewritten_locked(std::uint32_t block) {
+  const auto& rewrites = head().scrub.rewrites;
+  return std::any_of(rewrites.begin(), rewrites.end(),
+                     [&](const auto& rewrite) { return rewrite.worker != 0 && rewrite.block == block; });
+}
+
+bool DeviceTable::is_rewritten(std::uint32_t block) {
+  const ShmLock lock(head().mutex, *this);
+  return rewritten_locked(block);
+}
+
+Result<void> DeviceTable::begin_rewrite(std::uint32_t block, SegmentId segment, WorkerId worker) {
+  const ShmLock lock(head().mutex, *this);
+  REELFS_TRY(holder(block, segment));
+  if (rewritten_locked(block)) return Error(Errc::busy);
+  for (auto& rewrite : head().scrub.rewrites) {
+    if (rewrite.worker != 0) continue;
+    rewrite.block = block;
+    rewrite.worker = worker.value;
+    return ok();
+  }
+  return Error(Errc::busy);
+}
+
+void DeviceTable::end_rewrite(std::uint32_t block, WorkerId worker) {
+  const ShmLock lock(head().mutex, *this);
+  for (auto& rewrite : head().scrub.rewrites) {
+    if (rewrite.worker == worker.value && rewrite.block == block) rewrite.worker = 0;
+  }
 }
 
 // ---- flushing

@@ -16,6 +16,7 @@
 #include "noded/device/descriptor.h"
 #include "noded/device/superblock.h"
 #include "noded/shm/flush_board.h"
+#include "noded/shm/scrub_board.h"
 #include "noded/shm/shm_area.h"
 #include "noded/shm/shm_lock.h"
 
@@ -31,7 +32,7 @@ struct BlockSlot {
   std::uint32_t discarding =
       0;  // free, but its space is still being given back to the device: not yet to be taken
 };
-static_assert(sizeof(BlockSlot) == 96 && std::is_trivially_copyable_v<BlockSlot>);
+static_assert(sizeof(BlockSlot) == 112 && std::is_trivially_copyable_v<BlockSlot>);
 
 /// How much of the descriptor table page is on disk.
 struct PageSlot {
@@ -84,7 +85,8 @@ class DeviceTable {
     Uuid cluster;
     Uuid incarnation;  // of the node
     Superblock superblock;
-    std::string path;  // of the device
+    std::string path;                   // of the device
+    std::uint64_t boot = kBootUnknown;  // of the machine: what it loses with power is another's
   };
   /// A block as it is found when the node starts.
   struct Found {
@@ -125,6 +127,9 @@ class DeviceTable {
   BlockSlot slot(std::uint32_t block);
   /// Copies up to out.size() slots from `first` on. @return how many
   std::size_t copy_slots(std::uint32_t first, std::span<BlockSlot> out);
+  /// Whether the block was open when its machine lost power or its device was away: it may have lost what was
+  /// not flushed. @pre block < block count
+  bool torn(std::uint32_t block);
   /// What must always hold: each block is free, open or sealed once, linked once, counted once. For tests and
   /// `reelctl`.
   /// @errors corrupt, naming the first that does not
@@ -148,7 +153,7 @@ class DeviceTable {
   /// Cuts it to `length` and readies it for a writer of this generation. @errors as seal
   Result<void> reopen(std::uint32_t block, SegmentId segment, Generation generation, std::uint64_t length);
   /// Frees it, but keeps it for `worker` to discard until finish_free. @errors not_found, busy (writes under
-  /// way)
+  /// way, in place too)
   Result<void> begin_free(std::uint32_t block, SegmentId segment, WorkerId worker);
   void finish_free(std::uint32_t block);
 
@@ -191,6 +196,42 @@ class DeviceTable {
   /// Counts bytes that were found behind the end, unless anything happened since. @return whether it did
   /// count them
   bool extend_end(std::uint32_t block, SegmentId segment, std::uint64_t from, std::uint64_t to);
+
+  // ---- scrubbing: see ScrubBoard
+
+  struct ScrubState {
+    std::int64_t ordered_ns = 0;
+    std::uint64_t read_bytes = 0;
+    std::uint64_t damaged_blocks = 0;
+  };
+  ScrubState scrub_state();
+  /// All blocks are to be verified now that were not since then.
+  void order_scrub(std::int64_t wall_ns);
+  /// The pass that was ordered then is over, unless another was ordered since.
+  void end_ordered_scrub(std::int64_t wall_ns);
+  struct ScrubClaim {
+    std::uint32_t block = 0;
+    WorkerId worker;
+    std::int64_t now_ns = 0;       // of the machine's steady clock
+    std::int64_t patience_ns = 0;  // a claim on which nothing was done for so long is taken over
+  };
+  /// One block of a device is verified at a time. @return the number of the claim; empty: another is verified
+  std::optional<std::uint64_t> claim_scrub(const ScrubClaim& claim);
+  /// Whether nobody holds a claim, and nobody did anything under one for so long.
+  bool scrub_idle_for(std::int64_t now_ns, std::int64_t long_ns);
+  /// So many more bytes were read. @return whether the claim is still held
+  bool keep_scrub(std::uint64_t number, std::int64_t now_ns, std::uint64_t bytes);
+  void end_scrub(std::uint64_t number, bool damaged);
+  /// The block was read and was right, or is known to be damaged: it is not looked at again for a while.
+  /// @param as_it_was  nothing is noted where another segment has the block since
+  /// @return whether it was noted: the page is to be written then
+  bool note_verified(std::uint32_t block, const BlockSlot& as_it_was, std::int64_t wall_ns);
+
+  /// While bytes of a block are written in place it is neither freed nor reopened.
+  /// @errors not_found (it is another's), busy (too many are rewritten)
+  Result<void> begin_rewrite(std::uint32_t block, SegmentId segment, WorkerId worker);
+  void end_rewrite(std::uint32_t block, WorkerId worker);
+  bool is_rewritten(std::uint32_t block);
 
   // ---- flushing: see FlushBoard
 
@@ -253,6 +294,7 @@ class DeviceTable {
   friend class ShmLock<DeviceTable>;
   struct Head;
   struct Tally;
+  bool rewritten_locked(std::uint32_t block);
   explicit DeviceTable(std::unique_ptr<ShmArea> area);
 
   void repair();

@@ -15,6 +15,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "common/base/ids.h"
+
 namespace reelfs::noded {
 namespace {
 
@@ -52,6 +54,17 @@ ProcessIdentity ProcessIdentity::self() {
   identity.pid = static_cast<std::uint32_t>(getpid());
   identity.start_ticks = start_ticks_of(identity.pid).value_or(0);
   return identity;
+}
+
+std::uint64_t machine_boot() {
+  std::ifstream file("/proc/sys/kernel/random/boot_id");
+  std::string text;
+  std::getline(file, text);
+  const auto id = Uuid::parse(text);
+  if (!id) return 0;
+  std::uint64_t boot = 0;
+  std::memcpy(&boot, id.value().bytes.data(), sizeof boot);
+  return boot == UINT64_MAX ? 1 : boot;
 }
 
 std::int64_t started_at_ns(const ProcessIdentity& process, std::int64_t wall_ns) {

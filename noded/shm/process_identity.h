@@ -14,6 +14,10 @@ struct ProcessIdentity {
   friend bool operator==(const ProcessIdentity&, const ProcessIdentity&) = default;
 };
 
+/// Tells this run of the machine from earlier and later ones. Neither 0 nor all ones; 0 where it cannot be
+/// told.
+std::uint64_t machine_boot();
+
 /// When it began, in wall time. @param wall_ns  now
 std::int64_t started_at_ns(const ProcessIdentity& process, std::int64_t wall_ns);
 

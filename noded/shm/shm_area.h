@@ -36,7 +36,7 @@ struct ShmHeader {
 };
 static_assert(sizeof(ShmHeader) == 88 && std::atomic<std::uint64_t>::is_always_lock_free);
 
-inline constexpr std::uint32_t kShmLayoutVersion = 4;
+inline constexpr std::uint32_t kShmLayoutVersion = 5;
 
 /// What creator and attacher agree about.
 struct ShmShape {

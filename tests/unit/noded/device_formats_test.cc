@@ -33,6 +33,8 @@ BlockDescriptor sample_descriptor() {
   descriptor.fence_length = kPageBytes;
   descriptor.update_counter = 17;
   descriptor.allocated_at_ns = 1;
+  descriptor.boot = 0x0102030405060708;
+  descriptor.verified_at_ns = 5;
   descriptor.worker = 2;
   descriptor.state = BlockState::open;
   descriptor.fenced = 1;
@@ -130,7 +132,7 @@ TEST(DescriptorFormat, KeepsItsBytes) {
   encode_descriptor(kAddress, sample_descriptor(), bytes);
   EXPECT_EQ(hex(bytes),
             "524c4244"          // magic
-            "01010100"          // version, state, fenced
+            "02010100"          // version, state, fenced
             "07000000"          // device
             "05000000"          // block
             "8877665544332211"  // segment
@@ -141,9 +143,27 @@ TEST(DescriptorFormat, KeepsItsBytes) {
             "0010000000000000"  // fence length
             "1100000000000000"  // update counter
             "0100000000000000"  // allocated at
-            "02000000"          // worker
-            "00000000000000000000000000000000000000000000000000000000000000000000000000000000"
-            "cf06ae18");
+            "0200000000000000"  // worker
+            "0807060504030201"  // boot
+            "0500000000000000"  // verified at
+            "0000000000000000000000000000000000000000"
+            "7eb099c7");
+}
+
+TEST(DescriptorFormat, ReadsVersion1) {
+  const std::string_view golden =
+      "524c42440101010007000000050000008877665544332211090000000000000003000000000000000020000000000000080000"
+      "00"
+      "0000000000100000000000001100000000000000010000000000000002000000"
+      "00000000000000000000000000000000000000000000000000000000000000000000000000000000"
+      "cf06ae18";
+  std::array<std::byte, sizeof(DescriptorEntry)> bytes;
+  for (std::size_t at = 0; at < bytes.size(); ++at)
+    bytes[at] = static_cast<std::byte>(std::stoi(std::string(golden.substr(2 * at, 2)), nullptr, 16));
+  auto wanted = sample_descriptor();
+  wanted.boot = kBootUnknown;
+  wanted.verified_at_ns = 0;
+  EXPECT_EQ(decode_descriptor(kAddress, 4 * kMiB, bytes).value(), wanted);
 }
 
 TEST(DescriptorFormat, RefusesEveryFlippedByteAndMisplacedOnes) {

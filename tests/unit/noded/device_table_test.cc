@@ -72,6 +72,63 @@ TEST_F(DeviceTableTest, ShowsTheSameToWhoeverAttaches) {
   EXPECT_EQ(table->counts().sealed, 1u);
 }
 
+TEST_F(DeviceTableTest, OneProcessAtATimeScrubsADevice) {
+  DeviceTable::ScrubClaim claim;
+  claim.worker = kOne;
+  claim.now_ns = 100;
+  claim.patience_ns = 50;
+  const auto first = table->claim_scrub(claim);
+  ASSERT_TRUE(first);
+  claim.worker = kTwo;
+  const auto other = attach();
+  EXPECT_FALSE(other->claim_scrub(claim));
+  EXPECT_TRUE(table->keep_scrub(*first, 140, 7));
+  claim.now_ns = 189;
+  EXPECT_FALSE(other->claim_scrub(claim)) << "it goes on";
+  claim.now_ns = 190;
+  const auto second = other->claim_scrub(claim);
+  ASSERT_TRUE(second) << "it has stopped";
+  EXPECT_FALSE(table->keep_scrub(*first, 191, 1)) << "continued, it finds its claim gone";
+  table->end_scrub(*first, false);
+  EXPECT_TRUE(other->keep_scrub(*second, 192, 0)) << "which changes nothing";
+  table->release_claims(kTwo);
+  EXPECT_TRUE(table->claim_scrub(claim)) << "a dead one is not waited for";
+  table->order_scrub(33);
+  EXPECT_EQ(other->scrub_state().ordered_ns, 33);
+  EXPECT_EQ(other->scrub_state().read_bytes, 8u);
+  other->end_ordered_scrub(32);
+  EXPECT_EQ(table->scrub_state().ordered_ns, 33) << "another was ordered since";
+  other->end_ordered_scrub(33);
+  EXPECT_EQ(table->scrub_state().ordered_ns, 0);
+}
+
+TEST_F(DeviceTableTest, WhenABlockWasVerifiedIsNotedOfThatSegmentAlone) {
+  const auto block = allocate();
+  const auto seen = table->slot(block);
+  ASSERT_TRUE(table->note_verified(block, seen, 77));
+  EXPECT_EQ(table->slot(block).descriptor.verified_at_ns, 77);
+  ASSERT_TRUE(table->begin_free(block, kSegment, kOne));
+  EXPECT_FALSE(table->note_verified(block, seen, 78));
+  table->finish_free(block);
+  ASSERT_EQ(allocate(SegmentId(2)), block);
+  EXPECT_FALSE(table->note_verified(block, seen, 79));
+  EXPECT_EQ(table->slot(block).descriptor.verified_at_ns, 0);
+}
+
+TEST_F(DeviceTableTest, ABlockThatIsWrittenInPlaceIsNeitherFreedNorReopened) {
+  const auto block = allocate();
+  ASSERT_TRUE(table->begin_rewrite(block, kSegment, kTwo));
+  EXPECT_EQ(table->begin_rewrite(block, kSegment, kOne).error().code(), Errc::busy);
+  EXPECT_EQ(table->begin_rewrite(block, SegmentId(9), kOne).error().code(), Errc::not_found);
+  EXPECT_EQ(table->begin_free(block, kSegment, kOne).error().code(), Errc::busy);
+  EXPECT_EQ(table->reopen(block, kSegment, Generation(2), 0).error().code(), Errc::busy);
+  EXPECT_TRUE(table->seal(block, kSegment, Generation(2), 0)) << "which moves nothing";
+  table->end_rewrite(block, kOne);
+  EXPECT_TRUE(table->is_rewritten(block)) << "it is another's";
+  table->release_claims(kTwo);
+  EXPECT_TRUE(table->begin_free(block, kSegment, kOne));
+}
+
 TEST_F(DeviceTableTest, RefusesAnotherLifesAreaAndADamagedHeader) {
   EXPECT_EQ(DeviceTable::attach(name, cluster, Uuid::random()).error().code(), Errc::corrupt);
   EXPECT_EQ(DeviceTable::attach(name, Uuid::random(), incarnation).error().code(), Errc::corrupt);

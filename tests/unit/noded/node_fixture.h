@@ -48,6 +48,7 @@ class NodeFiles {
   std::vector<std::filesystem::path> devices;
   FileHooks hooks;
   Duration device_limit = std::chrono::seconds(3);
+  std::uint64_t boot = 1;  // of the machine
 
  private:
   std::filesystem::path directory_;
@@ -129,6 +130,7 @@ class TestNode {
     identity.node_name = std::move(name);
     identity.worker = WorkerId(worker);
     identity.process = ProcessIdentity::self();
+    identity.boot = files.boot;
     return identity;
   }
 };

@@ -343,6 +343,53 @@ TEST_F(SegmentStoreTest, AnUnfilledEntryThatIsOutOfDateMisleadsNobody) {
   EXPECT_EQ(node->run(node->store.fence(kSegment, Generation(2), node->soon())).value().address, address);
 }
 
+TEST_F(SegmentStoreTest, SyncConfirmsALengthOnlyWhereTheBytesAre) {
+  ASSERT_TRUE(allocate());
+  ASSERT_TRUE(node->append({}));
+  EXPECT_TRUE(node->run(node->store.sync({{kSegment, unit_bytes()}})));
+  const auto refused = node->run(node->store.sync({{kSegment, unit_bytes() + kPageBytes}}));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Errc::not_found);
+  EXPECT_NE(refused.error().message().find("segment 1 "), std::string::npos) << refused.error().message();
+}
+
+TEST_F(SegmentStoreTest, ACopyWhoseMachineLostPowerWhileItWasOpenIsTornAndStaysSo) {
+  ASSERT_TRUE(allocate());
+  ASSERT_TRUE(node->append({}));
+  restart();
+  EXPECT_FALSE(node->run(node->store.fence(kSegment, Generation(2), node->soon())).value().torn)
+      << "its processes ended, and nothing else";
+  ++files.boot;
+  restart();
+  EXPECT_FALSE(node->run(node->store.fence(kSegment, Generation(3), node->soon())).value().torn)
+      << "it was flushed when it was fenced before";
+  ASSERT_TRUE(allocate(SegmentId(2)));
+  ++files.boot;
+  restart();
+  EXPECT_TRUE(node->run(node->store.fence(SegmentId(2), Generation(2), node->soon())).value().torn);
+  restart();
+  EXPECT_TRUE(node->run(node->store.fence(SegmentId(2), Generation(3), node->soon())).value().torn)
+      << "what was lost does not come back with the fence";
+  const auto reopened = SegmentStore::After::reopened;
+  ASSERT_TRUE(node->run(node->store.cut(SegmentId(2), Generation(3), 0, reopened, node->soon())));
+  EXPECT_FALSE(node->run(node->store.fence(SegmentId(2), Generation(4), node->soon())).value().torn);
+}
+
+TEST_F(SegmentStoreTest, ACopyOnADeviceThatWasAwayIsTorn) {
+  ASSERT_TRUE(allocate());
+  ASSERT_TRUE(node->append({}));
+  const auto path = files.devices[0];
+  auto away = path;
+  away += ".away";
+  std::filesystem::rename(path, away);
+  ASSERT_TRUE(node->look_until([&] { return node->is(DeviceStatus::State::offline); }));
+  std::filesystem::rename(away, path);
+  ASSERT_TRUE(node->look_until([&] { return node->is(DeviceStatus::State::online); }));
+  const auto fenced = node->run(node->store.fence(kSegment, Generation(2), node->soon())).value();
+  EXPECT_TRUE(fenced.torn) << "it may have been without power";
+  EXPECT_EQ(fenced.length, unit_bytes());
+}
+
 TEST_F(SegmentStoreTest, SyncNamesASegmentItDoesNotHave) {
   EXPECT_EQ(node->run(node->store.sync({SegmentId(5)})).error().code(), Errc::not_found);
 }

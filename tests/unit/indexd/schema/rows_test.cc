@@ -86,6 +86,7 @@ TEST(Rows, ComeBackAsTheyWere) {
   expect_round_trip(BootRow{"boot"});
   expect_round_trip(HoldRow{.reason = "case 4711", .who = "uid 0 on host", .since_ns = 1});
   expect_round_trip(HoldCountRow{.holds = 1});
+  expect_round_trip(DamageRow{.since_ns = 1, .unrepairable = 1, .ranges = {{4096, 8192}, {16384, 4096}}});
   expect_round_trip(ClusterRow{.uuid = Uuid::random(), .block_bytes = 1, .created_ns = 2});
   expect_round_trip(JournalPosition{.epoch = Epoch{1}, .index = 2});
 }
@@ -133,6 +134,14 @@ TEST(Rows, HaveTheDocumentedBytes) {
             "\2\1\0\0\0\0\0\0"s);
   EXPECT_EQ(encode_key(HoldKey{InodeId{5}}), "g\0\0\0\0\0\0\0\5"s);
   EXPECT_EQ(encode_key(HoldCountKey{}), "&");
+  EXPECT_EQ(encode_row(DamageRow{.since_ns = 3, .ranges = {{4096, 8192}}}),
+            "\1"
+            "\3\0\0\0\0\0\0\0"
+            "\0\0\0\0"
+            "\1\0\0\0"
+            "\0\x10\0\0\0\0\0\0"
+            "\0\x20\0\0\0\0\0\0"s);
+  EXPECT_EQ(encode_key(DamageKey{SegmentId{5}, NodeId{2}}), "z\0\0\0\0\0\0\0\5\0\0\0\2"s);
   EXPECT_EQ(encode_row(InodeRow{}).size(), 1U + 4 * 4 + 8 * 3 + 8 * 4 + 8 * 4 + 4 + 8 * 2);
 }
 
@@ -142,6 +151,10 @@ TEST(Rows, RefuseFieldsThatCannotBe) {
   EXPECT_FALSE(decode_row<SegmentRow>(encode_row(row)));
   EXPECT_FALSE(decode_row<HoldRow>(encode_row(HoldRow{})));
   EXPECT_FALSE(decode_row<HoldCountRow>(encode_row(HoldCountRow{})));
+  EXPECT_FALSE(decode_row<DamageRow>(encode_row(DamageRow{})));
+  EXPECT_FALSE(decode_row<DamageRow>(encode_row(DamageRow{.ranges = {{4096, 0}}})));
+  EXPECT_FALSE(decode_row<DamageRow>(encode_row(DamageRow{.ranges = {{4096, 4096}, {8191, 4096}}})));
+  EXPECT_FALSE(decode_row<DamageRow>(encode_row(DamageRow{.unrepairable = 2, .ranges = {{0, 1}}})));
   // A count of copies far beyond the bytes that are there.
   auto bytes = encode_row(SegmentRow{});
   bytes.replace(bytes.size() - 4, 4, "\xff\xff\xff\xff");
