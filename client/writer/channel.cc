@@ -14,6 +14,7 @@
 #include "common/observe/log.h"
 #include "common/wire/index.pb.h"
 #include "common/wire/node.pb.h"
+#include "common/wire/record.h"
 #include "common/wire/unit.h"
 
 namespace reelfs::client {
@@ -182,7 +183,11 @@ void ChannelWriter::perform(SendUnit& action) {
 
 void ChannelWriter::perform(PiecePlaced& action) {
   const auto& segment = *segments_.at(action.segment);
-  syncer_.written({action.segment, segment.copies, segment.needed});
+  const auto pending = pending_.find(action.piece);
+  const auto bytes =
+      pending == pending_.end() ? 0 : static_cast<std::uint32_t>(pending->second->piece.bytes->size());
+  const auto end = bytes == 0 ? 0 : action.record_offset + wire::record_bytes(bytes);
+  syncer_.written({action.segment, segment.copies, segment.needed, end});
   settle(action.piece, Placed{action.segment, action.record_offset});
 }
 

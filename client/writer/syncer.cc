@@ -52,6 +52,7 @@ void Syncer::written(const Written& write) {
   auto& segment = unsynced_[write.segment];
   segment.written = ++writes_;
   segment.needed = write.needed;
+  segment.end = std::max(segment.end, write.end);
   for (const auto& worker : write.copies) {
     const auto same_node = [&](const Copy& copy) { return copy.worker.node == worker.node; };
     auto copy = std::find_if(segment.copies.begin(), segment.copies.end(), same_node);
@@ -219,7 +220,11 @@ Task<void> Syncer::flush_rest(WorkerAddress worker, std::vector<SegmentId> segme
 Task<void> Syncer::flush_on(WorkerAddress worker, std::vector<SegmentId> segments) {
   const auto deadline = Deadline::after(clock_, kFlushLimit);
   wire::SyncSegmentsRequest request;
-  for (const auto segment : segments) request.add_segments(segment.value);
+  for (const auto segment : segments) {
+    const auto known = unsynced_.find(segment);
+    request.add_segments(segment.value);
+    request.add_lengths(known == unsynced_.end() ? 0 : known->second.end);
+  }
   auto reply = co_await nodes_.for_appends(worker).call(wire::Method::sync_segments, request, deadline);
   if (reply) co_return ok();
   co_return std::move(reply).error().within("syncing at " + worker.endpoint.to_string());

@@ -50,6 +50,7 @@ class Syncer {
     SegmentId segment;
     std::vector<WorkerAddress> copies;  // that wrote it
     std::size_t needed = 0;             // of them are to flush it where the others are sick
+    std::uint64_t end = 0;              // of what they acknowledged, at least
   };
   /// Every copy has acknowledged further bytes of the segment.
   void written(const Written& write);
@@ -79,6 +80,7 @@ class Syncer {
     std::vector<Copy> copies;
     std::size_t needed = 0;
     std::uint64_t written = 0;  // number of the latest write
+    std::uint64_t end = 0;      // a flush that does not find as much says nothing
     bool left = false;
     std::size_t synced(std::uint64_t number) const;
   };

@@ -419,6 +419,7 @@ Task<void> Compactor::sync_target() {
   if (!target_) co_return ok();
   auto request = std::make_shared<wire::SyncSegmentsRequest>();
   request->add_segments(target_->segment.value);
+  request->add_lengths(target_->offset);
   for (const auto& copy : target_->row.copies) {
     const auto synced = co_await nodes_.call(copy.node, copy.worker, wire::Method::sync_segments, request);
     if (synced) continue;

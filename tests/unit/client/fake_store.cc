@@ -69,9 +69,12 @@ Task<rpc::Response> FakeNode::handle(rpc::Request request) {
   if (request.method == wire::Method::sync_segments) {
     REELFS_CO_TRY(const auto sync, request.parse<wire::SyncSegmentsRequest>());
     std::map<std::uint64_t, std::size_t> covered;
-    for (const auto segment : sync.segments()) {
+    for (int i = 0; i < sync.segments_size(); ++i) {
+      const auto segment = sync.segments(i);
       if (!blocks.contains(segment)) co_return Error(Errc::not_found, "no such block");
       covered[segment] = blocks[segment].bytes.size();
+      const auto wanted = i < sync.lengths_size() ? sync.lengths(i) : 0;
+      if (covered[segment] < wanted) co_return Error(Errc::not_found, "the copy is shorter");
     }
     ++syncs;
     sync_sizes.push_back(covered.size());

@@ -335,6 +335,21 @@ TEST_F(WriterTest, SyncWaitsForAFlushThatHangsNoLongerThanForItsSegmentToBeLeft)
   EXPECT_TRUE(fake_index_->segments.at(segments_of_placed()[0].value).failed);
 }
 
+TEST_F(WriterTest, AFlushThatFindsLessThanWasAcknowledgedConfirmsNothing) {
+  build(2, 64 * kMiB);
+  fake_index_->min_copies = 2;
+  Result<void> synced = ok();
+  run([&]() -> asio::awaitable<void> {
+    append_many(3, 1000);
+    co_await all_ended_.wait();
+    auto& block = nodes_[1]->blocks.at(segments_of_placed()[0].value);  // its host loses power
+    block.bytes.resize(0);
+    synced = co_await writer_->sync(segments_of_placed());
+  });
+  ASSERT_FALSE(synced);
+  EXPECT_EQ(synced.error().code(), Errc::io);
+}
+
 TEST_F(WriterTest, ASegmentThatWasFreedNeedsNoFlushAndDoesNotHoldUpOthers) {
   build(2, 64 * kMiB);
   Result<void> synced = Error(Errc::cancelled);
