@@ -36,6 +36,13 @@ void FileState::note_hold(bool held, std::uint64_t size) {
   held_below = held ? std::optional(size) : std::nullopt;
 }
 
+FileTable::FileTable(const Clock& clock)
+    : clock_(clock),
+      // Numbers go on where an earlier process of this recorder stopped, so that of two records the later one
+      // has the greater.
+      numbers_(std::make_shared<WriteBuffer::Numbers>(
+          static_cast<std::uint64_t>(clock.wall().time_since_epoch().count()))) {}
+
 std::shared_ptr<FileState> FileTable::find(InodeId inode) const {
   const auto found = files_.find(inode);
   return found == files_.end() ? nullptr : found->second;
@@ -43,7 +50,7 @@ std::shared_ptr<FileState> FileTable::find(InodeId inode) const {
 
 std::shared_ptr<FileState> FileTable::obtain(InodeId inode) {
   auto& file = files_[inode];
-  if (!file) file = std::make_shared<FileState>(inode);
+  if (!file) file = std::make_shared<FileState>(inode, numbers_);
   return file;
 }
 

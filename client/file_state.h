@@ -22,7 +22,8 @@ namespace reelfs::client {
 /// What one FileSystem knows of an inode that is open in it or has bytes to be committed; shared by all its
 /// handles.
 struct FileState {
-  explicit FileState(InodeId id) : inode(id) {}
+  FileState(InodeId id, std::shared_ptr<WriteBuffer::Numbers> numbers)
+      : inode(id), buffer(std::move(numbers)) {}
   FileState(const FileState&) = delete;
   FileState& operator=(const FileState&) = delete;
 
@@ -75,7 +76,7 @@ struct FileState {
 /// The file states of one FileSystem, and the attributes that result from them. The loop's.
 class FileTable {
  public:
-  explicit FileTable(const Clock& clock) : clock_(clock) {}
+  explicit FileTable(const Clock& clock);
 
   std::shared_ptr<FileState> find(InodeId inode) const;
   std::shared_ptr<FileState> obtain(InodeId inode);
@@ -83,6 +84,8 @@ class FileTable {
   void forget_unused(const std::shared_ptr<FileState>& file);
   std::vector<std::shared_ptr<FileState>> all() const;
   std::vector<InodeId> open_inodes() const;
+  /// The last number that was given to a piece of any file.
+  WriteBuffer::PieceNumber newest_piece() const { return *numbers_; }
 
   /// Takes in what the index has told of an inode, and answers with what is true here: never older than what
   /// was told before, and with what was written here and is not yet committed.
@@ -109,6 +112,7 @@ class FileTable {
   std::int64_t read_time(const Attributes& known) const;
 
   const Clock& clock_;
+  const std::shared_ptr<WriteBuffer::Numbers> numbers_;
   std::map<InodeId, std::shared_ptr<FileState>> files_;
   std::map<InodeId, std::int64_t> reads_;  // when; not known to the index
 };

@@ -1,6 +1,7 @@
 #include "client/write_back.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include <boost/asio/io_context.hpp>
@@ -120,6 +121,7 @@ asio::awaitable<void> WriteBack::store(File file, WriteBuffer::Ready ready) {
   client::Piece piece;
   piece.inode = file->inode;
   piece.file_offset = ready.offset;
+  piece.sequence = number;
   piece.bytes = std::move(ready.bytes);
   const auto result = co_await writer_.append(file->attributes.channel, std::move(piece));
   const auto placed_bytes = change(*file, [&](WriteBuffer& buffer) {
@@ -410,17 +412,38 @@ asio::awaitable<void> WriteBack::run(Batch& batch) {
   }
 }
 
+// Up to where no piece of any file is left when these are committed.
+WriteBack::Piece WriteBack::settled_with(const std::vector<Committing>& files) const {
+  // First this: whoever gets a number does so with its file locked, and has the piece there when that is
+  // unlocked.
+  auto settled = files_.newest_piece();
+  std::map<const FileState*, Piece> through;
+  for (const auto& each : files) through[each.file.get()] = each.pieces.through;
+  for (const auto& file : files_.all()) {
+    const auto found = through.find(file.get());
+    const auto from = found == through.end() ? 0 : found->second;
+    const auto left = file->locked([&] { return file->buffer.first_after(from); });
+    if (left != 0) settled = std::min(settled, left - 1);
+  }
+  return settled;
+}
+
 // Commits the pieces and takes in the resulting attributes.
 Task<void> WriteBack::send(std::vector<Committing>& files, bool sync) {
   wire::CommitRequest request;
   request.set_sync(sync);
   request.set_per_file(true);
+  request.set_settled(settled_with(files));
   for (auto& [file, pieces, refused] : files) {
     refused.reset();
     auto& message = *request.add_files();
     message.set_inode(file->inode.value);
     message.set_size(pieces.end);
     message.set_mtime_ns(pieces.mtime_ns);
+    message.set_sequence(pieces.through);
+    auto& state = *file;
+    message.set_more(
+        state.locked([&state, through = pieces.through] { return state.buffer.first_after(through) != 0; }));
     for (const auto& piece : pieces.extents) {
       auto& extent = *message.add_extents();
       extent.set_file_offset(piece.offset);

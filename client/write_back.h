@@ -136,6 +136,7 @@ class WriteBack : public std::enable_shared_from_this<WriteBack> {
   std::shared_ptr<Batch> join(const File& file, bool sync);
   asio::awaitable<void> run_batches();
   asio::awaitable<void> run(Batch& batch);
+  Piece settled_with(const std::vector<Committing>& files) const;
   Task<void> send(std::vector<Committing>& files, bool sync);
   void finish(const std::vector<Committing>& files, const Result<void>& outcome);
 

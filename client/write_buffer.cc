@@ -63,7 +63,7 @@ void WriteBuffer::seal(Piece& piece) {
 
 std::size_t WriteBuffer::write(std::uint64_t offset, std::span<const std::byte> bytes, TimePoint now,
                                std::int64_t mtime_ns) {
-  const auto newest_before = newest_;
+  std::size_t begun = 0;
   mtime_ns_ = mtime_ns;
   while (!bytes.empty()) {
     // Compared with the whole rest: a part of it must not slip below a younger piece that the rest overlaps
@@ -72,7 +72,8 @@ std::size_t WriteBuffer::write(std::uint64_t offset, std::span<const std::byte> 
     if (piece == nullptr) {
       if (collecting_.size() >= kMaxCollecting) seal(*find(collecting_.front()));
       piece = &pieces_.emplace_back();
-      piece->number = ++newest_;
+      piece->number = newest_ = ++*numbers_;
+      ++begun;
       piece->offset = offset;
       piece->begun = now;
       collecting_.push_back(newest_);
@@ -85,7 +86,7 @@ std::size_t WriteBuffer::write(std::uint64_t offset, std::span<const std::byte> 
     offset += part.size();
     bytes = bytes.subspan(part.size());
   }
-  return static_cast<std::size_t>(newest_ - newest_before);
+  return begun;
 }
 
 void WriteBuffer::seal(TimePoint begun) {
@@ -213,6 +214,12 @@ std::vector<OverlayPart> WriteBuffer::overlay(std::uint64_t offset, std::size_t 
 
 bool WriteBuffer::settled_through(PieceNumber number) const {
   return placed_run_ == pieces_.size() || pieces_[placed_run_].number > number;
+}
+
+WriteBuffer::PieceNumber WriteBuffer::first_after(PieceNumber number) const {
+  const auto found = std::upper_bound(pieces_.begin(), pieces_.end(), number,
+                                      [](PieceNumber n, const Piece& piece) { return n < piece.number; });
+  return found == pieces_.end() ? 0 : found->number;
 }
 
 std::uint64_t WriteBuffer::end() const {

@@ -1,11 +1,13 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "common/base/buffer.h"
@@ -34,7 +36,9 @@ struct OverlayPart {
 /// Knows no lock, clock, or loop: whoever owns it serialises the calls.
 class WriteBuffer {
  public:
-  using PieceNumber = std::uint64_t;  // grows in write order; 0 is none
+  using PieceNumber = std::uint64_t;  // grows in write order; 0 is none. Its record's sequence
+  /// Gives numbers to the pieces of many files: of two pieces, the one that was begun later has the greater.
+  using Numbers = std::atomic<std::uint64_t>;
   static constexpr std::size_t kMaxPieceBytes = kMiB;
 
   /// A piece to be stored.
@@ -56,6 +60,10 @@ class WriteBuffer {
     std::uint64_t end = 0;              // of the furthest
     std::int64_t mtime_ns = 0;
   };
+
+  /// @param numbers  the last number given
+  explicit WriteBuffer(std::shared_ptr<Numbers> numbers = std::make_shared<Numbers>(0))
+      : numbers_(std::move(numbers)) {}
 
   /// Collects the bytes. A full piece is sealed at once. @return how many pieces were begun
   std::size_t write(std::uint64_t offset, std::span<const std::byte> bytes, TimePoint now,
@@ -88,6 +96,8 @@ class WriteBuffer {
 
   bool empty() const { return pieces_.empty(); }
   PieceNumber newest() const { return newest_; }
+  /// The first piece behind this one that is neither committed nor failed; 0: there is none.
+  PieceNumber first_after(PieceNumber number) const;
   /// True where no piece up to this one is still on its way to the nodes.
   bool settled_through(PieceNumber number) const;
   /// True where no piece up to this one is left.
@@ -131,6 +141,7 @@ class WriteBuffer {
 
   void skip_placed();
 
+  std::shared_ptr<Numbers> numbers_;
   Pieces pieces_;  // ascending numbers
   PieceNumber newest_ = 0;
   std::vector<PieceNumber> collecting_;  // ascending

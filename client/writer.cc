@@ -28,16 +28,12 @@ struct Writer::State {
   const WriterOptions options;
   Syncer syncer;
   std::unordered_map<InodeId, std::unique_ptr<ChannelWriter>> channels;
-  std::uint64_t sequence = 0;
   bool stopping = false;
 };
 
 Writer::Writer(asio::io_context& context, const Clock& clock, IndexClient& index, NodePool& nodes,
                WriterOptions options)
     : state_(std::make_unique<State>(context, clock, index, nodes, options)) {
-  // Sequences go on where an earlier process of this recorder stopped, so that of two records the later one
-  // has the greater.
-  state_->sequence = static_cast<std::uint64_t>(clock.wall().time_since_epoch().count());
   state_->syncer.on_sick_copy([state = state_.get()](SegmentId segment, NodeId node, const Error& why) {
     for (auto& [channel, writer] : state->channels) writer->copy_is_sick(segment, node, why);
   });
@@ -55,7 +51,7 @@ Task<Placed> Writer::append(InodeId channel, Piece piece) {
     writer = std::make_unique<ChannelWriter>(state_->context, state_->clock, state_->index, state_->nodes,
                                              state_->syncer, channel, state_->options);
   }
-  co_return co_await writer->append(std::move(piece), ++state_->sequence);
+  co_return co_await writer->append(std::move(piece));
 }
 
 Task<void> Writer::sync(std::vector<SegmentId> segments) {

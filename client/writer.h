@@ -25,6 +25,7 @@ struct Piece {
   InodeId inode;
   std::uint64_t file_offset = 0;
   SharedBuffer bytes;
+  std::uint64_t sequence = 0;  // of two pieces for the same bytes, the later one's is greater
 };
 
 /// Where a piece came to lie, as the index's extents say it.

@@ -44,7 +44,6 @@ WriterCoreOptions core_options(const WriterOptions& options) {
 
 struct ChannelWriter::Pending {
   Piece piece;
-  std::uint64_t sequence;
   std::int64_t written_at_ns;
   std::optional<Result<Placed>> result;
   Event settled;
@@ -56,7 +55,8 @@ struct ChannelWriter::OpenSegment {
 
   const Generation generation;
   std::vector<WorkerAddress> copies;
-  std::size_t needed = 0;  // copies that are to flush where the others are sick
+  std::size_t needed = 0;           // copies that are to flush where the others are sick
+  std::uint64_t last_sequence = 0;  // of the records sent there
   TaskGroup appends;
 };
 
@@ -77,13 +77,12 @@ ChannelWriter::ChannelWriter(asio::io_context& context, const Clock& clock, Inde
 
 ChannelWriter::~ChannelWriter() = default;
 
-Task<Placed> ChannelWriter::append(Piece piece, std::uint64_t sequence) {
+Task<Placed> ChannelWriter::append(Piece piece) {
   if (closed_) co_return Error(Errc::cancelled, "the writer was stopped");
   last_piece_ = PieceId(last_piece_.value + 1);
   const auto id = last_piece_;
   const auto pending = std::make_shared<Pending>();
   pending->piece = std::move(piece);
-  pending->sequence = sequence;
   pending->written_at_ns = clock_.wall().time_since_epoch().count();
   pending_.emplace(id, pending);
   core_.queue(id, static_cast<std::uint32_t>(pending->piece.bytes->size()), clock_.now());
@@ -158,6 +157,7 @@ void ChannelWriter::perform(RequestGrants& action) { tasks_.spawn(request_grants
 void ChannelWriter::perform(SendUnit& action) {
   std::vector<wire::UnitRecord> records;
   records.reserve(action.pieces.size());
+  auto& segment = *segments_.at(action.segment);
   for (const auto& [id, record_offset] : action.pieces) {
     const auto& pending = *pending_.at(id);
     wire::UnitRecord record;
@@ -167,14 +167,14 @@ void ChannelWriter::perform(SendUnit& action) {
     record.info.channel = channel_;
     record.info.inode = pending.piece.inode;
     record.info.file_offset = pending.piece.file_offset;
-    record.info.sequence = pending.sequence;
+    record.info.sequence = pending.piece.sequence;
+    segment.last_sequence = std::max(segment.last_sequence, pending.piece.sequence);
     record.info.written_at_ns = pending.written_at_ns;
     record.payload = pending.piece.bytes->span();
     records.push_back(record);
   }
   const SharedBuffer unit =
       std::make_shared<const Buffer>(wire::form_unit(action.bytes, action.offset, records));
-  auto& segment = *segments_.at(action.segment);
   for (std::size_t copy = 0; copy < segment.copies.size(); ++copy) {
     segment.appends.spawn(
         append_to_copy(segment.copies[copy], action.segment, action.generation, copy, action.offset, unit));
@@ -278,7 +278,8 @@ asio::awaitable<void> ChannelWriter::return_grant(std::unique_ptr<OpenSegment> s
   const auto patience = closed_ ? kFarewell : Duration(options_.timeout);
   // Nothing may be sent under the grant once the index counts it as returned.
   co_await segment->appends.stop();
-  const auto told = co_await tell_index(std::move(returned), Deadline::after(clock_, patience));
+  const auto told =
+      co_await tell_index(std::move(returned), segment->last_sequence, Deadline::after(clock_, patience));
   if (told) {
     syncer_.left(id);
   } else {
@@ -292,12 +293,13 @@ asio::awaitable<void> ChannelWriter::return_grant(std::unique_ptr<OpenSegment> s
   ended_.set();
 }
 
-Task<void> ChannelWriter::tell_index(ReturnGrant returned, Deadline deadline) {
+Task<void> ChannelWriter::tell_index(ReturnGrant returned, std::uint64_t last_sequence, Deadline deadline) {
   wire::CloseSegmentRequest request;
   request.set_segment(returned.segment.value);
   request.set_generation(returned.generation.value);
   request.set_length(returned.length);
   request.set_failed(returned.failure.has_value());
+  request.set_last_sequence(last_sequence);
   REELFS_CO_TRY(co_await index_.call<wire::Empty>(wire::Method::close_segment, std::move(request), deadline));
   co_return ok();
 }

@@ -29,8 +29,7 @@ class ChannelWriter {
   ChannelWriter(const ChannelWriter&) = delete;
   ChannelWriter& operator=(const ChannelWriter&) = delete;
 
-  /// @param sequence  greater than that of any earlier piece of this process
-  Task<Placed> append(Piece piece, std::uint64_t sequence);
+  Task<Placed> append(Piece piece);
 
   /// A copy does not flush: its segment is left, if it is written here.
   void copy_is_sick(SegmentId segment, NodeId node, const Error& why);
@@ -59,7 +58,7 @@ class ChannelWriter {
   asio::awaitable<void> append_to_copy(WorkerAddress worker, SegmentId segment, Generation generation,
                                        std::size_t copy, std::uint64_t offset, SharedBuffer unit);
   asio::awaitable<void> return_grant(std::unique_ptr<OpenSegment> segment, ReturnGrant returned);
-  Task<void> tell_index(ReturnGrant returned, Deadline deadline);
+  Task<void> tell_index(ReturnGrant returned, std::uint64_t last_sequence, Deadline deadline);
 
   asio::io_context& context_;
   const Clock& clock_;

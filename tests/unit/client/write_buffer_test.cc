@@ -72,6 +72,29 @@ struct Harness {
   }
 };
 
+TEST(WriteBuffer, NumbersAreThoseOfTheOrderOfWritingOverAllFiles) {
+  const auto numbers = std::make_shared<WriteBuffer::Numbers>(100);
+  WriteBuffer one(numbers), other(numbers);
+  const std::string text = "text";
+  const auto bytes = std::as_bytes(std::span(text));
+  one.write(0, bytes, {}, 1);
+  other.write(0, bytes, {}, 1);
+  EXPECT_EQ(one.write(1000, bytes, {}, 1), 1u);
+  EXPECT_EQ(one.newest(), 103u);
+  EXPECT_EQ(other.newest(), 102u);
+  EXPECT_EQ(one.first_after(0), 101u);
+  EXPECT_EQ(one.first_after(101), 103u);
+  EXPECT_EQ(one.first_after(103), 0u);
+  one.seal();
+  const auto ready = one.take_ready();
+  ASSERT_EQ(ready.size(), 2u);
+  EXPECT_EQ(ready.at(0).number, 101u);
+  one.placed(101, SegmentId(1), 0);
+  ASSERT_EQ(one.committable(10).through, 101u);
+  ASSERT_TRUE(one.store_anew(101));
+  EXPECT_EQ(one.take_ready().at(0).number, 101u) << "a piece that is stored once more keeps its number";
+}
+
 class WriteBufferModel : public ::testing::TestWithParam<unsigned> {};
 
 TEST_P(WriteBufferModel, ShowsAndCommitsWritesInTheirOrder) {
