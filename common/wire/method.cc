@@ -130,6 +130,8 @@ std::string_view to_string(Method method) noexcept {
       return "rewrite_ranges";
     case Method::scrub_node:
       return "scrub_node";
+    case Method::list_records:
+      return "list_records";
     case Method::attach_device:
       return "attach_device";
     case Method::detach_device:

@@ -77,6 +77,7 @@ enum class Method : std::uint16_t {
   scrub_node = 209,
   attach_device = 210,
   detach_device = 211,
+  list_records = 212,
   // client -> noded
   append = 220,
   sync_segments = 221,

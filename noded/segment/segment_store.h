@@ -15,6 +15,7 @@
 #include "common/base/buffer.h"
 #include "common/base/clock.h"
 #include "common/base/ids.h"
+#include "common/wire/record.h"
 #include "noded/segment/append_queue.h"
 #include "noded/segment/device.h"
 #include "noded/shm/process_table.h"
@@ -132,6 +133,20 @@ class SegmentStore {
   /// @errors not_found, invalid (beyond the record), corrupt (no such record there), io
   Task<RecordPiece> read(RecordRange range);
 
+  struct ListedRecord {
+    std::uint32_t offset = 0;  // of its header in the segment
+    wire::RecordHeader header;
+  };
+  struct RecordList {
+    std::vector<ListedRecord> records;  // ascending
+    std::uint64_t next = 0;             // where to go on; 0: that was the end
+    std::uint64_t unreadable = 0;       // bytes that were passed over: a record should have begun there
+  };
+  /// The headers of the copy's records from `from` on, at most `most`, of what is valid now. Reads little
+  /// more than the headers; whoever reads the payloads compares their checksums. Ends early where much had to
+  /// be read. @errors not_found, invalid (not a place where a record begins), io
+  Task<RecordList> list_records(SegmentId segment, std::uint64_t from, std::size_t most);
+
   /// The blocks that a process works on, and maybe others: what it names, and where it could not name them
   /// all, what the devices say.
   std::vector<BlockAddress> blocks_of(const ProcessTable& process);
@@ -161,6 +176,7 @@ class SegmentStore {
   Result<Located> locate(SegmentId segment);
   static Result<void> reaches(const Located& located, const Flushed& wanted);
   Task<RecordPiece> read_at(Located located, RecordRange range);
+  Task<RecordList> list_at(Located located, std::uint64_t from, std::size_t most);
   Result<Located> locate_unfilled(SegmentId segment);
   static std::optional<Located> look(const DevicePtr& device, std::uint32_t block, SegmentId segment);
   void note_work(BlockAddress address);

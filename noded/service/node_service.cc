@@ -16,6 +16,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr Duration kLongestOperation = 60s;  // a request without a deadline does not wait longer either
+constexpr std::uint32_t kMaxListed = 8192;   // records in an answer: 512 KiB
 constexpr std::uint32_t kMaxReadBytes = wire::kMaxRecordPayload;
 
 spdlog::logger& log() {
@@ -52,6 +53,7 @@ NodeService::Operation NodeService::operation_of(wire::Method method) {
       {wire::Method::free_segment, &NodeService::free_segment},
       {wire::Method::release_segment, &NodeService::release_segment},
       {wire::Method::copy_records, &NodeService::copy_records},
+      {wire::Method::list_records, &NodeService::list_records},
       {wire::Method::append, &NodeService::append},
       {wire::Method::sync_segments, &NodeService::sync_segments},
       {wire::Method::read_record, &NodeService::read_record},
@@ -181,6 +183,27 @@ Task<rpc::Response> NodeService::copy_records(rpc::Request request) {
   REELFS_CO_TRY(auto command, request.parse<wire::CopyRecordsRequest>());
   REELFS_CO_TRY(const auto reply,
                 co_await copier_.copy(std::move(command), unfilled_.epoch(), bounded(request)));
+  co_return rpc::Response(reply);
+}
+
+Task<rpc::Response> NodeService::list_records(rpc::Request request) {
+  REELFS_CO_TRY(const auto command, request.parse<wire::ListRecordsRequest>());
+  const auto most = command.most() == 0 ? kMaxListed : std::min(command.most(), kMaxListed);
+  REELFS_CO_TRY(const auto list,
+                co_await store_.list_records(SegmentId(command.segment()), command.offset(), most));
+  wire::ListRecordsReply reply;
+  reply.set_next(list.next);
+  reply.set_unreadable(list.unreadable);
+  for (const auto& [offset, header] : list.records) {
+    auto& record = *reply.add_records();
+    record.set_record_offset(offset);
+    record.set_payload_bytes(header.payload_bytes);
+    record.set_generation(header.generation);
+    record.set_inode(header.inode);
+    record.set_file_offset(header.file_offset);
+    record.set_sequence(header.sequence);
+    record.set_written_at_ns(header.written_at_ns);
+  }
   co_return rpc::Response(reply);
 }
 

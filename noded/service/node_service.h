@@ -56,6 +56,7 @@ class NodeService {
   Task<rpc::Response> free_segment(rpc::Request request);
   Task<rpc::Response> release_segment(rpc::Request request);
   Task<rpc::Response> copy_records(rpc::Request request);
+  Task<rpc::Response> list_records(rpc::Request request);
   Task<rpc::Response> append(rpc::Request request);
   Task<rpc::Response> sync_segments(rpc::Request request);
   Task<rpc::Response> read_record(rpc::Request request);

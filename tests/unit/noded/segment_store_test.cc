@@ -1,6 +1,7 @@
 #include "noded/segment/segment_store.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include <boost/asio/co_spawn.hpp>
 #include <gtest/gtest.h>
@@ -79,6 +80,66 @@ TEST_F(SegmentStoreTest, ListsInPartsInTheOrderOfSegments) {
   EXPECT_EQ(segments(SegmentId{5}, 2), (std::vector<std::uint64_t>{5, 7}));
   EXPECT_EQ(segments(SegmentId{10}, 2), (std::vector<std::uint64_t>{12}));
   EXPECT_TRUE(segments(SegmentId{13}, 2).empty());
+}
+
+TEST_F(SegmentStoreTest, ListsRecordsAsTheyStand) {
+  ASSERT_TRUE(allocate());
+  std::vector<std::uint64_t> offsets;
+  std::uint64_t end = 0;
+  for (const std::uint32_t payload : {100u, 5000u, 300000u, 1u, 70000u, 200u}) {
+    offsets.push_back(end);
+    end =
+        node->append(
+                {.offset = end, .payload_bytes = payload, .inode = InodeId(end + 1), .file_offset = end + 2})
+            .value();
+  }
+  // Two records of one unit: the second begins within a page.
+  const UnitOptions first{.offset = end, .payload_bytes = 3000};
+  offsets.push_back(end);
+  offsets.push_back(end + wire::record_bytes(3000));
+  ASSERT_TRUE(
+      node->run(node->store.append(first.segment, first.generation, first.offset, make_double_unit(first))));
+  const auto all = node->run(node->store.list_records(kSegment, 0, 100));
+  ASSERT_TRUE(all) << all.error().describe();
+  ASSERT_EQ(all.value().records.size(), offsets.size());
+  for (std::size_t i = 0; i < offsets.size(); ++i) EXPECT_EQ(all.value().records[i].offset, offsets[i]);
+  EXPECT_EQ(all.value().records[2].header.payload_bytes, 300000u);
+  EXPECT_EQ(all.value().records[2].header.inode, offsets[2] + 1);
+  EXPECT_EQ(all.value().records[2].header.file_offset, offsets[2] + 2);
+  EXPECT_EQ(all.value().next, 0u);
+  EXPECT_EQ(all.value().unreadable, 0u);
+
+  // In parts they are the same.
+  std::vector<std::uint64_t> found;
+  std::uint64_t next = 0;
+  do {
+    const auto part = node->run(node->store.list_records(kSegment, next, 2));
+    ASSERT_TRUE(part) << part.error().describe();
+    ASSERT_LE(part.value().records.size(), 2u);
+    for (const auto& record : part.value().records) found.push_back(record.offset);
+    next = part.value().next;
+  } while (next != 0);
+  EXPECT_EQ(found, offsets);
+  EXPECT_EQ(node->run(node->store.list_records(SegmentId(77), 0, 2)).error().code(), Errc::not_found);
+  EXPECT_EQ(node->run(node->store.list_records(kSegment, 7, 2)).error().code(), Errc::invalid);
+}
+
+TEST_F(SegmentStoreTest, ListsWhatStandsBehindADamagedHeader) {
+  ASSERT_TRUE(allocate());
+  const auto first = node->append({.payload_bytes = 20000}).value();
+  const auto second = node->append({.offset = first, .payload_bytes = 20000}).value();
+  ASSERT_TRUE(node->append({.offset = second, .payload_bytes = 20000}));
+  const auto block = node->store.find(kSegment).value();
+  auto& device = *node->store.find_device(block.address.device);
+  auto zeros = std::make_shared<Buffer>(kPageBytes);
+  std::memset(zeros->data(), 0, zeros->size());
+  const auto place = device.table().geometry().block_offset(block.address.block) + first;
+  ASSERT_TRUE(node->run(device.write(place, zeros)));
+  const auto list = node->run(node->store.list_records(kSegment, 0, 100));
+  ASSERT_TRUE(list) << list.error().describe();
+  ASSERT_EQ(list.value().records.size(), 2u);
+  EXPECT_EQ(list.value().records[1].offset, second);
+  EXPECT_EQ(list.value().unreadable, second - first);
 }
 
 TEST_F(SegmentStoreTest, SaysWhenItIsFull) {
