@@ -24,8 +24,10 @@ enum class Table : char {
   hold = 'g',
   channel = 'h',
   inode = 'i',
+  grant = 'j',
   name = 'k',
   symlink = 'l',
+  progress = 'm',
   node = 'n',
   session = 'o',
   orphan = 'p',
@@ -137,6 +139,21 @@ struct AnswerKey {
   static constexpr Table kTable = Table::answer;
   SessionId session;
   std::uint64_t request = 0;
+};
+/// A segment that a session was granted.
+struct GrantKey {
+  using Row = GrantRow;
+  static constexpr Table kTable = Table::grant;
+  SessionId session;
+  SegmentId segment;
+  Generation generation;  // that its records bear
+};
+/// What a session has committed of a file.
+struct ProgressKey {
+  using Row = ProgressRow;
+  static constexpr Table kTable = Table::progress;
+  SessionId session;
+  InodeId inode;  // none: of all files
 };
 struct OrphanKey {
   using Row = OrphanRow;

@@ -111,6 +111,14 @@ void fields(Codec& codec, Of<OrphanRow> auto& row) {
   codec(row.since_ns);
 }
 template <class Codec>
+void fields(Codec& codec, Of<GrantRow> auto& row) {
+  codec(row.last_sequence);
+}
+template <class Codec>
+void fields(Codec& codec, Of<ProgressRow> auto& row) {
+  codec(row.sequence, row.mtime_ns, row.more);
+}
+template <class Codec>
 void fields(Codec& codec, Of<LockRow> auto& row) {
   codec(row.last, row.type, row.pid);
 }
@@ -226,6 +234,14 @@ void fields(Codec& codec, Of<AcknowledgedKey> auto& key) {
 template <class Codec>
 void fields(Codec& codec, Of<AnswerKey> auto& key) {
   codec(key.session, key.request);
+}
+template <class Codec>
+void fields(Codec& codec, Of<GrantKey> auto& key) {
+  codec(key.session, key.segment, key.generation);
+}
+template <class Codec>
+void fields(Codec& codec, Of<ProgressKey> auto& key) {
+  codec(key.session, key.inode);
 }
 template <class Codec>
 void fields(Codec& codec, Of<OrphanKey> auto& key) {
@@ -419,6 +435,10 @@ Result<void> check_row(std::string_view key, std::string_view value) {
       return check_row_of<DirentKey>(key, value);
     case Table::boot:
       return check_row_of<BootKey>(key, value);
+    case Table::grant:
+      return check_row_of<GrantKey>(key, value);
+    case Table::progress:
+      return check_row_of<ProgressKey>(key, value);
     case Table::lock:
       return check_row_of<LockKey>(key, value);
     case Table::hold:
@@ -482,6 +502,8 @@ REELFS_INSTANTIATE(SessionKey)
 REELFS_INSTANTIATE(AcknowledgedKey)
 REELFS_INSTANTIATE(AnswerKey)
 REELFS_INSTANTIATE(OrphanKey)
+REELFS_INSTANTIATE(GrantKey)
+REELFS_INSTANTIATE(ProgressKey)
 REELFS_INSTANTIATE(LockKey)
 REELFS_INSTANTIATE(HoldKey)
 REELFS_INSTANTIATE(HoldCountKey)

@@ -199,6 +199,21 @@ struct OrphanRow {
   friend bool operator==(const OrphanRow&, const OrphanRow&) = default;
 };
 
+/// A segment that was granted to a session and may hold records of it whose extents are not there yet; the
+/// key says which. docs/design/roll-forward.md
+struct GrantRow {
+  std::uint64_t last_sequence = 0;  // of its records; 0: not known, it may be written still
+  friend bool operator==(const GrantRow&, const GrantRow&) = default;
+};
+
+/// How far a session's commits of a file have got; with inode 0 in the key, those of all files.
+struct ProgressRow {
+  std::uint64_t sequence = 0;  // records up to this one are not to be rolled forward
+  WallNs mtime_ns = 0;         // of the file then: another one tells that somebody changed it since
+  std::uint32_t more = 0;      // 1: further records of it were under way
+  friend bool operator==(const ProgressRow&, const ProgressRow&) = default;
+};
+
 /// A piece of a file that is locked; the key has the owner and the first byte.
 struct LockRow {
   std::uint64_t last = 0;  // byte

@@ -145,7 +145,6 @@ Actions SegmentLife::session_died() {
     return {};
   }
   if (row_.state != SegmentState::open) return {};
-  dead_writer_ = true;
   return step_ == Step::resting ? start_fencing() : Actions{};
 }
 
@@ -220,7 +219,8 @@ Actions SegmentLife::seal_at_valid_length() {
       if (copy.fenced && !copy.torn && copy.length >= row_.length) length = std::min(length, copy.length);
     }
   }
-  if (length > 0 && !dead_writer_) return store_end(SegmentState::sealed, length);
+  // What a dead writer had placed is to be rolled forward from here, though nothing was committed.
+  if (length > 0) return store_end(SegmentState::sealed, length);
   auto sealed = row_;
   sealed.state = SegmentState::sealed;
   sealed.length = length;
@@ -359,7 +359,6 @@ Actions SegmentLife::resume(bool session_alive) {
       return store_freeing(false);
     case SegmentState::open:
       if (row_.session && session_alive) return {};
-      dead_writer_ = static_cast<bool>(row_.session);
       return start_fencing();
     case SegmentState::freeing:
       return start_freeing_blocks();

@@ -190,7 +190,6 @@ class SegmentLife {
   Step step_ = Step::resting;
   bool answer_due_ = false;
   bool abandoned_ = false;
-  bool dead_writer_ = false;             // nobody will commit anything more
   SessionId next_session_;               // reopen's
   std::vector<SegmentCopy> chosen_;      // allocated or reopened: as they are to be stored
   std::optional<SegmentRow> otherwise_;  // to be stored where freeing is refused

@@ -8,6 +8,7 @@
 #include "indexd/service/hold_service.h"
 #include "indexd/service/node_registry.h"
 #include "indexd/service/overwriter.h"
+#include "indexd/service/roll_forward.h"
 #include "indexd/service/segment_keeper.h"
 #include "indexd/tree/attributes.h"
 #include "indexd/tree/extents.h"
@@ -105,8 +106,10 @@ Task<rpc::Response> FileService::change_file(wire::RequestHeader header, Change 
   const SessionId session{header.session()};
   std::vector<SegmentId> emptied;
   Touched touched;
-  auto op = [&change, &emptied, &touched](Transaction& txn, WallNs now) -> Result<wire::AttributesReply> {
+  auto op = [&change, &emptied, &touched, session](Transaction& txn,
+                                                   WallNs now) -> Result<wire::AttributesReply> {
     REELFS_TRY(auto changed, change(txn, now));
+    REELFS_TRY(tree::note_changed(txn, session, changed.inode));
     emptied = std::move(changed.emptied);
     touched.inodes.push_back(changed.inode.id);
     return attributes_reply(changed.inode);
@@ -331,15 +334,21 @@ Task<rpc::Response> FileService::commit(wire::CommitRequest request) {
   for (const auto& file : files) sessions_.wrote(session, file.inode);
   REELFS_CO_TRY(co_await make_room(files));
   std::map<InodeId, std::uint64_t> ingested;
-  auto op = [&files, &emptied, &ingested, per_file, limits = overwriter_.limits()](
-                Transaction& txn, WallNs now) -> Result<wire::CommitReply> {
+  std::vector<tree::FileProgress> progress;
+  for (const auto& file : request.files()) {
+    progress.push_back({InodeId{file.inode()}, file.sequence(), 0, file.more()});
+  }
+  auto op = [&files, &emptied, &ingested, &progress, per_file, session, settled = request.settled(),
+             limits = overwriter_.limits()](Transaction& txn, WallNs now) -> Result<wire::CommitReply> {
     REELFS_TRY(auto committed, tree::commit(txn, files, *limits, now));
     if (!per_file && !committed.refused.empty()) return std::move(committed.refused.front().error);
     emptied = std::move(committed.emptied);
     for (std::size_t index = 0; index < files.size(); ++index) {
       for (const auto& extent : files[index].extents)
         ingested[committed.inodes[index].row.channel] += extent.row.length;
+      progress[index].mtime_ns = committed.inodes[index].row.mtime_ns;
     }
+    REELFS_TRY(tree::note_progress(txn, session, settled, progress));
     wire::CommitReply reply;
     for (const auto& inode : committed.inodes) {
       auto& attributes = *reply.add_attributes();
@@ -351,6 +360,7 @@ Task<rpc::Response> FileService::commit(wire::CommitRequest request) {
   auto answered = co_await changes_.once(request.header(), std::move(op));
   if (answered) {
     segments_.emptied(emptied);
+    roll_forward_.settled(session, request.settled());
     for (const auto& [channel, bytes] : ingested) overwriter_.note_ingest(channel, bytes);
     Touched touched;
     for (const auto& file : files) touched.inodes.push_back(file.inode);
@@ -380,8 +390,10 @@ Task<rpc::Response> FileService::clone_range(wire::CloneRangeRequest request) {
   params.length = request.length();
   params.max_extents = kExtentsAtOnce;
   std::vector<SegmentId> emptied;
-  auto op = [&params, &emptied](Transaction& txn, WallNs now) -> Result<wire::CloneRangeReply> {
+  const SessionId session{request.header().session()};
+  auto op = [&params, &emptied, session](Transaction& txn, WallNs now) -> Result<wire::CloneRangeReply> {
     REELFS_TRY(auto cloned, tree::clone_range(txn, params, now));
+    REELFS_TRY(tree::note_changed(txn, session, cloned.target));
     emptied = std::move(cloned.emptied);
     wire::CloneRangeReply reply;
     to_wire(cloned.target, *reply.mutable_attributes());

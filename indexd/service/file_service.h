@@ -16,13 +16,15 @@ namespace reelfs::indexd {
 class HoldService;
 class NodeRegistry;
 class Overwriter;
+class RollForward;
 class SegmentKeeper;
 
 /// Answers what is asked about attributes and what files hold.
 class FileService {
  public:
   FileService(const Clock& clock, Executor& index, Sessions& sessions, Changes& changes, Leases& leases,
-              NodeRegistry& nodes, SegmentKeeper& segments, HoldService& holds, Overwriter& overwriter)
+              NodeRegistry& nodes, SegmentKeeper& segments, HoldService& holds, Overwriter& overwriter,
+              RollForward& roll_forward)
       : clock_(clock),
         index_(index),
         sessions_(sessions),
@@ -31,7 +33,8 @@ class FileService {
         nodes_(nodes),
         segments_(segments),
         holds_(holds),
-        overwriter_(overwriter) {}
+        overwriter_(overwriter),
+        roll_forward_(roll_forward) {}
   void register_with(Dispatcher& dispatcher);
 
   Task<wire::AttributesReply> get_attributes(wire::GetAttributesRequest request);
@@ -79,6 +82,7 @@ class FileService {
   SegmentKeeper& segments_;
   HoldService& holds_;
   Overwriter& overwriter_;
+  RollForward& roll_forward_;
 };
 
 }  // namespace reelfs::indexd

@@ -21,13 +21,15 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
       segments_(context.get_executor(), clock, index, nodes_, options_),
       overwriter_(context.get_executor(), clock, index, sessions_, nodes_, segments_, leases_, options_,
                   registry),
+      roll_forward_(context.get_executor(), clock, index, nodes_, leases_, overwriter_, options_, registry),
       compactor_(context.get_executor(), clock, index, nodes_, segments_, overwriter_, options_, registry),
       changes_(index, sessions_, clock),
       names_(index, sessions_, changes_, leases_, options_),
       holds_(clock, index, sessions_, changes_, leases_, registry),
       recordings_(clock, index, sessions_),
-      files_(clock, index, sessions_, changes_, leases_, nodes_, segments_, holds_, overwriter_),
-      grants_(clock, index, sessions_, nodes_, segments_, overwriter_),
+      files_(clock, index, sessions_, changes_, leases_, nodes_, segments_, holds_, overwriter_,
+             roll_forward_),
+      grants_(clock, index, sessions_, nodes_, segments_, overwriter_, roll_forward_),
       locks_(context.get_executor(), clock, index, sessions_, options_, registry),
       gaps_(context.get_executor(), clock, index, sessions_, options_, registry),
       admin_(index, sessions_, nodes_, segments_, overwriter_, gaps_, compactor_, options_),
@@ -51,9 +53,13 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
   sessions_.on_ended([this](SessionId session) {
     leases_.session_ended(session);
     segments_.session_ended(session);
+    roll_forward_.session_ended(session);
     locks_.session_ended(session);
     gaps_.session_ended(session);
   });
+  segments_.on_granted([this](const tree::Grant& grant) { roll_forward_.granted(grant); });
+  segments_.keep_where([this](SegmentId segment) { return roll_forward_.holds(segment); });
+  roll_forward_.on_emptied([this](const std::vector<SegmentId>& segments) { segments_.emptied(segments); });
   sessions_.on_emptied([this](const std::vector<SegmentId>& segments) { segments_.emptied(segments); });
 }
 
@@ -63,6 +69,8 @@ Task<void> IndexService::start() {
   REELFS_CO_TRY(co_await locks_.start());
   REELFS_CO_TRY(co_await holds_.start());
   auto alive = [this](SessionId session) { return sessions_.alive(session) || compactor_.is_own(session); };
+  // First what must not be freed.
+  REELFS_CO_TRY(co_await roll_forward_.start(alive));
   REELFS_CO_TRY(co_await segments_.start(std::move(alive)));
   REELFS_CO_TRY(co_await gaps_.start());
   overwriter_.start();
@@ -76,6 +84,7 @@ Task<rpc::Response> IndexService::handle(rpc::Request request) {
 asio::awaitable<void> IndexService::stop() {
   co_await gaps_.stop();
   co_await compactor_.stop();
+  co_await roll_forward_.stop();
   co_await overwriter_.stop();
   co_await sessions_.stop();
   co_await locks_.stop();

@@ -20,6 +20,7 @@
 #include "indexd/service/options.h"
 #include "indexd/service/overwriter.h"
 #include "indexd/service/recording_service.h"
+#include "indexd/service/roll_forward.h"
 #include "indexd/service/segment_keeper.h"
 #include "indexd/service/segment_service.h"
 #include "indexd/service/sessions.h"
@@ -64,6 +65,7 @@ class IndexService {
   Leases leases_;
   SegmentKeeper segments_;
   Overwriter overwriter_;
+  RollForward roll_forward_;
   Compactor compactor_;
   Changes changes_;
   NameService names_;

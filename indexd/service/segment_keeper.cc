@@ -154,7 +154,12 @@ asio::awaitable<void> SegmentKeeper::store(SegmentId segment, std::uint64_t seri
   if (row.state == SegmentState::sealed) row.sealed_ns = clock_.wall().time_since_epoch().count();
   const auto basis = lives_.at(segment)->life.row();
   const auto how = std::pair(action.create, action.only_if_dead);
-  auto change = [segment, row, basis, how](Transaction& txn) -> Result<std::optional<SegmentRow>> {
+  const bool is_grant = row.state == SegmentState::open && row.session &&
+                        (basis.state != SegmentState::open || basis.generation != row.generation);
+  const tree::Grant grant{row.session, segment, row.generation, 0};
+  bool noted = false;
+  auto change = [segment, row, basis, how, grant, is_grant,
+                 &noted](Transaction& txn) -> Result<std::optional<SegmentRow>> {
     const auto [create, only_if_dead] = how;
     auto stored_row = row;
     REELFS_TRY(const auto stored, txn.find(SegmentKey{segment}));
@@ -167,6 +172,9 @@ asio::awaitable<void> SegmentKeeper::store(SegmentId segment, std::uint64_t seri
       stored_row.length = std::max(row.length, stored->length);
     }
     txn.put(SegmentKey{segment}, stored_row);
+    if (is_grant) {
+      REELFS_TRY(noted, tree::note_grant(txn, grant));
+    }
     return std::optional(stored_row);
   };
   auto result = co_await index_.run(std::move(change));
@@ -174,6 +182,7 @@ asio::awaitable<void> SegmentKeeper::store(SegmentId segment, std::uint64_t seri
     if (auto synced = co_await index_.sync(); !synced) result = std::move(synced).error();
   }
   ++stored_;
+  if (noted && granted_) granted_(grant);
   if (!result) {
     log().error("segment not stored segment={} state={} why=\"{}\"", segment.value,
                 to_string(action.row.state), result.error().describe());
@@ -620,14 +629,18 @@ void SegmentKeeper::forget_row(SegmentId segment) {
 }
 
 bool SegmentKeeper::may_free(SegmentId segment) const {
+  if (holds_ && holds_(segment)) return false;
   const auto ended = ended_.find(segment);
-  const auto since = ended != ended_.end() ? ended->second.since : started_;
+  return grace_is_over(ended != ended_.end() ? ended->second.since : started_);
+}
+
+bool SegmentKeeper::grace_is_over(TimePoint since) const {
   return since == TimePoint{} || clock_.now() - since >= options_.dead_segment_grace;
 }
 
 void SegmentKeeper::forget_ended() {
   if (clock_.now() - started_ < options_.dead_segment_grace) return;  // not there would mean since the start
-  std::erase_if(ended_, [this](const auto& entry) { return may_free(entry.first); });
+  std::erase_if(ended_, [this](const auto& entry) { return grace_is_over(entry.second.since); });
 }
 
 // ---- background

@@ -22,6 +22,7 @@
 #include "indexd/placement/placer.h"
 #include "indexd/segments/life.h"
 #include "indexd/service/options.h"
+#include "indexd/tree/uncommitted.h"
 
 namespace reelfs::indexd {
 
@@ -64,6 +65,11 @@ class SegmentKeeper {
   /// that have not ended
   Task<void> start(std::function<bool(SessionId)> alive);
   asio::awaitable<void> stop();
+
+  /// Told of each grant to a mount, once it is stored.
+  void on_granted(std::function<void(const tree::Grant&)> callback) { granted_ = std::move(callback); }
+  /// Asked whether records may stand in a segment that are to be committed yet: such a one is not freed.
+  void keep_where(std::function<bool(SegmentId)> holds) { holds_ = std::move(holds); }
 
   /// Grants 1 .. count segments: unfilled ones of the channel where all their nodes answer, new ones
   /// otherwise. See Placer for what they may be on; the first that is wanted now comes first.
@@ -151,6 +157,7 @@ class SegmentKeeper {
   bool can_go_on(SegmentId waiting) const;
   void retry_waiting();
   bool may_free(SegmentId segment) const;
+  bool grace_is_over(TimePoint since) const;
   void forget_ended();
 
   const Clock& clock_;
@@ -172,6 +179,8 @@ class SegmentKeeper {
   std::set<SegmentId> dead_;
   std::deque<TimePoint> gone_;  // when they did
   std::function<bool(SessionId)> alive_;
+  std::function<void(const tree::Grant&)> granted_;
+  std::function<bool(SegmentId)> holds_;
 
   std::uint64_t next_segment_ = 0, reserved_below_ = 0;  // numbers that may be given without asking
 

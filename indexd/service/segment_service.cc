@@ -7,6 +7,7 @@
 #include "indexd/journal/executor.h"
 #include "indexd/service/node_registry.h"
 #include "indexd/service/overwriter.h"
+#include "indexd/service/roll_forward.h"
 #include "indexd/service/segment_keeper.h"
 #include "indexd/service/sessions.h"
 #include "indexd/tree/policy.h"
@@ -97,7 +98,10 @@ Task<wire::Empty> SegmentService::close_segment(wire::CloseSegmentRequest reques
   const SessionId session{request.session()};
   REELFS_CO_TRY(sessions_.renew(session));
   const Closing closing{session, Generation{request.generation()}, request.length(), request.failed()};
-  REELFS_CO_TRY(co_await segments_.close(SegmentId{request.segment()}, closing));
+  const SegmentId segment{request.segment()};
+  REELFS_CO_TRY(co_await segments_.close(segment, closing));
+  const tree::Grant grant{session, segment, closing.generation, request.last_sequence()};
+  REELFS_CO_TRY(co_await roll_forward_.closed(grant));
   co_return wire::Empty();
 }
 

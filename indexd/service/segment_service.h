@@ -10,6 +10,7 @@ namespace reelfs::indexd {
 class Executor;
 class NodeRegistry;
 class Overwriter;
+class RollForward;
 class SegmentKeeper;
 class Sessions;
 
@@ -17,13 +18,14 @@ class Sessions;
 class SegmentService {
  public:
   SegmentService(const Clock& clock, Executor& index, Sessions& sessions, NodeRegistry& nodes,
-                 SegmentKeeper& segments, Overwriter& overwriter)
+                 SegmentKeeper& segments, Overwriter& overwriter, RollForward& roll_forward)
       : clock_(clock),
         index_(index),
         sessions_(sessions),
         nodes_(nodes),
         segments_(segments),
-        overwriter_(overwriter) {}
+        overwriter_(overwriter),
+        roll_forward_(roll_forward) {}
   void register_with(Dispatcher& dispatcher);
 
   Task<wire::OpenSegmentReply> open_segment(wire::OpenSegmentRequest request);
@@ -38,6 +40,7 @@ class SegmentService {
   NodeRegistry& nodes_;
   SegmentKeeper& segments_;
   Overwriter& overwriter_;
+  RollForward& roll_forward_;
 };
 
 }  // namespace reelfs::indexd

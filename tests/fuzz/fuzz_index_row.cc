@@ -34,6 +34,8 @@ void decode(std::string_view key, std::string_view value) {
   round_trip<HoldCountKey>(key, value);
   round_trip<WatchKey>(key, value);
   round_trip<GapKey>(key, value);
+  round_trip<GrantKey>(key, value);
+  round_trip<ProgressKey>(key, value);
 }
 
 }  // namespace
@@ -74,6 +76,9 @@ std::vector<std::string> seeds() {
   append_change(changes, encode_key(WatchKey{InodeId{2}}), encode_row(WatchRow{1, 40, 900, 2, 3}));
   append_change(changes, encode_key(GapKey{InodeId{2}, 3}),
                 encode_row(GapRow{4, GapCause::store_stalled, 900}));
+  append_change(changes, encode_key(GrantKey{SessionId{1}, SegmentId{2}, Generation{3}}),
+                encode_row(GrantRow{4}));
+  append_change(changes, encode_key(ProgressKey{SessionId{1}, InodeId{2}}), encode_row(ProgressRow{3, 4, 1}));
   const auto key = encode_key(SegmentKey{SegmentId{1}});
   return {changes, std::string(1, static_cast<char>(key.size())) + key + encode_row(segment)};
 }

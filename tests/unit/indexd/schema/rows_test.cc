@@ -47,6 +47,8 @@ TEST(Rows, ComeBackAsTheyWere) {
                              .flags = 15,
                              .entries = 16,
                              .last_cookie = 17});
+  expect_round_trip(GrantRow{.last_sequence = 2});
+  expect_round_trip(ProgressRow{.sequence = 1, .mtime_ns = -2, .more = 1});
   expect_round_trip(DirentRow{.inode = InodeId{1}, .type = 2, .cookie = 3});
   expect_round_trip(DirectoryOrderRow{.inode = InodeId{1}, .name = "name"});
   expect_round_trip(NameRow{});

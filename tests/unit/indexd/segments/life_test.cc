@@ -169,8 +169,6 @@ TEST(SegmentLife, ACopyThatLostCommittedBytesDoesNotShortenTheOthers) {
   EXPECT_EQ(all_of<Fence>(life.session_died()).size(), 2u);
   life.fenced(NodeId{1}, 4096);
   auto actions = life.fenced(NodeId{2}, 12288);
-  EXPECT_TRUE(all_of<Persist>(actions).at(0).only_if_dead);
-  actions = life.persist_refused();
   actions = store(life, actions);
   EXPECT_EQ(life.row().length, 12288u) << "all that one has which holds what was committed";
   const auto seals = all_of<Seal>(actions);
@@ -234,11 +232,21 @@ TEST(SegmentLife, ACopyThatIsNotTornDecidesAlone) {
   EXPECT_EQ(life.row().length, 8192u);
 }
 
-TEST(SegmentLife, WhatADeadWriterNeverCommittedIsFreed) {
+TEST(SegmentLife, WhatADeadWriterPlacedAndNeverCommittedStays) {
   auto life = opened();
   life.session_died();
   life.fenced(NodeId{1}, 4096);
   const auto actions = life.fenced(NodeId{2}, 4096);
+  EXPECT_EQ(all_of<Persist>(actions).at(0).row.state, SegmentState::sealed);
+  EXPECT_EQ(all_of<Persist>(actions).at(0).row.length, 4096u);
+  EXPECT_EQ(all_of<Seal>(store(life, actions)).size(), 2u);
+}
+
+TEST(SegmentLife, WhatADeadWriterNeverWroteToIsFreed) {
+  auto life = opened();
+  life.session_died();
+  life.fenced(NodeId{1}, 0);
+  const auto actions = life.fenced(NodeId{2}, 4096);  // placed is what both have
   EXPECT_TRUE(all_of<Persist>(actions).at(0).only_if_dead);
   EXPECT_EQ(all_of<Free>(store(life, actions)).size(), 2u);
 }

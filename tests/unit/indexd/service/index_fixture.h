@@ -113,7 +113,9 @@ class FakeNode {
   }
   std::uint32_t node() const { return node_; }
 
-  std::map<std::uint64_t, Block> blocks;  // by segment
+  std::map<std::uint64_t, Block> blocks;                             // by segment
+  std::map<std::uint64_t, std::vector<wire::ListedRecord>> records;  // by segment
+  int lists = 0;                                                     // of records that it was asked for
   bool refuse_allocation = false;
   bool hold_allocation = false;      // takes the block and does not answer
   bool hold_initialisation = false;  // does not answer, and leaves the device blank
@@ -225,6 +227,21 @@ class FakeNode {
         if (message.length() > block->second.length) co_return Error(Errc::invalid, "shorter");
         block->second = {message.generation(), message.length(), !message.reopen()};
         co_return rpc::Response(wire::Empty());
+      }
+      case Method::list_records: {
+        REELFS_CO_TRY(const auto message, request.parse<wire::ListRecordsRequest>());
+        if (!blocks.contains(message.segment())) co_return Error(Errc::not_found);
+        ++lists;
+        wire::ListRecordsReply reply;
+        for (const auto& record : records[message.segment()]) {
+          if (record.record_offset() < message.offset()) continue;
+          if (reply.records_size() == 2) {  // in parts, as large segments are
+            reply.set_next(record.record_offset());
+            break;
+          }
+          *reply.add_records() = record;
+        }
+        co_return rpc::Response(reply);
       }
       case Method::free_segment: {
         REELFS_CO_TRY(const auto message, request.parse<wire::FreeSegmentRequest>());
