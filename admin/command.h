@@ -65,6 +65,7 @@ void add_status(CLI::App& app, Action& action);
 void add_channel(CLI::App& app, Action& action);
 void add_node(CLI::App& app, Action& action);
 void add_node_show(CLI::App& node, Action& action);
+void add_node_drain(CLI::App& node, Action& action);
 void add_device(CLI::App& app, Action& action);
 void add_segment(CLI::App& app, Action& action);
 void add_mount(CLI::App& app, Action& action);
@@ -72,5 +73,7 @@ void add_lock(CLI::App& app, Action& action);
 void add_hold(CLI::App& app, Action& action);
 void add_find(CLI::App& app, Action& action);
 void add_gaps(CLI::App& app, Action& action);
+void add_repair(CLI::App& app, Action& action);
+void add_scrub(CLI::App& app, Action& action);
 
 }  // namespace reelfs::admin

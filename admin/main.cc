@@ -28,6 +28,8 @@ int main(int argc, char** argv) {
   add_hold(app, action);
   add_find(app, action);
   add_gaps(app, action);
+  add_repair(app, action);
+  add_scrub(app, action);
   CLI11_PARSE(app, argc, argv);
 
   reelfs::LogConfig log;

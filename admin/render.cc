@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "admin/output.h"
 #include "common/base/ids.h"
 
 namespace reelfs::admin {
@@ -80,9 +81,66 @@ json describe_node(const wire::NodeInfo& node) {
   }
   json devices = json::array();
   for (const auto& device : node.devices()) devices.push_back(describe_device(device));
-  return {{"node", node.node()}, {"name", node.name()},
-          {"rack", node.rack()}, {"state", state_name(node.state())},
-          {"workers", workers},  {"devices", devices}};
+  return {{"node", node.node()},      {"name", node.name()},
+          {"rack", node.rack()},      {"state", state_name(node.state())},
+          {"workers", workers},       {"devices", devices},
+          {"leaving", node.leaving()}};
+}
+
+json describe_repair(const wire::RepairStatus& status) {
+  json at_risk = json::array();
+  std::uint64_t bytes = 0;
+  for (const auto& entry : status.at_risk()) {
+    at_risk.push_back({{"copies", entry.copies()}, {"segments", entry.segments()}, {"bytes", entry.bytes()}});
+    bytes += entry.bytes();
+  }
+  json under_way = json::array();
+  for (const auto& copy : status.under_way()) {
+    under_way.push_back({{"segment", copy.segment()},
+                         {"node", copy.node()},
+                         {"node_name", copy.node_name()},
+                         {"valid_bytes", copy.valid_bytes()},
+                         {"length", copy.length()}});
+  }
+  json leaving = json::array();
+  for (const auto& node : status.leaving()) {
+    leaving.push_back({{"node", node.node()},
+                       {"node_name", node.node_name()},
+                       {"segments", node.segments()},
+                       {"bytes", node.bytes()}});
+  }
+  return {{"at_risk", at_risk},
+          {"at_risk_bytes", bytes},
+          {"under_way", under_way},
+          {"leaving", leaving},
+          {"queued_segments", status.queued_segments()},
+          {"left_bytes", status.left_bytes()},
+          {"rate", status.rate()},
+          {"bytes_per_second", status.bytes_per_second()},
+          {"expected_ms", status.expected_ms()},
+          {"waits_for", status.waits_for()},
+          {"copies_made", status.copies_made()},
+          {"copied_bytes", status.copied_bytes()},
+          {"failures", status.failures()}};
+}
+
+std::string repair_line(const wire::RepairStatus& status) {
+  std::uint64_t bytes = 0, segments = 0;
+  for (const auto& entry : status.at_risk()) {
+    bytes += entry.bytes();
+    segments += entry.segments();
+  }
+  const bool works = status.queued_segments() > 0 || !status.under_way().empty();
+  if (segments == 0 && !works && status.leaving().empty()) return {};
+  auto line = fmt::format("repair    {} of {} segments at risk", human_bytes(bytes), segments);
+  if (works) {
+    line += fmt::format("; {} left to copy, {}/s", human_bytes(status.left_bytes()),
+                        human_bytes(status.bytes_per_second()));
+    if (status.expected_ms() > 0) line += ", done in about " + human_time(status.expected_ms());
+  } else if (!status.waits_for().empty()) {
+    line += "; waits for " + status.waits_for();
+  }
+  return line;
 }
 
 json describe_segment(const wire::SegmentInfo& segment, const wire::ListNodesReply& nodes) {

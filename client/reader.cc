@@ -12,6 +12,7 @@
 #include "common/observe/log.h"
 #include "common/wire/common.pb.h"
 #include "common/wire/index.pb.h"
+#include "common/wire/record.h"
 
 namespace reelfs::client {
 namespace {
@@ -135,10 +136,32 @@ Task<void> Reader::read_extents(File file, const std::vector<Extent>& extents, s
     parts.push_back({wanted, records_.start(file->inode, whole_records ? extent : wanted)});
   }
   for (const auto& part : parts) {
-    REELFS_CO_TRY(co_await records_.wait(part.read, deadline));
     const auto at = static_cast<std::size_t>(part.extent.file_offset - offset);
+    const auto place = into.subspan(at, part.extent.length);
+    const auto waited = co_await records_.wait(part.read, deadline);
+    if (!waited && waited.error().code() == Errc::corrupt) {
+      REELFS_CO_TRY(co_await read_by_chunks(file, part.extent, place, deadline));
+      continue;
+    }
+    if (!waited) co_return waited.error();
+    REELFS_CO_TRY(RecordReader::copy(*part.read, part.extent.payload_offset, place));
+  }
+  co_return ok();
+}
+
+// Where no copy has all of what was asked for at once: one copy may have what the other has not, and what is
+// damaged in all of them costs no more than itself.
+Task<void> Reader::read_by_chunks(File file, Extent part, std::span<std::byte> into, Deadline deadline) {
+  const auto end = part.file_offset + part.length;
+  for (auto at = part.file_offset; at < end;) {
+    const auto in_chunk = (part.payload_offset + (at - part.file_offset)) % wire::kChunkBytes;
+    const auto chunk_end = std::min<std::uint64_t>(end, at + wire::kChunkBytes - in_chunk);
+    const auto piece = cut(part, at, chunk_end);
+    const auto read = records_.start(file->inode, piece);
+    REELFS_CO_TRY(co_await records_.wait(read, deadline));
     REELFS_CO_TRY(
-        RecordReader::copy(*part.read, part.extent.payload_offset, into.subspan(at, part.extent.length)));
+        RecordReader::copy(*read, piece.payload_offset, into.subspan(at - part.file_offset, piece.length)));
+    at = chunk_end;
   }
   co_return ok();
 }

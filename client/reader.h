@@ -49,6 +49,7 @@ class Reader {
                             Deadline deadline);
   Task<void> read_extents(File file, const std::vector<Extent>& extents, std::uint64_t offset,
                           std::span<std::byte> into, bool whole_records, Deadline deadline);
+  Task<void> read_by_chunks(File file, Extent part, std::span<std::byte> into, Deadline deadline);
   void read_ahead(const File& file, const std::shared_ptr<ReadAhead>& ahead, std::uint64_t end);
   asio::awaitable<void> fetch_ahead(File file, std::uint64_t begin, std::uint64_t end);
 

@@ -71,7 +71,12 @@ const Error& most_telling(const std::vector<Error>& errors) {
 
 RecordReader::RecordReader(const asio::any_io_executor& executor, const Clock& clock, IndexClient& index,
                            NodePool& nodes, RecordReaderOptions options)
-    : clock_(clock), index_(index), nodes_(nodes), options_(options), background_(executor) {}
+    : clock_(clock),
+      index_(index),
+      nodes_(nodes),
+      options_(options),
+      damage_(executor, clock, index),
+      background_(executor) {}
 
 void RecordReader::learn(const wire::SegmentLocation& location) {
   std::vector<WorkerAddress> workers;
@@ -137,6 +142,7 @@ Result<void> RecordReader::copy(const RecordRead& read, std::uint32_t payload_of
 
 asio::awaitable<void> RecordReader::stop() {
   co_await background_.stop();
+  co_await damage_.stop();
   const auto reads = reads_;
   for (const auto& [key, read] : reads) end(read, Error(Errc::cancelled, "stopping"));
 }
@@ -249,6 +255,17 @@ Task<void> RecordReader::locate(SegmentId segment, Deadline deadline) {
   co_return ok();
 }
 
+// All of the record as far as it was wanted: which bytes of it are bad the node finds out.
+void RecordReader::report(const Read& read, const WorkerAddress& worker, const Error& error) {
+  const auto& extent = read->extent_;
+  DamageReporter::Place place;
+  place.segment = extent.segment;
+  place.node = worker.node;
+  place.offset = extent.record_offset;
+  place.length = wire::record_bytes(static_cast<std::uint32_t>(extent.payload_offset + extent.length));
+  damage_.report(place, "read by a client: " + error.describe());
+}
+
 asio::awaitable<void> RecordReader::attempt(Read read, WorkerAddress worker, Deadline deadline) {
   struct Attempt {
     Read read;
@@ -272,6 +289,7 @@ asio::awaitable<void> RecordReader::attempt(Read read, WorkerAddress worker, Dea
     log().error("copy is bad node={} worker={} {}: {}", worker.node.value, worker.worker.value,
                 describe(read->inode_, read->extent_), error.describe());
   }
+  if (error.code() == Errc::corrupt || error.code() == Errc::io) report(read, worker, error);
   // The copy ends before the record, or the node cannot make sense of its bytes: either way it is not there.
   if (error.code() == Errc::invalid || error.code() == Errc::out_of_range) {
     error = Error(Errc::not_found, error.message());

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "client/damage_reporter.h"
 #include "client/extent_cache.h"
 #include "client/node_pool.h"
 #include "client/segment_locations.h"
@@ -68,7 +69,8 @@ struct RecordReaderOptions {
 };
 
 /// Reads records from the copies of their segments, verifies them, and keeps the newest. What several readers
-/// want is fetched once. A copy that fails, is silent or answers wrong bytes is passed over for the next.
+/// want is fetched once. A copy that fails, is silent or answers wrong bytes is passed over for the next, and
+/// wrong bytes are reported.
 /// Lives on one io_context.
 class RecordReader {
  public:
@@ -100,6 +102,7 @@ class RecordReader {
   asio::awaitable<void> fetch(Read read);
   Task<void> ask_all(const Read& read, Deadline deadline);
   Task<void> locate(SegmentId segment, Deadline deadline);
+  void report(const Read& read, const WorkerAddress& worker, const Error& error);
   asio::awaitable<void> attempt(Read read, WorkerAddress worker, Deadline deadline);
   Task<RecordRead::Chunks> ask(const RecordRead& read, const WorkerAddress& worker, Deadline deadline);
   void end(const Read& read, Result<RecordRead::Chunks> result);
@@ -110,6 +113,7 @@ class RecordReader {
   NodePool& nodes_;
   const RecordReaderOptions options_;
   SegmentLocations locations_;
+  DamageReporter damage_;
   std::multimap<Key, Read> reads_;  // under way and cached
   std::list<Read> cache_;           // most recently used first
   std::size_t cached_bytes_ = 0;

@@ -24,6 +24,8 @@ Result<IndexConfig> read(config::File file, const std::filesystem::path& path) {
   table.read("copies", config.copies, {.min = 1, .max = 4});
   table.read_bytes("block_size", config.block_bytes, {.min = 4 * kMiB, .max = kGiB});
   table.read_bytes("compaction_rate", config.compaction_rate, {.min = 0, .max = kTiB});
+  table.read_bytes("repair_rate", config.repair_rate, {.min = kMiB, .max = kTiB});
+  table.read_duration("repair_delay", config.repair_delay, {.min = 0, .max = 30LL * 24 * 3600 * 1000});
   table.read("adopt_blank_devices", config.adopt_blank_devices);
   table.read("tls", config.tls);
   table.read("log", config.log);

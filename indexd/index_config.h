@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -24,6 +25,8 @@ struct IndexConfig {
   std::uint32_t copies = 2;                     // of new channels
   std::uint64_t block_bytes = 64 * kMiB;
   std::uint64_t compaction_rate = 16 * kMiB;  // bytes per second, an eighth of what one disk writes; 0: none
+  std::uint64_t repair_rate = 256 * kMiB;     // bytes per second; see ServiceOptions
+  std::chrono::milliseconds repair_delay = std::chrono::minutes(10);  // see ServiceOptions
   bool adopt_blank_devices = false;  // an operator's blank disk is not ours to write to unless he says so
   rpc::TlsFiles tls;
   LogConfig log;

@@ -142,6 +142,8 @@ Result<void> run(const std::filesystem::path& config_file, LostJournal lost_jour
   options.block_bytes = identity.block_bytes;
   options.copies = config.copies;
   options.compaction_rate = config.compaction_rate;
+  options.repair_rate = config.repair_rate;
+  options.repair_delay = config.repair_delay;
   options.adopt_blank_devices = config.adopt_blank_devices;
   prometheus::Registry registry;
   IndexService service(context, clock, *index, std::move(options), std::move(client_options), registry);

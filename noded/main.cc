@@ -115,6 +115,10 @@ Result<void> run_worker(const Arguments& arguments, const noded::NodeConfig& con
   options.leader.devices = config.devices;
   options.leader.device_list = config.device_list();
   options.device_limit = config.device_limit;
+  options.scrub.worker = options.identity.worker;
+  options.scrub.workers = config.workers;
+  options.scrub.period = config.scrub_period;
+  options.scrub.rate = config.scrub_rate;
   options.tls = tls;
   prometheus::Registry registry;
   MetricsServer metrics(context, registry, [] { return Result<void>(ok()); });

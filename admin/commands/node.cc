@@ -28,9 +28,9 @@ Result<void> list(const ClusterOptions& options) {
   for (const auto& node : reply.nodes()) {
     for (const auto& worker : node.workers()) {
       table.add({node.name(), std::to_string(node.node()), node.rack().empty() ? "-" : node.rack(),
-                 state_name(node.state()), std::to_string(worker.worker()),
-                 worker.leader() ? "leader" : "follower", std::to_string(worker.pid()),
-                 endpoint_text(worker.endpoint()), state_name(worker.state()),
+                 state_name(node.state()) + (node.leaving() ? ", drained" : ""),
+                 std::to_string(worker.worker()), worker.leader() ? "leader" : "follower",
+                 std::to_string(worker.pid()), endpoint_text(worker.endpoint()), state_name(worker.state()),
                  human_time(worker.silent_ms()) + " ago"});
     }
   }
@@ -45,6 +45,7 @@ void add_node(CLI::App& app, Action& action) {
   node->require_subcommand(1);
   add_query(*node, "list", "Each node, its worker processes and their external ports", list, action);
   add_node_show(*node, action);
+  add_node_drain(*node, action);
 }
 
 }  // namespace reelfs::admin

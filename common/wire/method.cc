@@ -84,6 +84,10 @@ std::string_view to_string(Method method) noexcept {
       return "show_segment";
     case Method::cluster_status:
       return "cluster_status";
+    case Method::repair_status:
+      return "repair_status";
+    case Method::repair_now:
+      return "repair_now";
     case Method::add_device:
       return "add_device";
     case Method::remove_device:
@@ -92,6 +96,10 @@ std::string_view to_string(Method method) noexcept {
       return "start_scrub";
     case Method::scrub_status:
       return "scrub_status";
+    case Method::drain_node:
+      return "drain_node";
+    case Method::remove_node:
+      return "remove_node";
     case Method::add_holds:
       return "add_holds";
     case Method::list_holds:
@@ -132,6 +140,8 @@ std::string_view to_string(Method method) noexcept {
       return "scrub_node";
     case Method::list_records:
       return "list_records";
+    case Method::copy_segment:
+      return "copy_segment";
     case Method::attach_device:
       return "attach_device";
     case Method::detach_device:
@@ -142,6 +152,8 @@ std::string_view to_string(Method method) noexcept {
       return "sync_segments";
     case Method::read_record:
       return "read_record";
+    case Method::read_segment:
+      return "read_segment";
     case Method::describe_node:
       return "describe_node";
     case Method::join_node:

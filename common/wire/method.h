@@ -50,8 +50,12 @@ enum class Method : std::uint16_t {
   list_segments = 63,
   show_segment = 64,
   cluster_status = 65,
+  repair_status = 66,
+  repair_now = 67,  // -> RepairStatusReply
   add_device = 70,
   remove_device = 71,
+  drain_node = 72,
+  remove_node = 73,
   start_scrub = 74,
   scrub_status = 75,
   add_holds = 80,
@@ -73,6 +77,7 @@ enum class Method : std::uint16_t {
   free_segment = 204,
   release_segment = 205,
   copy_records = 206,
+  copy_segment = 207,
   rewrite_ranges = 208,
   scrub_node = 209,
   attach_device = 210,
@@ -82,6 +87,8 @@ enum class Method : std::uint16_t {
   append = 220,
   sync_segments = 221,
   read_record = 222,
+  // noded -> noded
+  read_segment = 225,
   // reelctl -> noded
   describe_node = 230,
   // noded -> the leader of its node, on the internal port; initialise_, attach_ and detach_device are passed

@@ -87,6 +87,10 @@ void fields(Codec& codec, Of<NodeRow> auto& row) {
   codec(row.name, row.rack);
 }
 template <class Codec>
+void added_fields(Codec& codec, Of<NodeRow> auto& row) {
+  codec(row.service);
+}
+template <class Codec>
 void fields(Codec& codec, Of<DeviceRow> auto& row) {
   codec(row.uuid, row.node, row.path, row.block_bytes, row.blocks);
 }
@@ -296,6 +300,7 @@ bool has_added_fields(const ClusterRow& row) { return row.has_recordings != 0; }
 bool has_added_fields(const SessionRow& row) { return row.opens_nothing != 0; }
 bool has_added_fields(const SegmentRow& row) { return row.wanted_copies != 0; }
 bool has_added_fields(const PolicyRow& row) { return row.min_copies != 0; }
+bool has_added_fields(const NodeRow& row) { return row.service != NodeService::in_service; }
 
 template <class Row>
 inline constexpr bool kCanHaveAddedFields = false;
@@ -311,6 +316,8 @@ template <>
 inline constexpr bool kCanHaveAddedFields<SegmentRow> = true;
 template <>
 inline constexpr bool kCanHaveAddedFields<PolicyRow> = true;
+template <>
+inline constexpr bool kCanHaveAddedFields<NodeRow> = true;
 
 template <class Row>
 bool is_sound(const Row&) {
@@ -319,6 +326,8 @@ bool is_sound(const Row&) {
 bool is_sound(const SegmentRow& row) {
   return row.state >= SegmentState::allocating && row.state <= SegmentState::freeing;
 }
+
+bool is_sound(const NodeRow& row) { return row.service <= NodeService::removed; }
 
 bool is_sound(const PolicyRow& row) { return row.overwrite <= PolicyRow::Switch::off; }
 

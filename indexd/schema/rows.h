@@ -157,9 +157,17 @@ struct PolicyRow {
   friend bool operator==(const PolicyRow&, const PolicyRow&) = default;
 };
 
+/// Whether a node is to have copies. The values keep their meaning for ever.
+enum class NodeService : std::uint8_t {
+  in_service = 0,
+  leaving = 1,  // its copies are made anew elsewhere
+  removed = 2,  // for ever: what it had is written off
+};
+
 struct NodeRow {
   std::string name;
   std::string rack;
+  NodeService service = NodeService::in_service;
   friend bool operator==(const NodeRow&, const NodeRow&) = default;
 };
 

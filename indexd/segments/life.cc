@@ -166,8 +166,8 @@ Actions SegmentLife::fenced(NodeId node, Result<FencedCopy> fenced) {
     copy.fenced = true;
     copy.length = fenced.value().length;
     copy.torn = fenced.value().torn;
-    if (step_ == Step::sealing) return {seal_of(*at, false)};
-    copy.call = Call::done;
+    if (step_ == Step::sealing && copy.length >= row_.length) return {seal_of(*at, false)};
+    copy.call = step_ == Step::sealing ? Call::behind : Call::done;
   }
   if (step_ == Step::sealing) return sealing_progress();
   if (any(Call::under_way)) return {};
@@ -207,7 +207,11 @@ Actions SegmentLife::seal_at_valid_length() {
     one_is_sound = one_is_sound || !copy.torn;
     longest = std::max(longest, copy.length);
   }
-  const bool some_are_silent = any(Call::failed);
+  bool some_are_silent = false;
+  for (std::size_t i = 0; i < copies_.size(); ++i) {
+    const bool is_silent = copies_[i].call == Call::failed && !given_up_.contains(row_.copies[i].node);
+    some_are_silent = some_are_silent || is_silent;
+  }
   if (!answered) return {};                                 // waits for a node
   if (longest < row_.length && some_are_silent) return {};  // one that is silent may have it all
   if (!one_is_sound && some_are_silent) return {};          // one that is silent may not be torn
@@ -255,14 +259,31 @@ Seal SegmentLife::seal_of(std::size_t at, bool reopen) const {
   return {copy.node, copy.worker, row_.generation, length, false};
 }
 
+bool SegmentLife::is_whole(std::size_t at) const {
+  const auto& copy = copies_[at];
+  return copy.call == Call::done && !(copy.fenced && copy.length < row_.length);
+}
+
+std::vector<SegmentCopy> SegmentLife::whole_copies() const {
+  std::vector<SegmentCopy> whole;
+  for (std::size_t i = 0; i < copies_.size(); ++i) {
+    if (is_whole(i)) whole.push_back(row_.copies[i]);
+  }
+  return whole;
+}
+
 Actions SegmentLife::start_sealing() {
   const bool was_fenced = std::any_of(copies_.begin(), copies_.end(), [](const Copy& c) { return c.fenced; });
   step_ = Step::sealing;
   Actions actions;
+  const bool whole_one = std::any_of(copies_.begin(), copies_.end(),
+                                     [&](const Copy& c) { return c.fenced && c.length >= row_.length; });
   for (std::size_t i = 0; i < copies_.size(); ++i) {
     auto& copy = copies_[i];
     if (was_fenced && !copy.fenced) {
       copy.call = Call::failed;  // silent: fenced and sealed when it answers
+    } else if (was_fenced && copy.length < row_.length && whole_one) {
+      copy.call = Call::behind;
     } else {
       copy.call = Call::under_way;
       actions.push_back(seal_of(i, false));
@@ -273,10 +294,11 @@ Actions SegmentLife::start_sealing() {
 
 Actions SegmentLife::reseal(NodeId node) {
   const auto at = find(node);
-  const bool free_to = step_ == Step::resting || step_ == Step::sealing;
+  const bool makes_copy = new_copy_.has_value();
+  const bool free_to = step_ == Step::resting || step_ == Step::sealing || makes_copy;
   if (!free_to || !at || row_.state != SegmentState::sealed) return {};
   if (step_ == Step::resting) set_all(Call::done);
-  step_ = Step::sealing;
+  if (!makes_copy) step_ = Step::sealing;  // else it has its turn when that is done
   if (copies_[*at].call == Call::done)
     copies_[*at] = {.call = Call::failed, .length = 0, .fenced = false, .error = {}};
   return retry();  // at once, or after the calls under way
@@ -300,9 +322,112 @@ Actions SegmentLife::sealed(NodeId node, Result<void> result) {
   return store(Step::storing_open, std::move(row), true);  // reopen 3
 }
 
+/// A copy that is behind has every byte that was acknowledged nevertheless: it stays one of the row's, and is
+/// completed as soon as another one is known to be whole. docs/design/seal-and-switch.md, DROP_SHORT
+Actions SegmentLife::complete_behind() {
+  Actions actions;
+  const auto sources = whole_copies();
+  if (sources.empty()) return actions;
+  for (std::size_t i = 0; i < copies_.size(); ++i) {
+    if (copies_[i].call != Call::behind) continue;
+    copies_[i].call = Call::under_way;
+    const auto& copy = row_.copies[i];
+    actions.push_back(Complete{copy.node, copy.worker, row_.generation, row_.length, sources});
+  }
+  return actions;
+}
+
 Actions SegmentLife::sealing_progress() {
-  if (any(Call::under_way) || any(Call::failed)) return {};
-  return rest();
+  auto actions = complete_behind();
+  if (any(Call::under_way)) return actions;
+  if (any(Call::failed)) return {};
+  if (!any(Call::behind)) return rest();
+  for (std::size_t i = 0; i < copies_.size(); ++i) {  // none is whole: each is closed where it ends
+    if (copies_[i].call != Call::behind) continue;
+    copies_[i].call = Call::under_way;
+    actions.push_back(seal_of(i, false));
+  }
+  return actions;
+}
+
+// ---- making copies: docs/design/repair.md
+
+Actions SegmentLife::finish() {
+  if (step_ != Step::resting) return {};
+  if (row_.state == SegmentState::unfilled) return start_fencing();
+  if (row_.state != SegmentState::open) return {};
+  auto row = row_;
+  row.session = {};
+  return store(Step::storing_writerless, std::move(row));
+}
+
+Actions SegmentLife::add_copy(NodeId node, WorkerId worker, NodeId instead_of) {
+  const bool free_to = step_ == Step::resting || (step_ == Step::sealing && waiting());
+  const auto refuse = [](Errc code, const char* why) { return Actions{Repaired{Error(code, why)}}; };
+  if (row_.state != SegmentState::sealed || !free_to)
+    return refuse(Errc::busy, "something else is done with the segment");
+  if (find(node) || (instead_of && !find(instead_of)))
+    return refuse(Errc::invalid, "the segment's copies are not where they were");
+  if (step_ == Step::resting) set_all(Call::done);
+  if (whole_copies().empty()) return refuse(Errc::unavailable, "no copy that is whole answers");
+  new_copy_ = SegmentCopy{node, worker, {}, 0};
+  instead_of_ = instead_of;
+  // Repair 1. A generation of its own: no order to free what an earlier attempt left can reach this copy.
+  auto row = row_;
+  row.generation = Generation{row_.generation.value + 1};
+  return store(Step::storing_renewal, std::move(row), true);
+}
+
+Actions SegmentLife::start_copying() {
+  auto sources = whole_copies();
+  if (sources.empty()) return repair_ended(Error(Errc::unavailable, "no copy that is whole answers"));
+  step_ = Step::copying;
+  return {Complete{new_copy_->node, new_copy_->worker, row_.generation, row_.length, std::move(sources)}};
+}
+
+Actions SegmentLife::copy_made(Result<BlockPlace> place) {
+  if (!place) {
+    Actions actions;
+    // Where it does not answer, it lists the block in its next report.
+    actions.push_back(Free{new_copy_->node, new_copy_->worker, row_.generation});
+    for (auto& action : repair_ended(std::move(place).error())) actions.push_back(std::move(action));
+    return actions;
+  }
+  new_copy_->device = place.value().device;
+  new_copy_->block = place.value().block;
+  auto row = row_;
+  const auto replaced = find(instead_of_);
+  if (replaced)
+    row.copies[*replaced] = *new_copy_;
+  else
+    row.copies.push_back(*new_copy_);
+  if (row.copies.size() >= row.wanted_copies) row.wanted_copies = 0;  // as many as there are
+  return store(Step::storing_copy, std::move(row), true);             // repair 3
+}
+
+/// Goes back to what the copies that it had wait for.
+Actions SegmentLife::repair_ended(Result<void> result) {
+  Actions actions;
+  actions.push_back(Repaired{std::move(result)});
+  new_copy_.reset();
+  instead_of_ = {};
+  step_ = Step::sealing;
+  for (auto& action : sealing_progress()) actions.push_back(std::move(action));
+  return actions;
+}
+
+Actions SegmentLife::completed(NodeId node, Result<BlockPlace> place) {
+  if (step_ == Step::copying) return makes_copy_on(node) ? copy_made(std::move(place)) : Actions{};
+  const auto at = find(node);
+  if (step_ != Step::sealing || !at || copies_[*at].call != Call::under_way) return {};
+  auto& copy = copies_[*at];
+  copy.call = place ? Call::done : Call::failed;
+  if (place) {
+    copy.length = row_.length;
+  } else {
+    copy.error = std::move(place).error();
+  }
+  return sealing_progress();
 }
 
 // ---- freeing
@@ -377,13 +502,18 @@ Actions SegmentLife::retry() {
     copies_[i].call = Call::under_way;
     const auto& copy = row_.copies[i];
     if (step_ == Step::freeing) {
-      actions.push_back(Free{copy.node, copy.worker});
+      actions.push_back(Free{copy.node, copy.worker, {}});
     } else {
       const auto next = row_.generation.value + (step_ == Step::fencing ? 1 : 0);
       actions.push_back(Fence{copy.node, copy.worker, Generation{next}});
     }
   }
   return actions;
+}
+
+Actions SegmentLife::give_up(NodeId node) {
+  if (!waits_for(node) || !given_up_.insert(node).second) return {};
+  return step_ == Step::fencing ? seal_at_valid_length() : Actions{};
 }
 
 Actions SegmentLife::store(Step step, SegmentRow row, bool sync) {
@@ -393,7 +523,19 @@ Actions SegmentLife::store(Step step, SegmentRow row, bool sync) {
 
 Actions SegmentLife::persisted(SegmentRow stored) {
   const auto step = step_;
+  const auto kept = [&] {  // the calls' outcomes, for the copies that are still there
+    std::vector<Copy> copies;
+    for (const auto& copy : stored.copies) {
+      const auto at = find(copy.node);
+      copies.push_back(at ? copies_[*at]
+                          : Copy{Call::done, stored.length, true, false, {}});  // made just now
+    }
+    return copies;
+  }();
+  const auto replaced_at = step == Step::storing_copy ? find(instead_of_) : std::nullopt;
+  const auto replaced = replaced_at ? std::optional(row_.copies[*replaced_at]) : std::nullopt;
   row_ = std::move(stored);
+  copies_ = kept;
   otherwise_.reset();
   Actions actions;
   switch (step) {
@@ -431,6 +573,13 @@ Actions SegmentLife::persisted(SegmentRow stored) {
       }
       for (auto& action : start_sealing()) actions.push_back(std::move(action));
       return actions;
+    case Step::storing_renewal:
+      return start_copying();  // repair 2
+    case Step::storing_copy:
+      // Repair 4. Not awaited: what is not given back now is found in the node's next block report.
+      if (replaced) actions.push_back(Free{replaced->node, replaced->worker, row_.generation});
+      for (auto& action : repair_ended(ok())) actions.push_back(std::move(action));
+      return actions;
     case Step::storing_freeing:
       answer(actions, ok());
       for (auto& action : start_freeing_blocks()) actions.push_back(std::move(action));
@@ -458,6 +607,7 @@ Actions SegmentLife::persist_refused() {
 
 Actions SegmentLife::persist_failed(Error error) {
   Actions actions;
+  if (new_copy_) actions.push_back(Repaired{error});
   answer(actions, std::move(error));
   rest();  // the row still says where a restart goes on
   return actions;
@@ -500,6 +650,8 @@ Actions SegmentLife::rest() {
   step_ = Step::resting;
   copies_.assign(row_.copies.size(), Copy{});
   otherwise_.reset();
+  new_copy_.reset();
+  instead_of_ = {};
   abandoned_ = false;
   return {};
 }

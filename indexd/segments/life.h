@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string_view>
 #include <variant>
 #include <vector>
@@ -26,8 +27,8 @@ struct FencedCopy {
   bool torn;             // its machine lost power while it was open: it may have lost what was not flushed
 };
 
-/// What SegmentLife asks of its driver. Every action but Answer and Release is followed by the event named
-/// with it, once.
+/// What SegmentLife asks of its driver. Every action but Answer, Repaired and Release is followed by the
+/// event named with it, once.
 struct Persist {              // -> persisted(row as stored) | persist_refused | persist_failed
   SegmentRow row;             // what is to be stored; live_bytes stays as it is, a longer length too
   bool create = false;        // there is no such row yet
@@ -55,6 +56,15 @@ struct Seal {  // -> sealed
 struct Free {  // -> freed
   NodeId node;
   WorkerId worker;
+  Generation newest;  // none, or: only a copy that was told of no later generation
+};
+/// Makes the copy on this node whole, whether there is one or not, from those of others.
+struct Complete {  // -> completed
+  NodeId node;
+  WorkerId worker;
+  Generation generation;
+  std::uint64_t length = 0;
+  std::vector<SegmentCopy> sources;  // that are whole, as far as is known; never empty
 };
 /// The node's process need not look after the block any more. Lost, it costs nothing but that.
 struct Release {
@@ -67,7 +77,11 @@ struct Release {
 struct Answer {
   Result<void> result;
 };
-using Action = std::variant<Persist, Erase, Allocate, Fence, Seal, Free, Release, Answer>;
+/// Ends add_copy(): the copy is one of the row's, or not.
+struct Repaired {
+  Result<void> result;
+};
+using Action = std::variant<Persist, Erase, Allocate, Fence, Seal, Free, Complete, Release, Answer, Repaired>;
 using Actions = std::vector<Action>;
 
 struct Closing {
@@ -100,6 +114,8 @@ class SegmentLife {
   bool waiting() const;
   /// What retry() would repeat is a call of this node, maybe among others.
   bool waits_for(NodeId node) const;
+  /// A copy is being made there that is not one of the row's yet: the block is not to be given back.
+  bool makes_copy_on(NodeId node) const { return new_copy_ && new_copy_->node == node; }
 
   // ---- events from outside
 
@@ -121,10 +137,18 @@ class SegmentLife {
   Actions free_dead();
   /// A node came back with a copy of this sealed segment that was not sealed.
   Actions reseal(NodeId node);
+  /// Nobody is to go on with it: one that is unfilled, or open, is fenced and sealed. Its writer goes on
+  /// elsewhere, as after any failure.
+  Actions finish();
+  /// A sealed segment is to have a copy in this place, instead of another one or besides those it has. Ends
+  /// with Repaired, at once where that cannot be. @param instead_of  none: besides
+  Actions add_copy(NodeId node, WorkerId worker, NodeId instead_of);
   /// A node listed all its blocks, and none is of this segment.
   Actions reported_without(NodeId node);
   /// Calls again what failed: nodes may have come back.
   Actions retry();
+  /// The node was removed and never comes back: that it is silent keeps nothing from being decided any more.
+  Actions give_up(NodeId node);
 
   // ---- outcomes of actions
 
@@ -136,6 +160,7 @@ class SegmentLife {
   Actions fenced(NodeId node, Result<FencedCopy> fenced);
   Actions sealed(NodeId node, Result<void> result);
   Actions freed(NodeId node, Result<void> result);
+  Actions completed(NodeId node, Result<BlockPlace> place);
 
  private:
   enum class Step : std::uint8_t {
@@ -148,13 +173,22 @@ class SegmentLife {
     storing_writerless,
     fencing,
     storing_end,  // sealed or unfilled
-    sealing,
+    sealing,      // and completing the copies that are behind
+    storing_renewal,
+    copying,
+    storing_copy,
     storing_freeing,
     freeing,
     erasing,
     gone,
   };
-  enum class Call : std::uint8_t { none, under_way, done, failed };
+  enum class Call : std::uint8_t {
+    none,
+    under_way,
+    done,
+    failed,
+    behind,  // it was fenced, and waits for one that is whole to be completed from
+  };
   struct Copy {
     Call call = Call::none;
     std::uint64_t length = 0;  // as the node said when it was fenced
@@ -168,6 +202,12 @@ class SegmentLife {
   Actions seal_at_valid_length();
   Actions start_sealing();
   Actions sealing_progress();
+  Actions complete_behind();
+  Actions start_copying();
+  Actions copy_made(Result<BlockPlace> place);
+  Actions repair_ended(Result<void> result);
+  bool is_whole(std::size_t copy) const;
+  std::vector<SegmentCopy> whole_copies() const;
   Actions store_end(SegmentState state, std::uint64_t length);
   Actions store_freeing(bool only_if_dead);
   Actions start_freeing_blocks();
@@ -193,6 +233,9 @@ class SegmentLife {
   SessionId next_session_;               // reopen's
   std::vector<SegmentCopy> chosen_;      // allocated or reopened: as they are to be stored
   std::optional<SegmentRow> otherwise_;  // to be stored where freeing is refused
+  std::set<NodeId> given_up_;            // never answer
+  std::optional<SegmentCopy> new_copy_;  // add_copy's
+  NodeId instead_of_;
 };
 
 /// "allocating", as SegmentState names it.

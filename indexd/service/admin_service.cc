@@ -12,6 +12,8 @@
 #include "indexd/service/gap_keeper.h"
 #include "indexd/service/node_registry.h"
 #include "indexd/service/overwriter.h"
+#include "indexd/service/repairer.h"
+#include "indexd/service/scrub_keeper.h"
 #include "indexd/service/segment_keeper.h"
 #include "indexd/tree/names.h"
 
@@ -55,6 +57,10 @@ void AdminService::register_with(Dispatcher& dispatcher) {
   dispatcher.add(wire::Method::show_segment, *this, &AdminService::show_segment);
   dispatcher.add(wire::Method::add_device, *this, &AdminService::add_device);
   dispatcher.add(wire::Method::remove_device, *this, &AdminService::remove_device);
+  dispatcher.add(wire::Method::repair_status, *this, &AdminService::repair_status);
+  dispatcher.add(wire::Method::repair_now, *this, &AdminService::repair_now);
+  dispatcher.add(wire::Method::drain_node, *this, &AdminService::drain_node);
+  dispatcher.add(wire::Method::remove_node, *this, &AdminService::remove_node);
   dispatcher.add(wire::Method::cluster_status, *this, &AdminService::cluster_status);
 }
 
@@ -163,6 +169,73 @@ Task<wire::RemoveDeviceReply> AdminService::remove_device(wire::RemoveDeviceRequ
   REELFS_CO_TRY(auto removed, co_await nodes_.remove_device(node, device.path()));
   removed.set_node(node.value);
   *reply.mutable_device() = std::move(removed);
+  co_return reply;
+}
+
+Task<wire::RepairStatusReply> AdminService::repair_status(wire::RepairStatusRequest) {
+  wire::RepairStatusReply reply;
+  *reply.mutable_status() = repairer_.status();
+  co_return reply;
+}
+
+Task<wire::RepairStatusReply> AdminService::repair_now(wire::RepairNowRequest) {
+  repairer_.hurry();
+  wire::RepairStatusReply reply;
+  *reply.mutable_status() = repairer_.status();
+  co_return reply;
+}
+
+Task<AdminService::OnNode> AdminService::held_by(NodeId node) const {
+  auto read = [node](const View& view) -> Result<std::vector<std::vector<SegmentCopy>>> {
+    std::vector<std::vector<SegmentCopy>> held;
+    REELFS_TRY(view.scan_table<SegmentKey>([&](const SegmentKey&, const SegmentRow& row) {
+      const bool there = std::any_of(row.copies.begin(), row.copies.end(),
+                                     [&](const auto& copy) { return copy.node == node; });
+      if (there && row.state != SegmentState::freeing) held.push_back(row.copies);
+      return true;
+    }));
+    return held;
+  };
+  REELFS_CO_TRY(const auto held, co_await index_.read(std::move(read)));
+  OnNode found;
+  found.segments = held.size();
+  for (const auto& copies : held) {
+    found.lost += std::none_of(copies.begin(), copies.end(), [&](const auto& copy) {
+      return copy.node != node && nodes_.reachable(copy.node, copy.device);
+    });
+  }
+  co_return found;
+}
+
+Task<wire::DrainNodeReply> AdminService::drain_node(wire::DrainNodeRequest request) {
+  REELFS_CO_TRY(const auto node, nodes_.find(request.node()));
+  const auto service = request.undo() ? NodeService::in_service : NodeService::leaving;
+  REELFS_CO_TRY(co_await nodes_.set_service(node, service));
+  wire::DrainNodeReply reply;
+  for (auto& each : nodes_.list()) {
+    if (each.node() == node.value) *reply.mutable_node() = std::move(each);
+  }
+  co_return reply;
+}
+
+Task<wire::RemoveNodeReply> AdminService::remove_node(wire::RemoveNodeRequest request) {
+  REELFS_CO_TRY(const auto node, nodes_.find(request.node()));
+  REELFS_CO_TRY(const auto held, co_await held_by(node));
+  if (held.segments > 0 && !request.lost()) {
+    co_return Error(
+        Errc::not_permitted,
+        fmt::format("{} segments have a copy on {}, {} of them no other within reach: drain it first, "
+                    "or give --lost where it never comes back",
+                    held.segments, nodes_.name(node), held.lost));
+  }
+  if (held.segments > 0 && nodes_.online(node)) {
+    co_return Error(
+        Errc::not_permitted,
+        fmt::format("{} is online: it is not lost. Drain it, or stop it first", nodes_.name(node)));
+  }
+  REELFS_CO_TRY(co_await nodes_.set_service(node, NodeService::removed));
+  wire::RemoveNodeReply reply;
+  reply.set_segments(held.segments);
   co_return reply;
 }
 
@@ -285,6 +358,7 @@ Task<wire::ClusterStatusReply> AdminService::cluster_status(wire::ClusterStatusR
   reply.set_files(counted.files);
   reply.set_segments(segments_.segments());
   *reply.mutable_compaction() = compactor_.status();
+  *reply.mutable_repair() = repairer_.status();
   for (auto& session : sessions_.list()) *reply.add_sessions() = std::move(session);
   for (auto& problem : nodes_.problems()) *reply.add_problems() = std::move(problem);
   REELFS_CO_TRY(co_await note_degraded(reply));
@@ -302,6 +376,7 @@ Task<wire::ClusterStatusReply> AdminService::cluster_status(wire::ClusterStatusR
   }
   for (auto& problem : overwriter_.problems()) *reply.add_problems() = std::move(problem);
   for (auto& problem : gaps_.problems()) *reply.add_problems() = std::move(problem);
+  for (auto& problem : scrubs_.problems()) *reply.add_problems() = std::move(problem);
   co_return reply;
 }
 

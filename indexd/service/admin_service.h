@@ -18,13 +18,16 @@ class GapKeeper;
 class NodeRegistry;
 class Compactor;
 class Overwriter;
+class Repairer;
+class ScrubKeeper;
 class SegmentKeeper;
 
 /// Answers what operators ask.
 class AdminService {
  public:
   AdminService(Executor& index, Sessions& sessions, NodeRegistry& nodes, SegmentKeeper& segments,
-               Overwriter& overwriter, GapKeeper& gaps, Compactor& compactor, const ServiceOptions& options)
+               Overwriter& overwriter, GapKeeper& gaps, Compactor& compactor, Repairer& repairer,
+               ScrubKeeper& scrubs, const ServiceOptions& options)
       : index_(index),
         sessions_(sessions),
         nodes_(nodes),
@@ -32,6 +35,8 @@ class AdminService {
         overwriter_(overwriter),
         gaps_(gaps),
         compactor_(compactor),
+        repairer_(repairer),
+        scrubs_(scrubs),
         options_(options) {}
   void register_with(Dispatcher& dispatcher);
 
@@ -41,6 +46,10 @@ class AdminService {
   Task<wire::ShowSegmentReply> show_segment(wire::ShowSegmentRequest request);
   Task<wire::AddDeviceReply> add_device(wire::AddDeviceRequest request);
   Task<wire::RemoveDeviceReply> remove_device(wire::RemoveDeviceRequest request);
+  Task<wire::RepairStatusReply> repair_status(wire::RepairStatusRequest request);
+  Task<wire::RepairStatusReply> repair_now(wire::RepairNowRequest request);
+  Task<wire::DrainNodeReply> drain_node(wire::DrainNodeRequest request);
+  Task<wire::RemoveNodeReply> remove_node(wire::RemoveNodeRequest request);
   Task<wire::ClusterStatusReply> cluster_status(wire::ClusterStatusRequest request);
 
  private:
@@ -48,6 +57,11 @@ class AdminService {
     std::uint64_t segments = 0;  // with a copy on the device
     std::uint64_t lost = 0;      // of them, those with no other copy within reach
   };
+  struct OnNode {
+    std::uint64_t segments = 0;  // with a copy there
+    std::uint64_t lost = 0;      // of them, those with no other copy within reach
+  };
+  Task<OnNode> held_by(NodeId node) const;
   /// What is without its copies on these devices.
   Task<std::map<DeviceId, Degraded>> degraded_by(std::set<DeviceId> devices) const;
   Task<void> note_degraded(wire::ClusterStatusReply& reply) const;
@@ -60,6 +74,8 @@ class AdminService {
   Overwriter& overwriter_;
   GapKeeper& gaps_;
   Compactor& compactor_;
+  Repairer& repairer_;
+  ScrubKeeper& scrubs_;
   const ServiceOptions& options_;
 };
 

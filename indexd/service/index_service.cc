@@ -18,7 +18,9 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
       nodes_(context, clock, index, options_, std::move(client_options)),
       sessions_(context.get_executor(), clock, index, options_),
       leases_(clock, options_.cache_lease, registry),
-      segments_(context.get_executor(), clock, index, nodes_, options_),
+      copies_(clock, nodes_, options_, registry),
+      segments_(context.get_executor(), clock, index, nodes_, copies_, options_),
+      repairer_(context.get_executor(), clock, index, nodes_, segments_, copies_, options_, registry),
       overwriter_(context.get_executor(), clock, index, sessions_, nodes_, segments_, leases_, options_,
                   registry),
       roll_forward_(context.get_executor(), clock, index, nodes_, leases_, overwriter_, options_, registry),
@@ -32,7 +34,9 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
       grants_(clock, index, sessions_, nodes_, segments_, overwriter_, roll_forward_),
       locks_(context.get_executor(), clock, index, sessions_, options_, registry),
       gaps_(context.get_executor(), clock, index, sessions_, options_, registry),
-      admin_(index, sessions_, nodes_, segments_, overwriter_, gaps_, compactor_, options_),
+      scrubs_(context.get_executor(), clock, index, nodes_, registry),
+      admin_(index, sessions_, nodes_, segments_, overwriter_, gaps_, compactor_, repairer_, scrubs_,
+             options_),
       dispatcher_(clock, registry) {
   dispatcher_.add(wire::Method::open_session, *this, &IndexService::open_session);
   dispatcher_.add(wire::Method::renew_session, *this, &IndexService::renew_session);
@@ -48,8 +52,13 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
   holds_.register_with(dispatcher_);
   recordings_.register_with(dispatcher_);
   gaps_.register_with(dispatcher_);
+  scrubs_.register_with(dispatcher_);
   admin_.register_with(dispatcher_);
-  nodes_.on_node_returned([this](NodeId node) { segments_.node_returned(node); });
+  nodes_.on_changed([this] { repairer_.situation_changed(); });
+  nodes_.on_node_returned([this](NodeId node) {
+    segments_.node_returned(node);
+    scrubs_.node_returned(node);
+  });
   sessions_.on_ended([this](SessionId session) {
     leases_.session_ended(session);
     segments_.session_ended(session);
@@ -73,7 +82,9 @@ Task<void> IndexService::start() {
   REELFS_CO_TRY(co_await roll_forward_.start(alive));
   REELFS_CO_TRY(co_await segments_.start(std::move(alive)));
   REELFS_CO_TRY(co_await gaps_.start());
+  REELFS_CO_TRY(co_await scrubs_.start());
   overwriter_.start();
+  repairer_.start();
   co_return co_await compactor_.start();
 }
 
@@ -83,9 +94,11 @@ Task<rpc::Response> IndexService::handle(rpc::Request request) {
 
 asio::awaitable<void> IndexService::stop() {
   co_await gaps_.stop();
+  co_await scrubs_.stop();
   co_await compactor_.stop();
   co_await roll_forward_.stop();
   co_await overwriter_.stop();
+  co_await repairer_.stop();
   co_await sessions_.stop();
   co_await locks_.stop();
   co_await segments_.stop();

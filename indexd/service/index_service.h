@@ -9,6 +9,7 @@
 #include "indexd/service/admin_service.h"
 #include "indexd/service/changes.h"
 #include "indexd/service/compactor.h"
+#include "indexd/service/copy_orders.h"
 #include "indexd/service/dispatcher.h"
 #include "indexd/service/file_service.h"
 #include "indexd/service/gap_keeper.h"
@@ -20,7 +21,9 @@
 #include "indexd/service/options.h"
 #include "indexd/service/overwriter.h"
 #include "indexd/service/recording_service.h"
+#include "indexd/service/repairer.h"
 #include "indexd/service/roll_forward.h"
+#include "indexd/service/scrub_keeper.h"
 #include "indexd/service/segment_keeper.h"
 #include "indexd/service/segment_service.h"
 #include "indexd/service/sessions.h"
@@ -63,7 +66,9 @@ class IndexService {
   NodeRegistry nodes_;
   Sessions sessions_;
   Leases leases_;
+  CopyOrders copies_;
   SegmentKeeper segments_;
+  Repairer repairer_;
   Overwriter overwriter_;
   RollForward roll_forward_;
   Compactor compactor_;
@@ -75,6 +80,7 @@ class IndexService {
   SegmentService grants_;
   LockService locks_;
   GapKeeper gaps_;
+  ScrubKeeper scrubs_;
   AdminService admin_;
   Dispatcher dispatcher_;
 };

@@ -162,6 +162,8 @@ void NodeRegistry::on_node_returned(std::function<void(NodeId)> callback) {
   node_returned_ = std::move(callback);
 }
 
+void NodeRegistry::on_changed(std::function<void()> callback) { changed_ = std::move(callback); }
+
 // ---- what workers say
 
 Result<void> NodeRegistry::check_cluster(const std::string& raw) const {
@@ -178,10 +180,12 @@ Task<NodeId> NodeRegistry::node_of(std::string name, std::string rack) {
   }
   auto find_or_make = [name, rack](Transaction& txn) -> Result<NodeId> {
     NodeId found;
-    NodeRow row{name, rack};
+    NodeRow row{name, rack, NodeService::in_service};
     REELFS_TRY(txn.scan_table<NodeKey>([&](NodeKey key, const NodeRow& other) {
-      if (other.name == row.name) found = key.node;
-      return !found;
+      if (other.name != row.name) return true;
+      found = key.node;
+      row.service = other.service;
+      return false;
     }));
     if (!found) {
       REELFS_TRY(const auto number, txn.next(Counter::node));
@@ -194,7 +198,8 @@ Task<NodeId> NodeRegistry::node_of(std::string name, std::string rack) {
   // A node told its number keeps it: its blocks bear it.
   REELFS_CO_TRY(co_await executor_.sync());
   auto& node = nodes_[id];
-  node.row = {name, rack};
+  node.row.name = name;
+  node.row.rack = rack;
   node.changed = clock_.wall();
   log().info("node known node={} name={} rack=\"{}\"", id.value, name, rack);
   co_return id;
@@ -209,6 +214,11 @@ Task<wire::RegisterWorkerReply> NodeRegistry::register_worker(wire::RegisterWork
     co_return Error(Errc::invalid, "a node's name has 1 to 255 bytes");
   }
   REELFS_CO_TRY(const auto id, co_await node_of(request.node_name(), request.rack()));
+  if (removed(id)) {
+    co_return Error(Errc::not_permitted,
+                    fmt::format("node {} was removed: give it another name, and devices that are blank",
+                                request.node_name()));
+  }
   auto& node = nodes_[id];
   const WorkerId worker_id{request.status().worker()};
   auto& worker = node.workers[worker_id];
@@ -243,7 +253,7 @@ wire::HeartbeatReply NodeRegistry::heartbeat(const wire::HeartbeatRequest& reque
   const NodeId id{request.node()};
   const WorkerId worker_id{request.status().worker()};
   const auto node = nodes_.find(id);
-  const bool known_node = node != nodes_.end();
+  const bool known_node = node != nodes_.end() && !removed(id);
   const auto worker =
       known_node ? node->second.workers.find(worker_id) : std::map<WorkerId, Worker>::iterator{};
   const bool known = known_node && worker != node->second.workers.end() &&
@@ -332,6 +342,11 @@ void NodeRegistry::take_devices(NodeId id, Node& node, const wire::WorkerStatus&
         node.row.name, path);
   }
   node.withheld = std::move(withheld);
+  const bool is_other = std::any_of(node.devices.begin(), node.devices.end(), [&](const auto& entry) {
+    const auto at = before.find(entry.first);
+    return at == before.end() || at->second.info.state() != entry.second.info.state();
+  });
+  if (is_other && changed_) changed_();
   if (!came_back) return;
   ++node.reports.wanted;
   if (node_returned_) node_returned_(id);
@@ -361,6 +376,7 @@ void NodeRegistry::mark_heard(NodeId id, Node& node, WorkerId worker_id, Worker&
   node.changed = clock_.wall();
   log().info("node online node={} worker={}", node.row.name, worker_id.value);
   if (node_returned_) node_returned_(id);
+  if (changed_) changed_();
 }
 
 void NodeRegistry::mark_silent(NodeId id, Node& node, WorkerId worker_id, Worker& worker, const char* why) {
@@ -370,6 +386,7 @@ void NodeRegistry::mark_silent(NodeId id, Node& node, WorkerId worker_id, Worker
   if (node.online()) return;
   node.changed = clock_.wall();
   log().warn("node offline node={} id={}", node.row.name, id.value);
+  if (changed_) changed_();
 }
 
 void NodeRegistry::disconnected(std::uint64_t connection) {
@@ -631,17 +648,21 @@ bool NodeRegistry::online(NodeId node) const {
 }
 
 std::size_t NodeRegistry::online_nodes() const {
-  return static_cast<std::size_t>(
-      std::count_if(nodes_.begin(), nodes_.end(), [](const auto& entry) { return entry.second.online(); }));
+  return static_cast<std::size_t>(std::count_if(nodes_.begin(), nodes_.end(), [](const auto& entry) {
+    return entry.second.online() && entry.second.row.service == NodeService::in_service;
+  }));
 }
 
 WallTime NodeRegistry::fewer_online_since(std::uint64_t nodes) const {
-  if (nodes_.size() < nodes) return started_;
   std::vector<WallTime> went;
+  std::size_t known = 0;
   for (const auto& [id, node] : nodes_) {
+    if (node.row.service != NodeService::in_service) continue;
+    ++known;
     if (!node.online()) went.push_back(node.changed);
   }
-  const auto may_be_missing = nodes_.size() - nodes;
+  if (known < nodes) return started_;
+  const auto may_be_missing = known - nodes;
   std::sort(went.begin(), went.end());
   return may_be_missing < went.size() ? went[may_be_missing] : clock_.wall();
 }
@@ -654,6 +675,49 @@ bool NodeRegistry::reachable(NodeId node, DeviceId device) const {
   return std::any_of(devices.begin(), devices.end(), [&](const auto& entry) {
     return entry.second.info.device() == device.value && entry.second.info.state() == wire::STATE_ONLINE;
   });
+}
+
+std::optional<Duration> NodeRegistry::away_for(NodeId node, DeviceId device) const {
+  if (removed(node)) return Duration::max();
+  if (reachable(node, device)) return std::nullopt;
+  const auto found = nodes_.find(node);
+  if (found == nodes_.end()) return clock_.wall() - started_;
+  const auto& [id, known] = *found;
+  if (!known.online()) return clock_.wall() - known.changed;
+  for (const auto& [path, told] : known.devices) {
+    if (told.info.device() != device.value) continue;
+    return told.info.state() == wire::STATE_REMOVED ? Duration::max() : clock_.wall() - told.since;
+  }
+  return clock_.wall() - known.changed;  // it is online without the device
+}
+
+bool NodeRegistry::leaving(NodeId node) const {
+  const auto found = nodes_.find(node);
+  return found != nodes_.end() && found->second.row.service == NodeService::leaving;
+}
+
+bool NodeRegistry::removed(NodeId node) const {
+  const auto found = nodes_.find(node);
+  return found != nodes_.end() && found->second.row.service == NodeService::removed;
+}
+
+Task<void> NodeRegistry::set_service(NodeId node, NodeService service) {
+  auto change = [node, service](Transaction& txn) -> Result<void> {
+    REELFS_TRY(auto row, txn.get(NodeKey{node}));
+    row.service = service;
+    txn.put(NodeKey{node}, row);
+    return ok();
+  };
+  REELFS_CO_TRY(co_await executor_.run(std::move(change)));
+  REELFS_CO_TRY(co_await executor_.sync());
+  auto& known = nodes_[node];
+  known.row.service = service;
+  log().info("node service node={} service={}", known.row.name, static_cast<int>(service));
+  if (service == NodeService::removed) {
+    for (auto& [worker_id, worker] : known.workers) worker.online = false;
+  }
+  if (changed_) changed_();
+  co_return ok();
 }
 
 std::vector<wire::DeviceInfo> NodeRegistry::out_of_service() const {
@@ -669,10 +733,10 @@ std::vector<wire::DeviceInfo> NodeRegistry::out_of_service() const {
 
 Result<NodeId> NodeRegistry::find(std::string_view node) const {
   for (const auto& [id, known] : nodes_) {
-    if (known.row.name == node) return id;
+    if (known.row.name == node && !removed(id)) return id;
   }
   for (const auto& [id, known] : nodes_) {
-    if (std::to_string(id.value) == node) return id;
+    if (std::to_string(id.value) == node && !removed(id)) return id;
   }
   return Error(Errc::not_found, fmt::format("there is no node {}; reelctl node list names them", node));
 }
@@ -699,6 +763,7 @@ std::vector<NodeLoad> NodeRegistry::loads() const {
   for (const auto& [id, node] : nodes_) {
     // Of one whose followers alone have been heard nobody can say that it is full.
     if (!node.devices_told || !node.withheld.empty()) continue;
+    if (node.row.service != NodeService::in_service) continue;  // it gets nothing new
     NodeLoad load{id, node.row.name, node.row.rack, 0, 0, {}, node.online() && !healthy(id)};
     for (const auto& [path, device] : node.devices) {
       if (device.info.state() != wire::STATE_ONLINE) continue;
@@ -747,7 +812,9 @@ WorkerId NodeRegistry::any_worker(NodeId node, WorkerId preferred) const {
 NetSpace NodeRegistry::net_space(std::uint32_t copies) const {
   if (copies == 0) copies = options_.copies;
   std::map<NodeId, std::uint64_t> blocks;
-  for (const auto& [id, row] : devices_) blocks[row.node] += row.blocks;
+  for (const auto& [id, row] : devices_) {
+    if (!leaving(row.node) && !removed(row.node)) blocks[row.node] += row.blocks;
+  }
   NetSpace space;
   std::vector<std::uint64_t> total, free, present;
   for (const auto& [node, count] : blocks) {
@@ -786,7 +853,9 @@ void NodeRegistry::fill_from_row(NodeId node, wire::DeviceInfo& device) const {
 std::vector<wire::NodeInfo> NodeRegistry::list() const {
   std::vector<wire::NodeInfo> nodes;
   for (const auto& [id, node] : nodes_) {
+    if (node.row.service == NodeService::removed) continue;
     wire::NodeInfo info;
+    info.set_leaving(node.row.service == NodeService::leaving);
     info.set_node(id.value);
     info.set_name(node.row.name);
     info.set_rack(node.row.rack);
@@ -848,6 +917,7 @@ std::vector<wire::Problem> NodeRegistry::problems() const {
         started_);
   }
   for (const auto& [id, node] : nodes_) {
+    if (node.row.service == NodeService::removed) continue;
     if (!node.online()) {
       add(fmt::format("node {} is offline", node.row.name), "start its noded processes, or look at its log",
           node.changed);

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -58,6 +59,8 @@ class NodeRegistry {
 
   /// Told when a node answers again after all its workers were silent, or for the first time.
   void on_node_returned(std::function<void(NodeId)> callback);
+  /// Told when a node or a device came or went, or is to be drained.
+  void on_changed(std::function<void()> callback);
 
   // ---- what workers say
   /// @param connection  its end means that the worker is silent
@@ -81,6 +84,13 @@ class NodeRegistry {
   /// Whether a copy there can be read: the node is online, and has not said that the device is out of
   /// service.
   bool reachable(NodeId node, DeviceId device) const;
+  /// How long a copy there has not been readable; none: it can be read. Duration::max() where that is for
+  /// ever.
+  std::optional<Duration> away_for(NodeId node, DeviceId device) const;
+  /// It is being drained.
+  bool leaving(NodeId node) const;
+  /// It never comes back.
+  bool removed(NodeId node) const;
   /// Devices of online nodes that are out of service, blank ones apart.
   std::vector<wire::DeviceInfo> out_of_service() const;
   /// By its name, or its number. @errors not_found
@@ -112,6 +122,8 @@ class NodeRegistry {
   /// @errors unavailable, and what the node answered
   Task<wire::DeviceInfo> add_device(NodeId node, std::string path);
   Task<wire::DeviceInfo> remove_device(NodeId node, std::string path);
+  /// Kept for ever, on stable storage when it returns. What was removed stays so: its workers are refused.
+  Task<void> set_service(NodeId node, NodeService service);
 
   /// Calls a worker of the node: `preferred` where it is online, else any. @param limit  none:
   /// node_call_limit
@@ -191,6 +203,7 @@ class NodeRegistry {
   std::map<std::pair<NodeId, std::string>, Adoption> adoptions_;  // by path of the blank device
   std::unordered_map<std::uint64_t, std::vector<std::pair<NodeId, WorkerId>>> by_connection_;
   std::function<void(NodeId)> node_returned_;
+  std::function<void()> changed_;
 };
 
 /// Segments that still fit when each puts `copies` blocks on as many nodes: the largest k with

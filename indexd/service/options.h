@@ -51,6 +51,13 @@ struct ServiceOptions {
   Duration compaction_interval = std::chrono::seconds(5);  // between looks for what is mostly dead
   std::size_t sweep_rows = 4096;                           // segments looked at each time
   std::size_t max_active_lives = 128;                      // segments that background work leads at once
+  /// What repair copies at most in a second, in the whole cluster, while no appends wait: half of what one
+  /// disk reads, so that the copies of a lost node are back within the hour for each TB.
+  std::uint64_t repair_rate = 256 * kMiB;
+  /// A node or device that is away for longer is not waited for any more: its copies are made again. Long
+  /// enough for a machine to be restarted.
+  Duration repair_delay = std::chrono::minutes(10);
+  Duration repair_interval = std::chrono::seconds(4);  // between looks for what has too few copies
 };
 
 }  // namespace reelfs::indexd

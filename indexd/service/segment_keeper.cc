@@ -9,6 +9,7 @@
 #include "common/async/timeout.h"
 #include "common/observe/log.h"
 #include "indexd/journal/executor.h"
+#include "indexd/service/copy_orders.h"
 #include "indexd/service/node_registry.h"
 
 namespace reelfs::indexd {
@@ -56,8 +57,13 @@ struct SegmentKeeper::Batch {
 };
 
 SegmentKeeper::SegmentKeeper(asio::any_io_executor executor, const Clock& clock, Executor& index,
-                             NodeRegistry& nodes, const ServiceOptions& options)
-    : clock_(clock), index_(index), nodes_(nodes), options_(options), group_(std::move(executor)) {}
+                             NodeRegistry& nodes, CopyOrders& copies, const ServiceOptions& options)
+    : clock_(clock),
+      index_(index),
+      nodes_(nodes),
+      copies_(copies),
+      options_(options),
+      group_(std::move(executor)) {}
 
 SegmentKeeper::~SegmentKeeper() = default;
 
@@ -82,7 +88,7 @@ asio::awaitable<void> SegmentKeeper::stop() { co_await group_.stop(); }
 
 SegmentKeeper::Tracked& SegmentKeeper::add(SegmentId segment, SegmentRow row) {
   auto tracked = std::make_unique<Tracked>(
-      Tracked{SegmentLife(segment, std::move(row)), ++last_serial_, SessionId{}, nullptr, {}});
+      Tracked{SegmentLife(segment, std::move(row)), ++last_serial_, SessionId{}, nullptr, nullptr, {}});
   return *(lives_[segment] = std::move(tracked));
 }
 
@@ -115,11 +121,16 @@ void SegmentKeeper::perform(SegmentId segment, Actions actions) {
       group_.spawn(seal(segment, serial, *to_seal));
     } else if (const auto* to_free = std::get_if<Free>(&action)) {
       group_.spawn(free(segment, serial, *to_free));
+    } else if (auto* to_complete = std::get_if<Complete>(&action)) {
+      group_.spawn(complete(segment, serial, std::move(*to_complete), tracked.life.row().channel));
     } else if (const auto* to_release = std::get_if<Release>(&action)) {
       group_.spawn(release(segment, *to_release));
     } else if (auto* answer = std::get_if<Answer>(&action)) {
       const auto answered = std::exchange(tracked.answered, nullptr);
       if (answered) answered(std::move(answer->result));
+    } else if (auto* ended = std::get_if<Repaired>(&action)) {
+      const auto repaired = std::exchange(tracked.repaired, nullptr);
+      if (repaired) repaired(std::move(ended->result));
     }
   }
   settle(segment);
@@ -151,8 +162,9 @@ void SegmentKeeper::tell(SegmentId segment, std::uint64_t serial, Event event) {
 asio::awaitable<void> SegmentKeeper::store(SegmentId segment, std::uint64_t serial, Persist action) {
   auto row = action.row;
   if (action.create) row.created_ns = clock_.wall().time_since_epoch().count();
-  if (row.state == SegmentState::sealed) row.sealed_ns = clock_.wall().time_since_epoch().count();
   const auto basis = lives_.at(segment)->life.row();
+  if (row.state == SegmentState::sealed && basis.state != SegmentState::sealed)
+    row.sealed_ns = clock_.wall().time_since_epoch().count();
   const auto how = std::pair(action.create, action.only_if_dead);
   const bool is_grant = row.state == SegmentState::open && row.session &&
                         (basis.state != SegmentState::open || basis.generation != row.generation);
@@ -191,6 +203,7 @@ asio::awaitable<void> SegmentKeeper::store(SegmentId segment, std::uint64_t seri
     tell(segment, serial, [](SegmentLife& life) { return life.persist_refused(); });
   } else {
     if (action.create) ++segments_;
+    if (reports_read_ > 0 && row.copies != basis.copies) new_copies_.insert(segment);
     note_row(segment, *result.value());
     log().debug("segment segment={} state={} generation={} length={} session={}", segment.value,
                 to_string(result.value()->state), result.value()->generation.value, result.value()->length,
@@ -268,14 +281,33 @@ asio::awaitable<void> SegmentKeeper::seal(SegmentId segment, std::uint64_t seria
 }
 
 asio::awaitable<void> SegmentKeeper::free(SegmentId segment, std::uint64_t serial, Free action) {
+  if (nodes_.removed(action.node)) {  // with what it had
+    tell(segment, serial, [&](SegmentLife& life) { return life.freed(action.node, ok()); });
+    co_return;
+  }
   auto request = std::make_shared<wire::FreeSegmentRequest>();
   request->set_segment(segment.value);
+  request->set_generation(action.newest.value);
   const auto reply = co_await nodes_.call(action.node, action.worker, wire::Method::free_segment, request);
   if (!reply) {
     nodes_.want_block_report(action.node);
     log().debug("not freed segment={} why=\"{}\"", segment.value, reply.error().describe());
   }
   tell(segment, serial, [&](SegmentLife& life) { return life.freed(action.node, without_value(reply)); });
+}
+
+asio::awaitable<void> SegmentKeeper::complete(SegmentId segment, std::uint64_t serial, Complete action,
+                                              InodeId channel) {
+  CopyOrder order;
+  order.segment = segment;
+  order.channel = channel;
+  order.node = action.node;
+  order.worker = action.worker;
+  order.generation = action.generation;
+  order.length = action.length;
+  order.sources = std::move(action.sources);
+  auto place = co_await copies_.carry_out(std::move(order));
+  tell(segment, serial, [&](SegmentLife& life) { return life.completed(action.node, std::move(place)); });
 }
 
 asio::awaitable<void> SegmentKeeper::release(SegmentId segment, Release action) {
@@ -298,6 +330,9 @@ Task<SegmentId> SegmentKeeper::next_segment() {
       return given;
     };
     REELFS_CO_TRY(const auto given, co_await index_.run(std::move(reserve)));
+    // An order to take a block may come late, after the index's machine has lost power: not for another
+    // segment.
+    REELFS_CO_TRY(co_await index_.sync());
     if (next_segment_ >= reserved_below_) {  // else another was quicker, and these numbers are left out
       next_segment_ = given + 1;
       reserved_below_ = given + kNumbersReserved + 1;
@@ -500,6 +535,28 @@ Task<void> SegmentKeeper::close(SegmentId segment, Closing closing) {
   co_return std::move(*waiting->result);
 }
 
+Task<void> SegmentKeeper::add_copy(SegmentId segment, CopyPlace place, NodeId instead_of) {
+  struct Waiting {
+    Event done;
+    std::optional<Result<void>> result;
+  };
+  REELFS_CO_TRY(auto* tracked, co_await track(segment));
+  if (tracked->repaired) co_return Error(Errc::busy, "another copy of it is being made");
+  const auto waiting = std::make_shared<Waiting>();
+  tracked->repaired = [waiting](Result<void> result) {
+    waiting->result = std::move(result);
+    waiting->done.set();
+  };
+  perform(segment, tracked->life.add_copy(place.node, place.worker, instead_of));
+  if (!waiting->result) {
+    const bool woken = co_await waiting->done.wait();
+    if (!woken) co_return Error(Errc::cancelled);
+  }
+  // What is left of an attempt that failed is found there.
+  if (!*waiting->result) nodes_.want_block_report(place.node);
+  co_return std::move(*waiting->result);
+}
+
 void SegmentKeeper::session_ended(SessionId session) {
   std::vector<SegmentId> being_opened;
   for (const auto& [segment, tracked] : lives_) {
@@ -548,7 +605,11 @@ Task<std::vector<wire::BlockReport>> SegmentKeeper::report(Report report) {
     }
     return rows;
   };
-  REELFS_CO_TRY(const auto rows, co_await index_.read(std::move(find)));
+  ++reports_read_;
+  const auto read = co_await index_.read(std::move(find));
+  const auto new_copies = new_copies_;
+  if (--reports_read_ == 0) new_copies_.clear();
+  REELFS_CO_TRY(const auto rows, std::move(read));
   if (nodes_.withholds(node)) {
     nodes_.blocks_reported(node, !report.from, !report.upto);
     co_return std::vector<wire::BlockReport>();
@@ -571,6 +632,8 @@ Task<std::vector<wire::BlockReport>> SegmentKeeper::report(Report report) {
       const bool elsewhere = copy.device && DeviceId{block.device()} != copy.device;
       return copy.node == node && !elsewhere;
     };
+    if (new_copies.contains(segment)) continue;
+    if (life != lives_.end() && life->second->life.makes_copy_on(node)) continue;
     const bool ours = row != nullptr && std::any_of(row->copies.begin(), row->copies.end(), is_block);
     if (!ours || row->state == SegmentState::freeing) {
       // A device whose coming was not told of yet may be one of those that are to be withheld.
@@ -658,8 +721,10 @@ asio::awaitable<void> SegmentKeeper::sweep() {
 bool SegmentKeeper::can_go_on(SegmentId waiting) const {
   const auto& life = lives_.at(waiting)->life;
   const auto& copies = life.row().copies;
+  const bool is_freed = life.row().state == SegmentState::freeing;
   return std::any_of(copies.begin(), copies.end(), [&](const auto& copy) {
-    return nodes_.reachable(copy.node, copy.device) && life.waits_for(copy.node);
+    const bool answers = nodes_.reachable(copy.node, copy.device) || (is_freed && nodes_.removed(copy.node));
+    return answers && life.waits_for(copy.node);
   });
 }
 
@@ -668,6 +733,16 @@ void SegmentKeeper::retry_waiting() {
   std::copy_if(waiting_.begin(), waiting_.end(), std::back_inserter(ready),
                [this](SegmentId segment) { return can_go_on(segment); });
   for (const auto segment : ready) perform(segment, lives_.at(segment)->life.retry());
+  std::vector<std::pair<SegmentId, NodeId>> given_up;
+  for (const auto segment : waiting_) {
+    for (const auto& copy : lives_.at(segment)->life.row().copies) {
+      if (nodes_.removed(copy.node)) given_up.emplace_back(segment, copy.node);
+    }
+  }
+  for (const auto& [segment, node] : given_up) {
+    const auto life = lives_.find(segment);
+    if (life != lives_.end()) perform(segment, life->second->life.give_up(node));
+  }
 }
 
 /// @return whether these were the last rows of the table
@@ -759,6 +834,9 @@ Task<void> SegmentKeeper::begin(Work work) {
       break;
     case Reason::free_dead:
       if (may_free(work.segment)) actions = life.free_dead();
+      break;
+    case Reason::finish:
+      actions = life.finish();
       break;
   }
   perform(work.segment, std::move(actions));

@@ -26,6 +26,7 @@
 
 namespace reelfs::indexd {
 
+class CopyOrders;
 class Executor;
 class NodeRegistry;
 
@@ -56,7 +57,7 @@ struct OpenParams {
 class SegmentKeeper {
  public:
   SegmentKeeper(asio::any_io_executor executor, const Clock& clock, Executor& index, NodeRegistry& nodes,
-                const ServiceOptions& options);
+                CopyOrders& copies, const ServiceOptions& options);
   ~SegmentKeeper();
   SegmentKeeper(const SegmentKeeper&) = delete;
   SegmentKeeper& operator=(const SegmentKeeper&) = delete;
@@ -78,6 +79,12 @@ class SegmentKeeper {
   /// @errors stale_generation, busy (another close is under way), invalid
   Task<void> close(SegmentId segment, Closing closing);
 
+  /// Makes a copy of a sealed segment in this place, instead of another one or besides those it has.
+  /// @errors busy (something else is done with it), invalid (its copies are elsewhere by now), not_found,
+  /// unavailable, and what the node answered
+  Task<void> add_copy(SegmentId segment, CopyPlace place, NodeId instead_of);
+  /// One that is unfilled, or open, is to be sealed soon: who writes it goes on elsewhere.
+  void finish(SegmentId segment) { later(segment, Reason::finish); }
   /// Its open segments are fenced; what it has not committed is nobody's.
   void session_ended(SessionId session);
   void node_returned(NodeId node);
@@ -105,6 +112,7 @@ class SegmentKeeper {
     std::uint64_t serial;                        // tells outcomes meant for an earlier life from its own
     SessionId session;                           // that it is being opened for
     std::function<void(Result<void>)> answered;  // who waits for the Answer
+    std::function<void(Result<void>)> repaired;  // who waits for Repaired
     std::vector<NodeId> failed;                  // nodes that could not take a block
     Duration allocate_limit{};
   };
@@ -113,7 +121,7 @@ class SegmentKeeper {
     SessionId session;
     TimePoint since;
   };
-  enum class Reason : std::uint8_t { resume, session_died, free_dead };
+  enum class Reason : std::uint8_t { resume, session_died, free_dead, finish };
   struct Work {
     SegmentId segment;
     Reason reason;
@@ -132,6 +140,7 @@ class SegmentKeeper {
   asio::awaitable<void> fence(SegmentId segment, std::uint64_t serial, Fence action);
   asio::awaitable<void> seal(SegmentId segment, std::uint64_t serial, Seal action);
   asio::awaitable<void> free(SegmentId segment, std::uint64_t serial, Free action);
+  asio::awaitable<void> complete(SegmentId segment, std::uint64_t serial, Complete action, InodeId channel);
   asio::awaitable<void> release(SegmentId segment, Release action);
 
   Task<SegmentId> next_segment();
@@ -163,10 +172,13 @@ class SegmentKeeper {
   const Clock& clock_;
   Executor& index_;
   NodeRegistry& nodes_;
+  CopyOrders& copies_;
   const ServiceOptions& options_;
   Placer placer_;
   TaskGroup group_;
   std::unordered_map<SegmentId, std::unique_ptr<Tracked>> lives_;
+  std::size_t reports_read_ = 0;    // rows are being read for
+  std::set<SegmentId> new_copies_;  // stored meanwhile, which those rows may not name
   std::set<SegmentId> waiting_;  // lives that go on when a node is back: while one is away there may be many
   std::uint64_t last_serial_ = 0;
   std::uint64_t segments_ = 0;

@@ -20,6 +20,7 @@ void RecordWalk::feed(std::uint64_t base, std::span<const std::byte> bytes) {
         valid_record_at(bytes.first(std::min<std::uint64_t>(bytes.size(), rules_.block_bytes - base))
                             .subspan(position_ - base));
     if (length > 0) {
+      if (position_ % kPageBytes == 0) boundary_ = position_;
       position_ += length;
       end_ = round_up(position_, kPageBytes);
     } else if (position_ % kPageBytes != 0) {

@@ -26,7 +26,8 @@ class RecordWalk {
     std::uint64_t fence_length = 0;
   };
 
-  explicit RecordWalk(Rules rules) : rules_(rules), position_(rules.start), end_(rules.start) {}
+  explicit RecordWalk(Rules rules)
+      : rules_(rules), position_(rules.start), end_(rules.start), boundary_(rules.start) {}
 
   /// Bytes of the block that a step must see from `position()` rounded down to a page on, so that it always
   /// gets on.
@@ -41,6 +42,10 @@ class RecordWalk {
   bool done() const { return done_; }
   /// Page-aligned end of the valid bytes so far.
   std::uint64_t end() const { return end_; }
+  /// The last page boundary at which a record that counts begins, or the start: a whole append unit, or
+  /// several, lie before it. The last record may have others behind it in its last page; from here on they
+  /// are read whole.
+  std::uint64_t boundary() const { return boundary_; }
   /// Highest generation seen; 0 when there was no record.
   Generation generation() const { return generation_; }
   std::uint64_t channel() const { return channel_; }
@@ -52,6 +57,7 @@ class RecordWalk {
   const Rules rules_;
   std::uint64_t position_;
   std::uint64_t end_;
+  std::uint64_t boundary_;
   Generation generation_;
   std::uint64_t channel_ = 0;
   std::uint64_t records_ = 0;

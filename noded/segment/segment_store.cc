@@ -282,7 +282,7 @@ Task<void> SegmentStore::cut(SegmentId segment, Generation generation, std::uint
   co_return ok();
 }
 
-Task<void> SegmentStore::free(SegmentId segment, Deadline deadline) {
+Task<void> SegmentStore::free(SegmentId segment, Generation newest, Deadline deadline) {
   const auto present = locate(segment);
   if (!present) {
     if (present.error().code() == Errc::not_found) co_return ok();
@@ -294,8 +294,9 @@ Task<void> SegmentStore::free(SegmentId segment, Deadline deadline) {
   const auto block = found.address.block;
   for (;;) {
     note_work(found.address);
-    const auto freed = device.table().begin_free(block, segment, options_.worker);
+    auto freed = device.table().begin_free(block, segment, options_.worker, newest);
     if (freed) break;
+    if (freed.error().code() == Errc::stale_generation) co_return explain(std::move(freed).error(), segment);
     if (freed.error().code() != Errc::busy) co_return ok();  // another worker freed it meanwhile
     const auto known = Generation(device.table().slot(block).descriptor.generation);
     if (!device.table().fence(block, segment, known)) continue;  // a newer generation came: look again

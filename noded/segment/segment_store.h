@@ -89,8 +89,9 @@ class SegmentStore {
 
   /// Gives the block back; its space is handed to the device in the background before it is taken again. What
   /// is not here is freed.
-  /// @errors timed_out, io
-  Task<void> free(SegmentId segment, Deadline deadline);
+  /// @param newest  none, or: only a copy that was told of no later generation
+  /// @errors timed_out, io, stale_generation (it was made anew since)
+  Task<void> free(SegmentId segment, Generation newest, Deadline deadline);
 
   /// The writer of this generation is done with it: an unfilled block now, which nobody owns.
   /// @errors not_found (not open), stale_generation (it has another writer), busy (writes under way), io
@@ -147,6 +148,35 @@ class SegmentStore {
   /// be read. @errors not_found, invalid (not a place where a record begins), io
   Task<RecordList> list_records(SegmentId segment, std::uint64_t from, std::size_t most);
 
+  // ---- making a copy whole from another node's. docs/design/repair.md
+
+  struct CopyStart {
+    BlockAddress address;
+    std::uint64_t valid = 0;  // bytes of the copy
+    bool whole = false;       // it is sealed at its length: nothing is left to do
+  };
+  /// Readies the copy of a sealed segment for extend_copy: takes a block where there is none, else goes on
+  /// with what is valid in it. @param generation  granted to no writer
+  /// @errors no_space, stale_generation, invalid, timed_out (writes under way do not end), io
+  Task<CopyStart> begin_copy(SegmentId segment, Generation generation, InodeId channel, std::uint64_t length,
+                             Deadline deadline);
+  /// Where the last append unit before `valid` begins. The copy may end within a unit of which the rest was
+  /// lost, and then in the middle of a page: from here on it is to be written again.
+  Task<std::uint64_t> last_unit(SegmentId segment, std::uint64_t valid);
+  /// Adds bytes to it, which the caller has verified. What they have in common with it is written again.
+  /// @param offset  at most where it ends
+  /// @errors not_found, stale_generation, invalid (a gap), busy, no_space, io
+  Task<void> extend_copy(SegmentId segment, Generation generation, std::uint64_t offset,
+                         std::shared_ptr<const Buffer> bytes);
+
+  struct RawPiece {
+    std::shared_ptr<Buffer> bytes;
+    std::uint64_t valid = 0;  // bytes of the copy
+  };
+  /// Bytes from `offset` on as they stand on the device, unverified: at most 1 MiB, less where the copy ends.
+  /// @errors not_found, busy (somebody appends to it), invalid (nothing is there), io
+  Task<RawPiece> read_raw(SegmentId segment, std::uint64_t offset, std::uint32_t length);
+
   /// The blocks that a process works on, and maybe others: what it names, and where it could not name them
   /// all, what the devices say.
   std::vector<BlockAddress> blocks_of(const ProcessTable& process);
@@ -167,6 +197,7 @@ class SegmentStore {
  private:
   struct Queue;
   class UnderWay;
+  class CopyWrite;
   using QueuePtr = std::shared_ptr<Queue>;
   struct Located {
     SegmentBlock found;
@@ -191,6 +222,7 @@ class SegmentStore {
   void finish_write(const QueuePtr& queue, const DeviceTable::Append& append, std::uint64_t offset,
                     Result<void> outcome);
   asio::awaitable<void> write(UnderWay under_way, std::shared_ptr<Buffer> unit);
+  asio::awaitable<void> write_copy(CopyWrite write, std::uint64_t place, std::shared_ptr<const Buffer> bytes);
   asio::awaitable<void> discard(DevicePtr device, std::uint32_t block);
   Task<void> drain(Located located, Deadline deadline);
   Task<void> adopt_on(DevicePtr device, WorkerId dead, const std::vector<BlockAddress>& blocks,

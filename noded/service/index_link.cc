@@ -50,7 +50,12 @@ void fill_status(const NodeIdentity& identity, const IndexLink::Situation& situa
   status.set_leader(situation.leader);
   status.set_appends_in_flight(static_cast<std::uint32_t>(store.appends_under_way()));
   if (!situation.leader) return;
-  for (const auto& device : situation.devices) fill_device(device, node, store, *status.add_devices());
+  for (const auto& device : situation.devices) {
+    auto& info = *status.add_devices();
+    fill_device(device, node, store, info);
+    const auto scrub = situation.scrubs.find(device.device);
+    if (scrub != situation.scrubs.end()) *info.mutable_scrub() = scrub->second;
+  }
 }
 
 }  // namespace
@@ -101,6 +106,7 @@ asio::awaitable<void> IndexLink::run() {
   for (std::size_t next = 0;; next = (next + 1) % clients_.size()) {
     auto& index = *clients_[next];
     const auto ended = co_await stay_in_touch(index);
+    current_ = nullptr;
     // Said once for each reason: an index that is away for a night is one event.
     if (ended.has_error() && last_trouble != ended.error().describe()) {
       last_trouble = ended.error().describe();
@@ -134,6 +140,7 @@ Task<void> IndexLink::register_worker(rpc::Client& index) {
   }
   REELFS_CO_TRY(learn_epoch(reply.epoch()));
   node_ = reply.node();
+  current_ = &index;
   report_from_ = {};
   const std::chrono::milliseconds asked(reply.heartbeat_ms());
   if (asked.count() > 0) heartbeat_ = std::clamp(asked, kShortestHeartbeat, kLongestHeartbeat);
@@ -153,6 +160,17 @@ Task<void> IndexLink::heartbeat(rpc::Client& index) {
   if (reply.register_again()) co_return co_await register_worker(index);
   REELFS_CO_TRY(std::exchange(freed_, ok()));  // else they are listed anew after another registration
   if (reply.report_blocks() && situation_().leader && !freeing_) co_return co_await report_blocks(index);
+  co_return ok();
+}
+
+Task<void> IndexLink::report_damage(wire::Damage damage) {
+  if (current_ == nullptr) co_return Error(Errc::unavailable, "no index server is known");
+  damage.set_node(node_);
+  wire::ReportDamageRequest request;
+  *request.add_damages() = std::move(damage);
+  REELFS_CO_TRY(const auto reply, co_await current_->call_for<wire::ReportDamageReply>(
+                                      wire::Method::report_damage, request, call_deadline()));
+  if (reply.accepted() == 0) co_return Error(Errc::busy, "the index has too much damage to look at");
   co_return ok();
 }
 
@@ -196,8 +214,10 @@ asio::awaitable<void> IndexLink::free_blocks(wire::ReportBlocksReply reply) {
     if (!found || found.value().address != address) continue;  // gone or taken anew since the report
     log().info("freeing a block that the index does not know segment={} device={} block={}", segment.value,
                address.device.value, address.block);
-    auto freed = co_await store_.free(segment, Deadline::after(clock_, kFreeLimit));
-    if (!freed) freed_ = std::move(freed);
+    // One that was made anew since it was listed has a later generation.
+    auto freed =
+        co_await store_.free(segment, Generation(block.generation()), Deadline::after(clock_, kFreeLimit));
+    if (!freed && freed.error().code() != Errc::stale_generation) freed_ = std::move(freed);
   }
   freeing_ = false;
 }

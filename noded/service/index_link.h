@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,6 +31,7 @@ class IndexLink {
     rpc::Endpoint endpoint;
     bool leader = false;
     std::vector<DeviceStatus> devices;  // of the leader
+    std::map<DeviceId, wire::ScrubProgress> scrubs;
   };
   struct Options {
     std::vector<rpc::Endpoint> indexes;
@@ -47,6 +49,8 @@ class IndexLink {
   asio::awaitable<void> run();
   /// Something changed that the index should know now.
   void changed();
+  /// Tells that a copy of this node is damaged. @errors unavailable, busy: later
+  Task<void> report_damage(wire::Damage damage);
   /// Ends its connections and what it is freeing, when run() has ended.
   asio::awaitable<void> stop();
 
@@ -68,7 +72,8 @@ class IndexLink {
   const std::function<Situation()> situation_;
   const Uuid incarnation_;  // of this process's life
   std::vector<std::unique_ptr<rpc::Client>> clients_;
-  std::uint32_t node_ = 0;  // as the index numbers it
+  std::uint32_t node_ = 0;          // as the index numbers it
+  rpc::Client* current_ = nullptr;  // the one with which it is registered
   std::chrono::milliseconds heartbeat_{500};
   SegmentId report_from_;  // where the next part of a block report begins
   bool freeing_ = false;   // what the last part's answer named

@@ -11,6 +11,10 @@ namespace {
 
 constexpr std::array kBlockStates{"free", "open", "sealed"};
 
+prometheus::Counter& counter(prometheus::Registry& registry, const char* name, const char* help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
+}
+
 }  // namespace
 
 NodeMetrics::NodeMetrics(prometheus::Registry& registry)
@@ -39,7 +43,27 @@ NodeMetrics::NodeMetrics(prometheus::Registry& registry)
                       .Name("reelfs_noded_read_bytes_total")
                       .Help("Bytes sent to readers")
                       .Register(registry)
-                      .Add({})) {}
+                      .Add({})),
+      copied_bytes_(counter(registry, "reelfs_noded_copied_bytes_total",
+                            "Bytes written here to make copies of segments whole")),
+      copied_from_bytes_(counter(registry, "reelfs_noded_copied_from_bytes_total",
+                                 "Bytes of copies that were sent to other nodes, which make theirs whole")),
+      rewritten_bytes_(counter(registry, "reelfs_noded_rewritten_bytes_total",
+                               "Bytes of damaged copies that were written in place")),
+      scrub_bytes_(counter(registry, "reelfs_noded_scrub_bytes_total", "Bytes read to verify copies")),
+      scrub_blocks_(counter(registry, "reelfs_noded_scrub_blocks_total", "Blocks that were verified")),
+      scrub_damaged_blocks_(counter(registry, "reelfs_noded_scrub_damaged_blocks_total",
+                                    "Blocks of which the scrubber found something damaged")) {}
+
+void NodeMetrics::scrubbed(const ScrubCounts& counts) {
+  const auto add = [](prometheus::Counter& to, std::uint64_t now, std::uint64_t before) {
+    to.Increment(static_cast<double>(now - before));
+  };
+  add(scrub_bytes_, counts.read_bytes, scrubbed_.read_bytes);
+  add(scrub_blocks_, counts.blocks, scrubbed_.blocks);
+  add(scrub_damaged_blocks_, counts.damaged_blocks, scrubbed_.damaged_blocks);
+  scrubbed_ = counts;
+}
 
 NodeMetrics::OfMethod& NodeMetrics::of(wire::Method method) {
   const auto at = methods_.find(method);

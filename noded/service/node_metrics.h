@@ -13,6 +13,7 @@
 
 #include "common/base/clock.h"
 #include "common/wire/method.h"
+#include "noded/scrub/scrubber.h"
 #include "noded/shm/device_table.h"
 
 namespace reelfs::noded {
@@ -28,6 +29,12 @@ class NodeMetrics {
   void served(wire::Method method, Duration took, bool refused);
   void appended(std::uint64_t bytes) { append_bytes_.Increment(static_cast<double>(bytes)); }
   void read(std::uint64_t bytes) { read_bytes_.Increment(static_cast<double>(bytes)); }
+  void copied(std::uint64_t bytes) { copied_bytes_.Increment(static_cast<double>(bytes)); }
+  void copied_from(std::uint64_t bytes) { copied_from_bytes_.Increment(static_cast<double>(bytes)); }
+  /// Bytes of copies that were written in place.
+  void rewritten(std::uint64_t bytes) { rewritten_bytes_.Increment(static_cast<double>(bytes)); }
+  /// What this worker's scrubber has counted so far.
+  void scrubbed(const ScrubCounts& counts);
   struct DeviceFigures {
     DeviceId device;  // 0 where it has no number yet
     std::string path;
@@ -56,6 +63,13 @@ class NodeMetrics {
   prometheus::Family<prometheus::Gauge>& blocks_;
   prometheus::Counter& append_bytes_;
   prometheus::Counter& read_bytes_;
+  prometheus::Counter& copied_bytes_;
+  prometheus::Counter& copied_from_bytes_;
+  prometheus::Counter& rewritten_bytes_;
+  prometheus::Counter& scrub_bytes_;
+  prometheus::Counter& scrub_blocks_;
+  prometheus::Counter& scrub_damaged_blocks_;
+  ScrubCounts scrubbed_;
   std::map<wire::Method, OfMethod> methods_;
   std::map<std::string, OfDevice> devices_;  // by path
 };

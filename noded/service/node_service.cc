@@ -32,13 +32,15 @@ bool is_index_command(wire::Method method) {
 }  // namespace
 
 NodeService::NodeService(NodeIdentity identity, const Clock& clock, BlockingPool& pool, SegmentStore& store,
-                         UnfilledTable& unfilled, RecordCopier& copier, NodeMetrics& metrics, Hooks hooks)
+                         UnfilledTable& unfilled, RecordCopier& records, SegmentCopier& copies,
+                         NodeMetrics& metrics, Hooks hooks)
     : identity_(std::move(identity)),
       clock_(clock),
       pool_(pool),
       store_(store),
       unfilled_(unfilled),
-      copier_(copier),
+      copier_(records),
+      segment_copier_(copies),
       metrics_(metrics),
       hooks_(std::move(hooks)) {}
 
@@ -54,9 +56,13 @@ NodeService::Operation NodeService::operation_of(wire::Method method) {
       {wire::Method::release_segment, &NodeService::release_segment},
       {wire::Method::copy_records, &NodeService::copy_records},
       {wire::Method::list_records, &NodeService::list_records},
+      {wire::Method::copy_segment, &NodeService::copy_segment},
+      {wire::Method::rewrite_ranges, &NodeService::rewrite_ranges},
+      {wire::Method::scrub_node, &NodeService::scrub_node},
       {wire::Method::append, &NodeService::append},
       {wire::Method::sync_segments, &NodeService::sync_segments},
       {wire::Method::read_record, &NodeService::read_record},
+      {wire::Method::read_segment, &NodeService::read_segment},
       {wire::Method::describe_node, &NodeService::describe},
   };
   const auto found = operations.find(method);
@@ -169,7 +175,8 @@ Task<rpc::Response> NodeService::seal_segment(rpc::Request request) {
 
 Task<rpc::Response> NodeService::free_segment(rpc::Request request) {
   REELFS_CO_TRY(const auto command, request.parse<wire::FreeSegmentRequest>());
-  REELFS_CO_TRY(co_await store_.free(SegmentId(command.segment()), bounded(request)));
+  REELFS_CO_TRY(
+      co_await store_.free(SegmentId(command.segment()), Generation(command.generation()), bounded(request)));
   co_return rpc::Response(wire::Empty());
 }
 
@@ -205,6 +212,47 @@ Task<rpc::Response> NodeService::list_records(rpc::Request request) {
     record.set_written_at_ns(header.written_at_ns);
   }
   co_return rpc::Response(reply);
+}
+
+Task<rpc::Response> NodeService::copy_segment(rpc::Request request) {
+  REELFS_CO_TRY(auto command, request.parse<wire::CopySegmentRequest>());
+  REELFS_CO_TRY(const auto reply,
+                co_await segment_copier_.copy(std::move(command), unfilled_.epoch(), bounded(request)));
+  metrics_.copied(reply.copied_bytes());
+  co_return rpc::Response(reply);
+}
+
+Task<rpc::Response> NodeService::read_segment(rpc::Request request) {
+  REELFS_CO_TRY(const auto command, request.parse<wire::ReadSegmentRequest>());
+  REELFS_CO_TRY(auto piece,
+                co_await store_.read_raw(SegmentId(command.segment()), command.offset(), command.length()));
+  metrics_.copied_from(piece.bytes->size());
+  wire::ReadSegmentReply reply;
+  reply.set_valid(piece.valid);
+  rpc::Response response(reply);
+  response.payload_bytes = piece.bytes->size();
+  response.payload = std::move(piece.bytes);
+  co_return std::move(response);
+}
+
+Task<rpc::Response> NodeService::rewrite_ranges(rpc::Request request) {
+  REELFS_CO_TRY(auto command, request.parse<wire::RewriteRangesRequest>());
+  if (command.sources().empty()) {
+    REELFS_CO_TRY(auto raw, co_await hooks_.look_at_ranges(std::move(command)));
+    rpc::Response response(raw.reply);
+    response.payload_bytes = raw.bytes->size();
+    response.payload = std::move(raw.bytes);
+    co_return std::move(response);
+  }
+  REELFS_CO_TRY(const auto reply, co_await hooks_.rewrite_ranges(std::move(command), bounded(request)));
+  metrics_.rewritten(reply.written_bytes());
+  co_return rpc::Response(reply);
+}
+
+Task<rpc::Response> NodeService::scrub_node(rpc::Request request) {
+  REELFS_CO_TRY(request.parse<wire::ScrubNodeRequest>());
+  hooks_.order_scrub();
+  co_return rpc::Response(wire::Empty());
 }
 
 Task<rpc::Response> NodeService::append(rpc::Request request) {

@@ -10,10 +10,12 @@
 #include "common/wire/node.pb.h"
 #include "noded/leader/device_bring_up.h"
 #include "noded/leader/node_identity.h"
+#include "noded/scrub/range_rewriter.h"
 #include "noded/segment/segment_store.h"
 #include "noded/service/node_description.h"
 #include "noded/service/node_metrics.h"
 #include "noded/transfer/record_copier.h"
+#include "noded/transfer/segment_copier.h"
 
 namespace reelfs::noded {
 
@@ -27,13 +29,18 @@ class NodeService {
     std::function<Task<wire::DeviceInfo>(wire::DetachDeviceRequest, Deadline)> detach_device;
     /// Attaches what the node's leader has and this process has not.
     std::function<asio::awaitable<void>()> look_for_devices;
+    /// Everything on the node's devices is to be verified now.
+    std::function<void()> order_scrub;
+    std::function<Task<wire::RewriteRangesReply>(wire::RewriteRangesRequest, Deadline)> rewrite_ranges;
+    std::function<Task<RangeRewriter::Raw>(wire::RewriteRangesRequest)> look_at_ranges;
     /// What there is to describe now.
     std::function<DescriptionOrder()> to_be_described;
   };
 
   /// @param pool  for what takes long
   NodeService(NodeIdentity identity, const Clock& clock, BlockingPool& pool, SegmentStore& store,
-              UnfilledTable& unfilled, RecordCopier& copier, NodeMetrics& metrics, Hooks hooks);
+              UnfilledTable& unfilled, RecordCopier& records, SegmentCopier& copies, NodeMetrics& metrics,
+              Hooks hooks);
   NodeService(const NodeService&) = delete;
   NodeService& operator=(const NodeService&) = delete;
 
@@ -57,9 +64,13 @@ class NodeService {
   Task<rpc::Response> release_segment(rpc::Request request);
   Task<rpc::Response> copy_records(rpc::Request request);
   Task<rpc::Response> list_records(rpc::Request request);
+  Task<rpc::Response> copy_segment(rpc::Request request);
+  Task<rpc::Response> rewrite_ranges(rpc::Request request);
+  Task<rpc::Response> scrub_node(rpc::Request request);
   Task<rpc::Response> append(rpc::Request request);
   Task<rpc::Response> sync_segments(rpc::Request request);
   Task<rpc::Response> read_record(rpc::Request request);
+  Task<rpc::Response> read_segment(rpc::Request request);
   Task<rpc::Response> describe(rpc::Request request);
   Task<wire::DescribeNodeReply> describe_now(bool check);
 
@@ -69,6 +80,7 @@ class NodeService {
   SegmentStore& store_;
   UnfilledTable& unfilled_;
   RecordCopier& copier_;
+  SegmentCopier& segment_copier_;
   NodeMetrics& metrics_;
   const Hooks hooks_;
   bool describing_ = false;  // one at a time

@@ -462,9 +462,11 @@ Result<void> DeviceTable::reopen(std::uint32_t block, SegmentId segment, Generat
   return ok();
 }
 
-Result<void> DeviceTable::begin_free(std::uint32_t block, SegmentId segment, WorkerId worker) {
+Result<void> DeviceTable::begin_free(std::uint32_t block, SegmentId segment, WorkerId worker,
+                                     Generation newest) {
   const ShmLock lock(head().mutex, *this);
   REELFS_TRY(auto slot, holder(block, segment));
+  if (newest && slot.descriptor.generation > newest.value) return Error(Errc::stale_generation);
   if (slot.in_flight > 0 || rewritten_locked(block)) return Error(Errc::busy);
   const auto counter = slot.descriptor.update_counter;
   slot.descriptor = BlockDescriptor{};

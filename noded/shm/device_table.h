@@ -152,9 +152,10 @@ class DeviceTable {
   Result<void> seal(std::uint32_t block, SegmentId segment, Generation generation, std::uint64_t length);
   /// Cuts it to `length` and readies it for a writer of this generation. @errors as seal
   Result<void> reopen(std::uint32_t block, SegmentId segment, Generation generation, std::uint64_t length);
-  /// Frees it, but keeps it for `worker` to discard until finish_free. @errors not_found, busy (writes under
-  /// way, in place too)
-  Result<void> begin_free(std::uint32_t block, SegmentId segment, WorkerId worker);
+  /// Frees it, but keeps it for `worker` to discard until finish_free. @param newest  none, or: no copy that
+  /// was told of a later generation  @errors not_found, busy (writes under way, in place too),
+  /// stale_generation
+  Result<void> begin_free(std::uint32_t block, SegmentId segment, WorkerId worker, Generation newest = {});
   void finish_free(std::uint32_t block);
 
   // ---- appending: changes no descriptor

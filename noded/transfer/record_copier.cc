@@ -4,6 +4,7 @@
 #include <chrono>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <boost/asio/io_context.hpp>
 
@@ -16,7 +17,6 @@ namespace reelfs::noded {
 namespace {
 
 constexpr std::uint64_t kMaxUnitBytes = 4 * kMiB;  // of one order, whoever asks
-constexpr std::size_t kMaxTargets = 64;            // processes to which connections are kept
 constexpr int kMaxCopies = 4;
 /// Kept of the caller's time for the answer, so that it hears which copy was silent.
 constexpr Duration kAnswerMargin = std::chrono::milliseconds(300);
@@ -88,15 +88,14 @@ struct RecordCopier::Appends {
 
 RecordCopier::RecordCopier(asio::io_context& context, const Clock& clock, SegmentStore& store,
                            rpc::ClientOptions client_options)
-    : context_(context),
-      clock_(clock),
+    : clock_(clock),
       store_(store),
-      client_options_(std::move(client_options)),
+      targets_(context, clock, std::move(client_options)),
       group_(context.get_executor()) {}
 
 asio::awaitable<void> RecordCopier::stop() {
   co_await group_.stop();
-  for (const auto& [endpoint, client] : targets_) co_await client->stop();
+  co_await targets_.stop();
 }
 
 Task<wire::CopyRecordsReply> RecordCopier::copy(wire::CopyRecordsRequest order, Epoch epoch,
@@ -164,7 +163,7 @@ Task<wire::CopyRecordsReply> RecordCopier::append(const wire::CopyRecordsRequest
   const Deadline limit{deadline.at - kAnswerMargin};
   for (std::size_t copy = 0; copy < copies; ++copy) {
     appends->outcomes.emplace_back(Error(Errc::timed_out, "no answer yet"));
-    const auto client = client_of(order.copies(static_cast<int>(copy)));
+    const auto client = targets_.client_of(order.copies(static_cast<int>(copy)));
     client->set_epoch(epoch);
     group_.spawn(append_to(client, appends, copy, limit));
   }
@@ -200,21 +199,5 @@ asio::awaitable<void> RecordCopier::append_to(std::shared_ptr<rpc::Client> targe
   --appends->left;
   appends->ended.notify_all();
 }
-
-std::shared_ptr<rpc::Client> RecordCopier::client_of(const wire::WorkerAddress& worker) {
-  rpc::Endpoint endpoint;
-  endpoint.host = worker.endpoint().host();
-  endpoint.port = static_cast<std::uint16_t>(worker.endpoint().port());
-  const auto found = targets_.find(endpoint);
-  if (found != targets_.end()) return found->second;
-  if (targets_.size() >= kMaxTargets) {
-    for (const auto& [old, client] : std::exchange(targets_, {})) group_.spawn(retire(client));
-  }
-  auto client = std::make_shared<rpc::Client>(context_, clock_, endpoint, client_options_);
-  targets_.emplace(endpoint, client);
-  return client;
-}
-
-asio::awaitable<void> RecordCopier::retire(std::shared_ptr<rpc::Client> client) { co_await client->stop(); }
 
 }  // namespace reelfs::noded

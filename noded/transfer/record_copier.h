@@ -1,9 +1,7 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <vector>
 
 #include "common/async/task.h"
 #include "common/async/task_group.h"
@@ -13,6 +11,7 @@
 #include "common/rpc/client.h"
 #include "common/wire/node.pb.h"
 #include "noded/segment/segment_store.h"
+#include "noded/transfer/peers.h"
 
 namespace boost::asio {
 class io_context;
@@ -47,15 +46,11 @@ class RecordCopier {
                                       Deadline deadline);
   asio::awaitable<void> append_to(std::shared_ptr<rpc::Client> target, std::shared_ptr<Appends> appends,
                                   std::size_t copy, Deadline deadline);
-  std::shared_ptr<rpc::Client> client_of(const wire::WorkerAddress& worker);
-  static asio::awaitable<void> retire(std::shared_ptr<rpc::Client> client);
 
-  asio::io_context& context_;
   const Clock& clock_;
   SegmentStore& store_;
-  const rpc::ClientOptions client_options_;
   bool copying_ = false;
-  std::map<rpc::Endpoint, std::shared_ptr<rpc::Client>> targets_;
+  Peers targets_;
   TaskGroup group_;
 };
 

@@ -13,6 +13,7 @@ namespace reelfs::noded {
 namespace {
 
 constexpr std::uint32_t kMaxWorkers = 1024;
+constexpr std::uint64_t kLongestScrubPeriod = 10ULL * 365 * 86'400'000;  // ms
 
 /// A node's name is part of the names of its shared memory and stands in superblocks.
 bool is_node_name(const std::string& name) {
@@ -47,6 +48,8 @@ Result<NodeConfig> load_node_config(const std::filesystem::path& path) {
   root.read("devices", devices);
   root.read("state_dir", config.state_dir);
   root.read_duration("device_limit", config.device_limit, {.min = 100, .max = 600'000});
+  root.read_duration("scrub_period", config.scrub_period, {.min = 0, .max = kLongestScrubPeriod});
+  root.read_bytes("scrub_rate", config.scrub_rate, {.min = 0, .max = kTiB});
   rpc::Endpoint metrics;
   root.read("metrics_listen", metrics);
   if (!metrics.host.empty()) config.metrics_listen = metrics;

@@ -9,6 +9,7 @@
 
 #include "common/base/ids.h"
 #include "common/base/result.h"
+#include "common/base/units.h"
 #include "common/observe/log.h"
 #include "common/rpc/endpoint.h"
 #include "common/rpc/tls.h"
@@ -27,7 +28,11 @@ struct NodeConfig {
   std::vector<std::filesystem::path> devices;
   std::filesystem::path state_dir;               // where what was added and removed since is kept
   std::chrono::milliseconds device_limit{3000};  // of one call of a device: then it is out of service
-  std::optional<rpc::Endpoint> metrics_listen;   // of worker 1, the others on the ports above; absent: none
+  std::chrono::milliseconds scrub_period =
+      std::chrono::hours(14 * 24);  // each copy is verified; 0: when ordered
+  std::uint64_t scrub_rate =
+      32 * kMiB;  // read from each device in a second at most: a fifth of a disk; 0: none
+  std::optional<rpc::Endpoint> metrics_listen;  // of worker 1, the others on the ports above; absent: none
   rpc::TlsFiles tls;
   LogConfig log;
 

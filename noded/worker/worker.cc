@@ -122,6 +122,7 @@ Task<void> Worker::lead() {
     (void)co_await with_timeout(clock_, Deadline::after(clock_, kReleasePause), wait_for(connection_lost_));
     co_await leader_->release_dead();
     metrics_.devices(device_figures());
+    metrics_.scrubbed(scrubber_->counts());
   }
 }
 
@@ -171,6 +172,7 @@ Task<void> Worker::follow() {
     begin_to_look_at(areas.value().awaited);
     if (joins.first) co_await state_.settle(clock_, kBringUpLimit);
     REELFS_CO_TRY(co_await serve());
+    metrics_.scrubbed(scrubber_->counts());
     co_await sleep_for(kWatchPause);
   }
 }
@@ -194,8 +196,14 @@ Task<void> Worker::serve() {
   rpc::ClientOptions client_options;
   client_options.tls = options_.tls;
   copier_ = std::make_unique<RecordCopier>(context_, clock_, store_, client_options);
+  segment_copier_ = std::make_unique<SegmentCopier>(context_, clock_, store_, client_options);
+  peers_ = std::make_unique<PeerReader>(context_, clock_, client_options);
+  auto fetch = [this](RangeRewriter::Wanted wanted, Deadline deadline) {
+    return peers_->read(std::move(wanted), state_.unfilled->epoch(), deadline);
+  };
+  rewriter_ = std::make_unique<RangeRewriter>(store_, options_.identity.worker, std::move(fetch));
   service_ = std::make_unique<NodeService>(state_.identity, clock_, pool_, store_, *state_.unfilled, *copier_,
-                                           metrics_, hooks());
+                                           *segment_copier_, metrics_, hooks());
   rpc::ServerOptions server_options;
   server_options.tls = options_.tls;
   server_ = std::make_unique<rpc::Server>(context_, clock_, server_options, [this](rpc::Request request) {
@@ -211,7 +219,11 @@ Task<void> Worker::serve() {
   link_options.client = std::move(client_options);
   index_link_ = std::make_unique<IndexLink>(context_, clock_, state_.identity, std::move(link_options),
                                             store_, *state_.unfilled, [this] { return situation(); });
+  auto report = [this](wire::Damage damage) { return index_link_->report_damage(std::move(damage)); };
+  scrubber_ =
+      std::make_unique<Scrubber>(context_.get_executor(), clock_, store_, options_.scrub, std::move(report));
   group_.spawn(index_link_->run());
+  group_.spawn(scrubber_->run());
   co_return ok();
 }
 
@@ -227,6 +239,13 @@ NodeService::Hooks Worker::hooks() {
     return detach_device(std::move(request), deadline);
   };
   hooks.look_for_devices = [this] { return look_for_devices(); };
+  hooks.order_scrub = [this] { scrubber_->order(); };
+  hooks.rewrite_ranges = [this](wire::RewriteRangesRequest request, Deadline deadline) {
+    return rewriter_->rewrite(std::move(request), deadline);
+  };
+  hooks.look_at_ranges = [this](wire::RewriteRangesRequest request) {
+    return rewriter_->look(std::move(request));
+  };
   hooks.to_be_described = [this] { return to_be_described(); };
   return hooks;
 }
@@ -278,7 +297,12 @@ IndexLink::Situation Worker::situation() const {
   IndexLink::Situation situation;
   situation.endpoint = endpoint_;
   situation.leader = leading() && ready_to_be_joined_;
-  if (situation.leader) situation.devices = leader_->devices();
+  if (!situation.leader) return situation;
+  situation.devices = leader_->devices();
+  for (const auto& device : situation.devices) {
+    if (auto progress = scrubber_->progress(device.device))
+      situation.scrubs[device.device] = std::move(*progress);
+  }
   return situation;
 }
 
@@ -348,9 +372,12 @@ asio::awaitable<void> Worker::stop() {
   co_await end(group_.stop(), "the worker");
   if (leader_) co_await end(leader_->stop(), "the leader");
   co_await end(state_.stop(), "opening devices");
+  if (scrubber_) co_await end(scrubber_->stop(), "what is verified");
   if (server_) co_await end(server_->stop(), "the external port");
   if (index_link_) co_await index_link_->stop();
   if (copier_) co_await end(copier_->stop(), "what is copied");
+  if (segment_copier_) co_await end(segment_copier_->stop(), "copies of segments");
+  if (peers_) co_await end(peers_->stop(), "what is read from other nodes");
   if (leader_client_) co_await leader_client_->stop();
   if (state_.attached()) co_await flush_devices();
   co_await end(store_.stop(), "devices");

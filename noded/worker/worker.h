@@ -14,11 +14,15 @@
 #include "common/rpc/server.h"
 #include "noded/leader/leader.h"
 #include "noded/leader/node_state.h"
+#include "noded/scrub/peer_reader.h"
+#include "noded/scrub/range_rewriter.h"
+#include "noded/scrub/scrubber.h"
 #include "noded/segment/segment_store.h"
 #include "noded/service/index_link.h"
 #include "noded/service/node_metrics.h"
 #include "noded/service/node_service.h"
 #include "noded/transfer/record_copier.h"
+#include "noded/transfer/segment_copier.h"
 
 namespace reelfs::noded {
 
@@ -41,6 +45,7 @@ class Worker {
     Leader::Options leader;
     std::shared_ptr<const rpc::TlsContext> tls;       // of the external port and towards the index
     Duration device_limit = std::chrono::seconds(3);  // of one call of a device: then it is out of service
+    Scrubber::Options scrub;
   };
 
   /// @param pool  for what takes long and is asked for seldom
@@ -111,6 +116,10 @@ class Worker {
   std::uint32_t leader_pid_ = 0;  // as far as it knows
   Event connection_lost_;
   std::unique_ptr<RecordCopier> copier_;
+  std::unique_ptr<SegmentCopier> segment_copier_;
+  std::unique_ptr<PeerReader> peers_;
+  std::unique_ptr<RangeRewriter> rewriter_;
+  std::unique_ptr<Scrubber> scrubber_;
   std::unique_ptr<NodeService> service_;
   std::unique_ptr<rpc::Server> server_;
   std::unique_ptr<IndexLink> index_link_;

@@ -7,6 +7,7 @@
 #include "noded/device/descriptor.h"
 #include "noded/device/record_walk.h"
 #include "noded/device/superblock.h"
+#include "noded/scrub/record_scan.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace reelfs::fuzz {
@@ -38,6 +39,25 @@ void decode_descriptor(std::span<const std::byte> entry) {
   noded::encode_descriptor(kAddress, descriptor.value(), again);
   const auto decoded = noded::decode_descriptor(kAddress, kBlockBytes, again);
   REELFS_ASSERT(decoded && decoded.value() == descriptor.value());
+}
+
+void scan(std::span<const std::byte> input) {
+  std::vector<std::byte> block(input.begin(), input.end());
+  block.resize(round_up(std::max<std::size_t>(block.size(), 1), kPageBytes));
+  for (const std::uint64_t start : {std::uint64_t{0}, kPageBytes}) {
+    if (start >= block.size()) continue;
+    noded::RecordScan::Rules rules;
+    rules.segment = SegmentId(7);
+    rules.length = block.size();
+    rules.start = start;
+    rules.in_midst = start > 0;
+    noded::RecordScan scan(rules);
+    scan.feed(start, std::span(block).subspan(start));
+    REELFS_ASSERT(scan.done());
+    REELFS_ASSERT(scan.bad().common(scan.records()).empty());
+    REELFS_ASSERT(scan.bad().within(start, block.size()) == scan.bad());
+    REELFS_ASSERT(scan.records().within(start, block.size()) == scan.records());
+  }
 }
 
 void walk(std::span<const std::byte> input) {
@@ -104,6 +124,7 @@ void run(std::span<const std::byte> input) {
   decode_superblock(input);
   decode_descriptor(input);
   walk(input);
+  scan(input);
   if (input.size() >= sizeof(noded::DescriptorEntry))
     decode_descriptor(sealed<sizeof(noded::DescriptorEntry)>(input));
   if (input.size() >= kPageBytes) decode_superblock(sealed<kPageBytes>(input));

@@ -123,7 +123,8 @@ TEST_F(DevicesTest, AnErrorTakesOneDeviceOutAndTheOtherGoesOn) {
   EXPECT_EQ(read(on_first).error().code(), Errc::io);
   EXPECT_EQ(node->run(node->store.fence(SegmentId(on_first), Generation(2), node->soon())).error().code(),
             Errc::io);
-  EXPECT_EQ(node->run(node->store.free(SegmentId(on_first), node->soon())).error().code(), Errc::io);
+  EXPECT_EQ(node->run(node->store.free(SegmentId(on_first), Generation(), node->soon())).error().code(),
+            Errc::io);
   EXPECT_EQ(follower->store.find(SegmentId(on_first)).error().code(), Errc::io)
       << "in every process, at once";
   EXPECT_TRUE(node->is(State::failed));
@@ -387,7 +388,7 @@ TEST_F(DevicesTest, DiscardsThatHangHoldUpNoOtherCall) {
   asio::co_spawn(node->context, let_go(files.hooks), [](const std::exception_ptr&) {});
   for (int i = 0; i < 12; ++i) {
     const auto segment = segment_on(0);
-    ASSERT_TRUE(node->run(node->store.free(SegmentId(segment), node->soon())));
+    ASSERT_TRUE(node->run(node->store.free(SegmentId(segment), Generation(), node->soon())));
   }
   const auto segment = segment_on(0);
   EXPECT_TRUE(append(segment, 1));

@@ -292,8 +292,8 @@ TEST_F(SegmentStoreTest, AFreedBlockIsTakenAgainAndShowsNothingOfItsEarlierLife)
   const auto address = allocate().value();
   ASSERT_TRUE(node->append({}));
   const auto free_before = node->table().counts().free;
-  ASSERT_TRUE(node->run(node->store.free(kSegment, node->soon())));
-  ASSERT_TRUE(node->run(node->store.free(kSegment, node->soon())));
+  ASSERT_TRUE(node->run(node->store.free(kSegment, Generation(), node->soon())));
+  ASSERT_TRUE(node->run(node->store.free(kSegment, Generation(), node->soon())));
   EXPECT_EQ(node->store.find(kSegment).error().code(), Errc::not_found);
   while (node->table().counts().free == free_before) ASSERT_EQ(node->context.run_one(), 1u);
   EXPECT_EQ(allocate(SegmentId(2)).value(), address);

@@ -75,6 +75,7 @@ TEST(Rows, ComeBackAsTheyWere) {
                                .copies = {copy, copy}});
   expect_round_trip(ChannelRow{.name = "cam1", .copies = 3, .files = 4, .live_bytes = 5});
   expect_round_trip(NodeRow{.name = "node1", .rack = "r1"});
+  expect_round_trip(NodeRow{.name = "node1", .rack = "r1", .service = NodeService::removed});
   expect_round_trip(DeviceRow{
       .uuid = Uuid::random(), .node = NodeId{1}, .path = "/dev/sdb", .block_bytes = 2, .blocks = 3});
   expect_round_trip(SessionRow{.host = "h", .pid = 1, .purpose = "mount", .opened_ns = 2});

@@ -1,6 +1,7 @@
 #include "indexd/segments/life.h"
 
 #include <deque>
+#include <functional>
 #include <map>
 #include <random>
 #include <set>
@@ -171,37 +172,146 @@ TEST(SegmentLife, ACopyThatLostCommittedBytesDoesNotShortenTheOthers) {
   auto actions = life.fenced(NodeId{2}, 12288);
   actions = store(life, actions);
   EXPECT_EQ(life.row().length, 12288u) << "all that one has which holds what was committed";
-  const auto seals = all_of<Seal>(actions);
-  ASSERT_EQ(seals.size(), 2u);
-  EXPECT_EQ(seals.at(0).length, 4096u) << "it is closed where it ends";
-  EXPECT_EQ(seals.at(1).length, 12288u);
-  EXPECT_TRUE(life.sealed(NodeId{1}, ok()).empty());
-  EXPECT_TRUE(life.sealed(NodeId{2}, ok()).empty());
+  EXPECT_EQ(all_of<Seal>(actions).at(0).node, NodeId{2});
+  actions = life.sealed(NodeId{2}, ok());
+  EXPECT_TRUE(all_of<Free>(actions).empty()) << "it has what was placed, though it is short";
+  const auto completed = all_of<Complete>(actions).at(0);
+  EXPECT_EQ(completed.node, NodeId{1});
+  EXPECT_EQ(completed.length, 12288u);
+  ASSERT_EQ(completed.sources.size(), 1u);
+  EXPECT_EQ(completed.sources.at(0).node, NodeId{2});
+  EXPECT_TRUE(life.completed(NodeId{1}, BlockPlace{DeviceId{1}, 4}).empty());
   EXPECT_TRUE(life.resting());
   EXPECT_EQ(life.row().copies.size(), 2u);
 }
 
-TEST(SegmentLife, ACopyThatIsBehindWhenItsNodeIsBackStaysACopy) {
+/// Sealed at 12288, with copies on nodes 1 and 2.
+SegmentRow sealed_row() {
+  auto row = fresh();
+  row.state = SegmentState::sealed;
+  row.session = {};
+  row.length = 12288;
+  row.live_bytes = 12000;
+  return row;
+}
+
+TEST(SegmentLife, ACopyThatIsBehindWaitsForAWholeOneToBeCompletedFrom) {
+  SegmentLife life(SegmentId{9}, sealed_row());
+  EXPECT_EQ(all_of<Fence>(life.reseal(NodeId{1})).at(0).node, NodeId{1});
+  auto actions = life.fenced(NodeId{1}, 4096);
+  const auto order = all_of<Complete>(actions).at(0);
+  EXPECT_EQ(order.node, NodeId{1});
+  EXPECT_EQ(order.generation, life.row().generation);
+  EXPECT_TRUE(life.completed(NodeId{1}, Error(Errc::unavailable)).empty());
+  EXPECT_TRUE(life.waits_for(NodeId{1}));
+  EXPECT_EQ(life.row().copies.size(), 2u);
+  EXPECT_EQ(all_of<Fence>(life.retry()).size(), 1u);
+  actions = life.fenced(NodeId{1}, 8192);  // it came further than before
+  EXPECT_EQ(all_of<Complete>(actions).size(), 1u);
+  life.completed(NodeId{1}, BlockPlace{DeviceId{1}, 4});
+  EXPECT_TRUE(life.resting());
+}
+
+TEST(SegmentLife, WhereNoCopyIsWholeEachIsClosedWhereItEnds) {
+  SegmentLife life(SegmentId{9}, sealed_row());
+  life.reseal(NodeId{1});
+  life.reseal(NodeId{2});
+  EXPECT_TRUE(life.fenced(NodeId{1}, 4096).empty()) << "the other one may be whole";
+  EXPECT_EQ(all_of<Fence>(life.retry()).at(0).node, NodeId{2});
+  const auto seals = all_of<Seal>(life.fenced(NodeId{2}, 8192));
+  ASSERT_EQ(seals.size(), 2u);
+  EXPECT_EQ(seals.at(0).length, 4096u);
+  EXPECT_EQ(seals.at(1).length, 8192u);
+  life.sealed(NodeId{1}, ok());
+  life.sealed(NodeId{2}, ok());
+  EXPECT_TRUE(life.resting());
+}
+
+TEST(SegmentLife, ACopyIsStoredBeforeTheOneThatItReplacesIsGivenBack) {
+  SegmentLife life(SegmentId{9}, sealed_row());
+  auto actions = life.add_copy(NodeId{3}, WorkerId{2}, NodeId{1});
+  EXPECT_TRUE(all_of<Persist>(actions).at(0).sync);
+  EXPECT_EQ(all_of<Persist>(actions).at(0).row.generation, Generation{2}) << "of its own";
+  EXPECT_TRUE(life.makes_copy_on(NodeId{3}));
+  actions = store(life, actions);
+  const auto order = all_of<Complete>(actions).at(0);
+  EXPECT_EQ(order.node, NodeId{3});
+  EXPECT_EQ(order.generation, Generation{2});
+  EXPECT_EQ(order.sources.size(), 2u) << "the one that is replaced is whole, too";
+  EXPECT_TRUE(life.free_dead().empty()) << "not while a block of it is taken";
+  actions = life.completed(NodeId{3}, BlockPlace{DeviceId{5}, 6});
+  EXPECT_TRUE(all_of<Free>(actions).empty());
+  EXPECT_TRUE(all_of<Persist>(actions).at(0).sync);
+  actions = store(life, actions);
+  const auto freed = all_of<Free>(actions).at(0);
+  EXPECT_EQ(freed.node, NodeId{1});
+  EXPECT_EQ(freed.newest, Generation{2});
+  EXPECT_TRUE(all_of<Repaired>(actions).at(0).result.has_value());
+  EXPECT_TRUE(life.resting());
+  const auto copies = life.row().copies;
+  ASSERT_EQ(copies.size(), 2u);
+  EXPECT_EQ(copies.at(0).node, NodeId{3});
+  EXPECT_EQ(copies.at(0).block, 6u);
+}
+
+TEST(SegmentLife, ACopyThatCannotBeMadeIsGivenBackAndNothingElseChanges) {
+  SegmentLife life(SegmentId{9}, sealed_row());
+  store(life, life.add_copy(NodeId{3}, WorkerId{2}, NodeId{}));
+  const auto actions = life.completed(NodeId{3}, Error(Errc::no_space));
+  EXPECT_EQ(all_of<Free>(actions).at(0).node, NodeId{3});
+  EXPECT_EQ(all_of<Repaired>(actions).at(0).result.error().code(), Errc::no_space);
+  EXPECT_TRUE(life.resting());
+  EXPECT_EQ(life.row().copies.size(), 2u);
+  EXPECT_FALSE(life.makes_copy_on(NodeId{3}));
+  store(life, life.add_copy(NodeId{3}, WorkerId{2}, NodeId{}));
+  EXPECT_EQ(life.row().generation, Generation{3})
+      << "what was left of the first attempt is told from this one";
+  store(life, life.completed(NodeId{3}, BlockPlace{DeviceId{5}, 6}));
+  EXPECT_EQ(life.row().copies.size(), 3u);
+}
+
+TEST(SegmentLife, TheCopyOfASilentNodeIsReplacedWhileItIsWaitedFor) {
   auto life = opened();
   store(life, life.close({SessionId{3}, Generation{1}, 8192, true}));
   life.fenced(NodeId{1}, Error(Errc::unavailable));
-  store(life, life.fenced(NodeId{2}, 16384));
+  store(life, life.fenced(NodeId{2}, 8192));
+  EXPECT_EQ(all_of<Repaired>(life.add_copy(NodeId{3}, WorkerId{1}, NodeId{1})).at(0).result.error().code(),
+            Errc::busy);
   life.sealed(NodeId{2}, ok());
-  life.retry();
-  auto actions = life.fenced(NodeId{1}, 12288);  // of the last record only node 2 had heard
-  ASSERT_EQ(all_of<Seal>(actions).size(), 1u);
-  EXPECT_EQ(all_of<Seal>(actions).at(0).length, 12288u);
-  actions = life.sealed(NodeId{1}, ok());
-  EXPECT_TRUE(all_of<Free>(actions).empty()) << "it has what was placed, and may become the last one";
-  EXPECT_TRUE(all_of<Persist>(actions).empty());
-  EXPECT_TRUE(life.resting());
-  EXPECT_EQ(life.row().copies.size(), 2u);
-  // Its node lists it again, as shorter than the row.
-  life.reseal(NodeId{1});
-  actions = life.fenced(NodeId{1}, 12288);
-  EXPECT_EQ(all_of<Seal>(actions).at(0).length, 12288u);
-  life.sealed(NodeId{1}, ok());
-  EXPECT_TRUE(life.resting());
+  ASSERT_TRUE(life.waits_for(NodeId{1}));
+  const auto actions = store(life, life.add_copy(NodeId{3}, WorkerId{1}, NodeId{1}));
+  ASSERT_EQ(all_of<Complete>(actions).at(0).sources.size(), 1u) << "the silent one is none";
+  EXPECT_EQ(all_of<Complete>(actions).at(0).sources.at(0).node, NodeId{2});
+  store(life, life.completed(NodeId{3}, BlockPlace{DeviceId{5}, 6}));
+  EXPECT_TRUE(life.resting()) << "nobody is waited for any more";
+}
+
+TEST(SegmentLife, ANodeThatReturnsWhileACopyIsMadeHasItsTurnAfterwards) {
+  SegmentLife life(SegmentId{9}, sealed_row());
+  store(life, life.add_copy(NodeId{3}, WorkerId{2}, NodeId{1}));
+  EXPECT_TRUE(life.reseal(NodeId{2}).empty());
+  store(life, life.completed(NodeId{3}, BlockPlace{DeviceId{5}, 6}));
+  EXPECT_TRUE(life.waits_for(NodeId{2}));
+}
+
+TEST(SegmentLife, WhatIsFinishedIsFencedThoughItsWriterLives) {
+  auto life = opened();
+  auto actions = life.finish();
+  EXPECT_FALSE(all_of<Persist>(actions).at(0).row.session);
+  actions = store(life, actions);
+  EXPECT_EQ(all_of<Fence>(actions).size(), 2u);
+  life.fenced(NodeId{1}, 8192);
+  store(life, life.fenced(NodeId{2}, 8192));
+  EXPECT_EQ(life.row().state, SegmentState::sealed);
+  // and one that nobody writes
+  auto row = sealed_row();
+  row.state = SegmentState::unfilled;
+  SegmentLife unfilled(SegmentId{9}, row);
+  EXPECT_EQ(all_of<Fence>(unfilled.finish()).size(), 2u);
+  unfilled.fenced(NodeId{1}, Error(Errc::unavailable));
+  store(unfilled, unfilled.fenced(NodeId{2}, 12288));
+  EXPECT_EQ(unfilled.row().state, SegmentState::sealed);
+  EXPECT_EQ(unfilled.row().length, 12288u);
 }
 
 TEST(SegmentLife, ATornCopyDoesNotDecideWhileAnotherIsSilent) {
@@ -214,6 +324,17 @@ TEST(SegmentLife, ATornCopyDoesNotDecideWhileAnotherIsSilent) {
   store(life, life.fenced(NodeId{2}, 8192));
   EXPECT_EQ(life.row().state, SegmentState::sealed);
   EXPECT_EQ(life.row().length, 8192u) << "the torn one is the shortest, and does not count";
+}
+
+TEST(SegmentLife, ATornCopyDecidesOnceTheSilentOneIsGivenUp) {
+  auto life = opened();
+  store(life, life.close({SessionId{3}, Generation{1}, 8192, true}));
+  life.fenced(NodeId{1}, FencedCopy(4096, true));
+  EXPECT_TRUE(life.fenced(NodeId{2}, Error(Errc::unavailable)).empty());
+  EXPECT_TRUE(life.give_up(NodeId{1}).empty()) << "it has answered";
+  store(life, life.give_up(NodeId{2}));
+  EXPECT_EQ(life.row().state, SegmentState::sealed);
+  EXPECT_EQ(life.row().length, 4096u);
 }
 
 TEST(SegmentLife, WhereAllCopiesAreTornTheLongestCounts) {
@@ -287,9 +408,10 @@ TEST(SegmentLife, RepeatedAndForeignClosesChangeNothing) {
 
 // ---- random orders, failures, crashes
 
-/// An index that forgets what was not synced, nodes that fail and come back, writers that append as they
-/// please. Whatever happens, each copy that a row names has what was acknowledged, no two writers have one
-/// grant, and in the end no block is leaked or doubly owned.
+/// An index that forgets what was not synced, nodes that fail and come back, or one that never does, or whose
+/// machine loses power, writers that append as they please, copies that are made anew, orders that arrive
+/// late. Whatever happens, each copy that a row names, but those of the lost node, has what was acknowledged,
+/// no two writers have one grant, and in the end no block is leaked or doubly owned.
 class World {
  public:
   explicit World(std::uint64_t seed) : random_(seed) {}
@@ -316,6 +438,7 @@ class World {
   };
   struct Node {
     bool up = true;
+    bool lost = false;  // for ever
     std::map<SegmentId, Block> blocks;
   };
   struct Index {
@@ -349,6 +472,8 @@ class World {
       if (const auto* answer = std::get_if<Answer>(&action)) {
         if (opening_.contains(segment) && answer->result) granted(segment);
         opening_.erase(segment);
+      } else if (std::holds_alternative<Repaired>(action)) {
+        continue;
       } else {
         pending_.push_back({segment, server_life_, std::move(action)});
       }
@@ -404,8 +529,10 @@ class World {
     if (what < 82) return kill_session();
     if (what < 86) return die_away();
     if (what < 89) return free_one();
-    if (what < 92) return toggle_node();
-    if (what < 96) return retry_all();
+    if (what < 91) return toggle_node();
+    if (what < 94) return retry_all();
+    if (what < 95) return repair_one();
+    if (what < 96) return arrive_late();
     if (what < 97) return crash(false);
     if (what < 99) return crash(true);
     if (chance(40)) return lose_power(pick(nodes_.size()));
@@ -448,12 +575,23 @@ class World {
   Result<R> call(NodeId id, F f) {
     auto& node = nodes_[id.value - 1];
     if (!node.up || (!settling_ && chance(5))) return Error(Errc::unavailable);
+    if (!settling_ && chance(5)) {  // it lies in the socket of a process that is stopped
+      late_.push_back([this, id, f] { (void)f(nodes_[id.value - 1]); });
+      return Error(Errc::timed_out);
+    }
     Result<R> result = f(node);
     if (!settling_ && chance(5)) return Error(Errc::timed_out);
     return result;
   }
+  void arrive_late() {
+    if (late_.empty()) return;
+    const auto at = pick(late_.size());
+    const auto carry_out_now = std::move(late_[at]);
+    late_.erase(late_.begin() + static_cast<long>(at));
+    carry_out_now();
+  }
   void carry_out(SegmentId segment, Allocate& action, bool) {
-    auto place = call<BlockPlace>(action.node, [&](Node& node) -> Result<BlockPlace> {
+    auto place = call<BlockPlace>(action.node, [segment, action](Node& node) -> Result<BlockPlace> {
       auto& block = node.blocks[segment];  // one that a forgotten life took is taken over
       if (block.generation > action.generation.value) return Error(Errc::stale_generation);
       block = {action.generation.value, 0, true, false};
@@ -462,7 +600,7 @@ class World {
     perform(segment, lives_.at(segment).allocated(action.node, std::move(place)));
   }
   void carry_out(SegmentId segment, Fence& action, bool) {
-    auto fenced = call<FencedCopy>(action.node, [&](Node& node) -> Result<FencedCopy> {
+    auto fenced = call<FencedCopy>(action.node, [segment, action](Node& node) -> Result<FencedCopy> {
       const auto found = node.blocks.find(segment);
       if (found == node.blocks.end()) return Error(Errc::not_found);
       auto& block = found->second;
@@ -476,7 +614,7 @@ class World {
     perform(segment, lives_.at(segment).fenced(action.node, std::move(fenced)));
   }
   void carry_out(SegmentId segment, Seal& action, bool) {
-    auto result = call<int>(action.node, [&](Node& node) -> Result<int> {
+    auto result = call<int>(action.node, [segment, action](Node& node) -> Result<int> {
       const auto block = node.blocks.find(segment);
       if (block == node.blocks.end()) return Error(Errc::not_found);
       if (block->second.generation > action.generation.value) return Error(Errc::stale_generation);
@@ -489,14 +627,58 @@ class World {
     perform(segment, lives_.at(segment).sealed(action.node, std::move(outcome)));
   }
   void carry_out(SegmentId segment, Free& action, bool lost) {
-    auto result = call<int>(action.node, [&](Node& node) -> Result<int> {
-      node.blocks.erase(segment);
+    auto result = call<int>(action.node, [segment, action](Node& node) -> Result<int> {
+      free_block(node, segment, action.newest);
       return 0;
     });
     Result<void> outcome = ok();
     if (!result) outcome = result.error();
     if (!lost) perform(segment, lives_.at(segment).freed(action.node, std::move(outcome)));
   }
+  static void free_block(Node& node, SegmentId segment, Generation newest) {
+    const auto block = node.blocks.find(segment);
+    if (block == node.blocks.end()) return;
+    if (newest && block->second.generation > newest.value) return;
+    node.blocks.erase(block);
+  }
+  void carry_out(SegmentId segment, Complete& action, bool) {
+    auto place = call<BlockPlace>(action.node, [this, segment, action](Node& node) -> Result<BlockPlace> {
+      return complete(node, segment, action);
+    });
+    perform(segment, lives_.at(segment).completed(action.node, std::move(place)));
+  }
+  /// As SegmentStore::begin_copy and SegmentCopier do it.
+  Result<BlockPlace> complete(Node& node, SegmentId segment, const Complete& order) {
+    const bool had_one = node.blocks.contains(segment);
+    auto& block = node.blocks[segment];
+    if (block.generation > order.generation.value) return Error(Errc::stale_generation);
+    const BlockPlace place{DeviceId{1}, static_cast<std::uint32_t>(segment.value)};
+    if (had_one && block.sealed && block.length == order.length) {
+      block.generation = order.generation.value;
+      return place;
+    }
+    block.generation = order.generation.value;
+    block.writable = block.sealed = false;
+    block.length = std::min(block.length, order.length);
+    block.flushed = block.length;
+    block.stable = true;
+    for (const auto& source : order.sources) {
+      const auto& other = nodes_[source.node.value - 1];
+      const auto from = other.blocks.find(segment);
+      const bool serves = other.up && from != other.blocks.end() && !from->second.writable &&
+                          from->second.length >= order.length;
+      if (!serves) continue;
+      if (!settling_ && chance(10)) {  // stopped in the middle
+        block.length = std::max(block.length, order.length / 8192 * 4096);
+        return Error(Errc::timed_out);
+      }
+      block.length = order.length;
+      block.sealed = true;
+      return place;
+    }
+    return Error(Errc::unavailable);
+  }
+  void carry_out(SegmentId, Repaired&, bool) { FAIL() << "told at once"; }
   void carry_out(SegmentId, Release&, bool) {}  // whose node it is changes nothing here
   void carry_out(SegmentId, Answer&, bool) { FAIL() << "answered at once"; }
 
@@ -601,7 +783,39 @@ class World {
   }
   void toggle_node() {
     auto& node = nodes_[pick(nodes_.size())];
-    node.up = !node.up || chance(50);
+    const bool may_go = std::none_of(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.lost; });
+    if (may_go && chance(10)) {
+      node.lost = true;
+      node.up = false;
+      for (const auto& [segment, block] : node.blocks)
+        hurt_[segment].insert(static_cast<std::size_t>(&node - nodes_.data()));
+      node.blocks.clear();
+      late_.clear();  // to keep it simple: some were for it
+    }
+    if (!node.lost) node.up = !node.up || chance(50);
+  }
+  /// Another copy instead of the lost one, or of any.
+  void repair_one() {
+    std::vector<SegmentId> ids;
+    for (const auto& [id, row] : index_.rows) {
+      const auto life = lives_.find(id);
+      if (life == lives_.end() || life->second.waiting()) ids.push_back(id);
+    }
+    if (!ids.empty()) repair(ids[pick(ids.size())]);
+  }
+  void repair(SegmentId id) {
+    const auto copies = index_.rows.at(id).copies;
+    auto& life = life_of(id);
+    if (life.resting() && life.row().state != SegmentState::sealed) return perform(id, life.finish());
+    if (life.row().state != SegmentState::sealed) return;
+    NodeId free_one, instead_of = copies[pick(copies.size())].node;
+    for (std::uint32_t node = 1; node <= nodes_.size(); ++node) {
+      const bool has = std::any_of(copies.begin(), copies.end(),
+                                   [&](const auto& copy) { return copy.node == NodeId{node}; });
+      if (has && nodes_[node - 1].lost) instead_of = NodeId{node};
+      if (!has && !nodes_[node - 1].lost) free_one = NodeId{node};
+    }
+    if (free_one) perform(id, life.add_copy(free_one, WorkerId{1}, instead_of));
   }
   /// A node's machine: what was not flushed is lost, or the end of it, and the node knows which blocks it may
   /// be.
@@ -640,7 +854,11 @@ class World {
       std::visit(
           [&](auto& action) {
             if constexpr (std::is_same_v<std::decay_t<decltype(action)>, Free>) {
-              nodes_[action.node.value - 1].blocks.erase(pending.segment);
+              free_block(nodes_[action.node.value - 1], pending.segment, action.newest);
+            }
+            if constexpr (std::is_same_v<std::decay_t<decltype(action)>, Complete>) {
+              auto& node = nodes_[action.node.value - 1];
+              if (node.up) (void)complete(node, pending.segment, action);
             }
             if constexpr (std::is_same_v<std::decay_t<decltype(action)>, Allocate>) {
               auto& node = nodes_[action.node.value - 1];
@@ -654,7 +872,9 @@ class World {
     opening_.clear();
     ++server_life_;
     if (power) {
+      const auto last_segment = index_.last_segment;  // is synced before it is used
       index_ = synced_;
+      index_.last_segment = last_segment;
       std::erase_if(writers_, [&](const Writer& w) { return !index_.rows.contains(w.segment); });
     }
     synced_ = index_;
@@ -678,14 +898,18 @@ class World {
     const auto row = index_.rows.find(segment);
     if (life == lives_.end() && row == index_.rows.end()) return false;
     const auto& copies = life != lives_.end() ? life->second.row().copies : row->second.copies;
+    if (life != lives_.end() && life->second.makes_copy_on(node)) return true;
     return std::any_of(copies.begin(), copies.end(), [&](const auto& copy) { return copy.node == node; });
   }
 
   void settle() {
     settling_ = true;
-    for (auto& node : nodes_) node.up = true;
-    for (int round = 0; round < 20; ++round) {
+    for (auto& node : nodes_) node.up = !node.lost;
+    while (!late_.empty()) arrive_late();
+    for (int round = 0; round < 30; ++round) {
       while (!pending_.empty()) act();
+      check_copies();
+      if (round >= 12) give_up_lost_node();
       retry_all();
       if (round == 5) {
         sessions_.clear();
@@ -694,12 +918,40 @@ class World {
           if (row.state == SegmentState::open) perform(id, life_of(id).session_died());
         }
       }
-      if (round == 10) {
+      if (round == 10 || round == 25) {  // wanted where something may be left behind
         for (auto& node : nodes_) report(node);
       }
     }
+    while (!pending_.empty()) act();
   }
 
+  /// As the index server does it for a node that was removed.
+  void give_up_lost_node() {
+    for (std::uint32_t node = 1; node <= nodes_.size(); ++node) {
+      if (!nodes_[node - 1].lost) continue;
+      for (const auto& [id, row] : std::map(index_.rows)) {
+        const bool has = std::any_of(row.copies.begin(), row.copies.end(),
+                                     [&](const auto& copy) { return copy.node == NodeId{node}; });
+        const auto life = lives_.find(id);
+        if (has && row.state == SegmentState::freeing)
+          perform(id, life_of(id).reported_without(NodeId{node}));
+        else if (has && row.state != SegmentState::sealed && life != lives_.end())
+          perform(id, life->second.give_up(NodeId{node}));
+        else if (has && !is_beyond_repair(id) && (life == lives_.end() || life->second.waiting()))
+          repair(id);
+      }
+    }
+  }
+  /// The lost node had the only copy that was whole: the other one has what was placed, and what lies behind
+  /// that never was.
+  bool is_beyond_repair(SegmentId id) {
+    const auto& row = index_.rows.at(id);
+    return row.state == SegmentState::sealed &&
+           std::all_of(row.copies.begin(), row.copies.end(), [&](const auto& copy) {
+             const auto& node = nodes_[copy.node.value - 1];
+             return node.lost || (node.blocks.contains(id) && node.blocks.at(id).length < row.length);
+           });
+  }
   /// What was placed is in each copy that a row names, and none is taken away: any of them may become the
   /// last.
   void check_copies() {
@@ -710,6 +962,7 @@ class World {
       EXPECT_EQ(row.copies.size(), 2u);
       std::uint64_t longest = 0;
       for (const auto& copy : row.copies) {
+        if (nodes_[copy.node.value - 1].lost) continue;
         const auto& blocks = nodes_[copy.node.value - 1].blocks;
         ASSERT_TRUE(blocks.contains(id)) << "on node " << copy.node.value;
         const bool has_all = blocks.at(id).length >= acknowledged_[id];
@@ -717,7 +970,10 @@ class World {
         longest = std::max(longest, blocks.at(id).length);
       }
       EXPECT_TRUE(longest >= acknowledged_[id] || !promised(id)) << "what was placed is nowhere";
-      if (row.state != SegmentState::sealed) continue;
+      const bool one_is_lost = std::any_of(row.copies.begin(), row.copies.end(), [&](const auto& copy) {
+        return nodes_[copy.node.value - 1].lost;
+      });
+      if (row.state != SegmentState::sealed || one_is_lost) continue;
       EXPECT_TRUE(longest >= row.length || !promised(id)) << "one of them is whole";
     }
   }
@@ -725,6 +981,7 @@ class World {
   void check_at_rest() {
     check_copies();
     EXPECT_TRUE(pending_.empty());
+    std::erase_if(lives_, [this](const auto& entry) { return is_beyond_repair(entry.first); });
     EXPECT_TRUE(lives_.empty());
     std::size_t owned_blocks = 0;
     for (const auto& [id, row] : index_.rows) {
@@ -737,7 +994,9 @@ class World {
         EXPECT_GE(row.length, acknowledged_[id]);
       }
       for (const auto& copy : row.copies) {
+        if (is_beyond_repair(id) && nodes_[copy.node.value - 1].lost) continue;
         ++owned_blocks;
+        ASSERT_FALSE(nodes_[copy.node.value - 1].lost);
         const auto& blocks = nodes_[copy.node.value - 1].blocks;
         ASSERT_TRUE(blocks.contains(id));
         const bool has_all = blocks.at(id).length >= acknowledged_[id];
@@ -757,6 +1016,7 @@ class World {
   std::map<SegmentId, SegmentLife> lives_;
   std::set<SegmentId> opening_;
   std::deque<Pending> pending_;
+  std::vector<std::function<void()>> late_;
   std::vector<Writer> writers_;
   std::set<SessionId> sessions_;
   std::set<SegmentId> deleted_;

@@ -19,8 +19,8 @@ TEST(IndexConfig, HasDefaultsForWhatIsNotSaid) {
 }
 
 TEST(IndexConfig, RefusesWhatCannotBeMeant) {
-  for (const auto* line :
-       {"copies = 5", "copies = 0", "block_size = \"5M\"", "block_size = \"2G\"", "colour = \"red\""}) {
+  for (const auto* line : {"copies = 5", "copies = 0", "block_size = \"5M\"", "block_size = \"2G\"",
+                           "repair_rate = 0", "colour = \"red\""}) {
     SCOPED_TRACE(line);
     const auto config = IndexConfig::parse(std::string(kRequired) + line + "\n", "indexd.toml");
     ASSERT_FALSE(config);

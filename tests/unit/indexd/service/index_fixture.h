@@ -120,6 +120,11 @@ class FakeNode {
   bool hold_allocation = false;      // takes the block and does not answer
   bool hold_initialisation = false;  // does not answer, and leaves the device blank
   bool hold_commands = false;        // as a stopped process does
+  bool hold_copies = false;          // takes a block for a copy and does not make it
+  void let_copies_go() {
+    hold_copies = false;
+    for (auto& event : held_) event->set();
+  }
   std::optional<Errc> refuse_commands;
   const FakeNode* commands_after = nullptr;  // who is to be asked before it answers
   int commands = 0;
@@ -243,8 +248,29 @@ class FakeNode {
         }
         co_return rpc::Response(reply);
       }
+      case Method::copy_segment: {
+        REELFS_CO_TRY(const auto message, request.parse<wire::CopySegmentRequest>());
+        auto& block = blocks[message.segment()];
+        if (message.generation() < block.generation) co_return Error(Errc::stale_generation);
+        block.generation = message.generation();
+        if (hold_copies) {
+          held_.push_back(std::make_unique<Event>());
+          (void)co_await held_.back()->wait();
+        }
+        wire::CopySegmentReply reply;
+        reply.set_device(device_);
+        reply.set_block(static_cast<std::uint32_t>(message.segment()));
+        reply.set_copied_bytes(message.length() - blocks[message.segment()].length);
+        reply.set_valid(message.length());
+        blocks[message.segment()] = {message.generation(), message.length(), true};
+        co_return rpc::Response(reply);
+      }
       case Method::free_segment: {
         REELFS_CO_TRY(const auto message, request.parse<wire::FreeSegmentRequest>());
+        const auto block = blocks.find(message.segment());
+        const bool is_newer = block != blocks.end() && message.generation() != 0 &&
+                              block->second.generation > message.generation();
+        if (is_newer) co_return Error(Errc::stale_generation);
         blocks.erase(message.segment());
         co_return rpc::Response(wire::Empty());
       }
