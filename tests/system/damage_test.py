@@ -100,8 +100,14 @@ class Rot(unittest.TestCase):
     def copies(self):
         return sum(copy["device"] == self.number for segment in self.box.segments() for copy in segment["copies"])
 
+    def until_whole(self):
+        """What was recorded while a node counted as sick has one copy until it is repaired."""
+        until(lambda: all(len(segment["copies"]) == 2 for segment in self.box.segments()), "every segment has two copies", 60)
+        until(lambda: self.box.reelctl("repair", "status")["at_risk_bytes"] == 0, "nothing is at risk", 60)
+
     def damage(self, offset, size, check=True):
         """Random bytes on the device, while node1 is down. @return what box start says"""
+        self.until_whole()
         self.box.kill(keep=("mount", "index1", "node2.worker1", "node2.worker2"))
         self.logged = {log: log.stat().st_size for log in (self.box.directory / "log").glob("node1.*.log")}
         with open(self.path, "r+b") as file:
@@ -114,6 +120,7 @@ class Rot(unittest.TestCase):
         return "".join(log.read_text()[size:] for log, size in self.logged.items())
 
     def assert_node1_has_all(self):
+        self.until_whole()
         self.box.kill(keep=("mount", "index1", "node1.worker1", "node1.worker2"))
         with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as caches:
             caches.write("1")
