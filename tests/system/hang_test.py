@@ -56,7 +56,7 @@ class Stream:
                 if size % (8 * PIECE) == 0:
                     self.timed("fsync", os.fsync, fd)
                     self.safe = size
-                self.stop_asked.wait(0.01)
+                self.stop_asked.wait(0.03)
             self.timed("close", os.close, fd)
         except OSError as error:
             self.error = error
@@ -76,7 +76,7 @@ class Stream:
 
 class DeviceHangs(unittest.TestCase):
     def setUp(self):
-        self.box = Box(device_size="256M")
+        self.box = Box(device_size="512M")  # nothing that is looked at in the end is overwritten
         self.addCleanup(self.box.close)
         self.channel = self.box.channel("cam1")
         self.disk = self.box.local / "disk"
