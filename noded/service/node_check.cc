@@ -61,10 +61,13 @@ std::vector<std::string> check_areas(const MappedAreas& areas) {
       faults.push_back(fmt::format("device {}: {}", id.value, sound.error().message()));
     }
     if (auto fault = fault_of_flushes(*device, areas)) faults.push_back(std::move(*fault));
+    // While a device is out of service another one may take the segment; a block report frees one of the two.
+    const bool serves = device->serving();
     std::uint32_t first = 0;
     while (const auto count = device->copy_slots(first, slots)) {
       for (std::uint32_t i = 0; i < count; ++i) {
-        if (slots[i].descriptor.state != BlockState::free) segments.push_back(slots[i].descriptor.segment);
+        const bool in_use = slots[i].descriptor.state != BlockState::free;
+        if (in_use && serves) segments.push_back(slots[i].descriptor.segment);
         if (slots[i].owner == 0) continue;
         if (auto fault = fault_of_owner(*device, first + i, areas)) faults.push_back(std::move(*fault));
       }
