@@ -59,7 +59,7 @@ def sealed_table(device, blocks, first_segment, length):
 
 def area_bytes(blocks):
     """Of a device's shared memory, without its fixed part: docs/formats/shm.md."""
-    return 96 * blocks + 32 * -(-blocks // 32) + 4 * (1 << (blocks - 1).bit_length())
+    return 112 * blocks + 32 * -(-blocks // 32) + 4 * (1 << (blocks - 1).bit_length())
 
 
 class Startup(unittest.TestCase):

@@ -34,8 +34,11 @@ class RangeRewriterTest : public ScrubTest {
     std::memcpy(bytes->data(), copy->second.data() + wanted.range.begin, bytes->size());
     co_return std::move(bytes);
   }
+  Result<wire::RewriteRangesReply> rewrite(std::uint64_t offset, std::uint64_t length) {
+    return rewrite(offset, length, {2, 3});
+  }
   Result<wire::RewriteRangesReply> rewrite(std::uint64_t offset, std::uint64_t length,
-                                           std::vector<std::uint32_t> nodes = {2, 3}) {
+                                           const std::vector<std::uint32_t>& nodes) {
     wire::RewriteRangesRequest order;
     order.set_segment(kSegment.value);
     auto& range = *order.add_ranges();
