@@ -41,6 +41,7 @@ struct Device::Call {
   bool bounded = true;     // in time
   bool is_advice = false;  // its failure says nothing about the device
   bool may_fail = false;   // its caller judges that
+  bool is_flush = false;   // who flushed for all judges that
   TimePoint began;         // once it runs
   std::shared_ptr<Pending<void>> pending = std::make_shared<Pending<void>>();
 };
@@ -211,7 +212,14 @@ void Device::finish(const CallPtr& call, Result<void> result) {
   const bool broken =
       !result && (result.error().code() == Errc::io || result.error().code() == Errc::no_space);
   const bool device_failed = broken && !call->is_advice && !call->may_fail;
-  if (device_failed) retire(DeviceHealth::failed, result.error().message());
+  if (flush_.found_failure()) log_out_of_service();
+  // A flush also fails where the device went out of service meanwhile: that it hung does not become a failure
+  // by it.
+  if (device_failed && (!call->is_flush || table_->serving())) {
+    retire(DeviceHealth::failed, result.error().message());
+  } else if (auto refused = usable(); !refused) {
+    give_up(refused.error());
+  }
   call->pending->answer(std::move(result));
   start_calls();
 }
@@ -331,6 +339,7 @@ Device::CallPtr Device::new_sync() {
   call->work = file_->sync_by(
       [this, now_ns](const DeviceFile::BlockingSync& sync) { return flush_.run(sync, now_ns); });
   call->name = "a sync";
+  call->is_flush = true;
   return call;
 }
 
@@ -338,7 +347,6 @@ asio::awaitable<void> Device::run_syncs(std::shared_ptr<Device> self) {
   while (!sync_waiters_.empty()) {
     auto served = std::exchange(sync_waiters_, {});
     const auto synced = co_await submit(new_sync());
-    if (flush_.found_failure()) log_out_of_service();
     for (auto& waiter : served) waiter.give(synced);
   }
   self->syncing_ = false;

@@ -67,10 +67,15 @@ def disk(condition):
     return begin
 
 
-def disks_ok(cluster, node):
-    """As an operator does it: what is out of service after its disk was put right is added again."""
+def disks_answer(cluster, node):
+    """What hung or was slow comes back by itself."""
     for one in node.disks:
         one.set("ok")
+
+
+def disks_replaced(cluster, node):
+    """As an operator does it: what failed is added again after its disk was put right."""
+    disks_answer(cluster, node)
     for path in cluster.failed_devices(node):
         cluster.add_device(node, path)
 
@@ -95,10 +100,10 @@ KINDS = [
     Kind("node to index cut", HUNG, (2, 10), cut("index", ("out",)), heal),
     Kind("index and node cut", HUNG, (2, 10), cut("index", ("in", "out")), heal),
     Kind("node isolated", HUNG, (2, 10), cut("all", ("in", "out")), heal),
-    Kind("disk slow", DISK, (2, 10), disk(lambda rng: f"slow {rng.choice((20, 100, 500, 2000))}"), disks_ok),
-    Kind("disk hangs", DISK, (2, 10), disk(lambda rng: "hang"), disks_ok),
-    Kind("disk full", DISK, (2, 10), disk(lambda rng: "full"), disks_ok),
-    Kind("disk fails", DISK, (2, 10), disk(lambda rng: "broken"), disks_ok),
+    Kind("disk slow", DISK, (2, 10), disk(lambda rng: f"slow {rng.choice((20, 100, 500, 2000))}"), disks_answer),
+    Kind("disk hangs", DISK, (2, 10), disk(lambda rng: "hang"), disks_answer),
+    Kind("disk full", DISK, (2, 10), disk(lambda rng: "full"), disks_replaced),
+    Kind("disk fails", DISK, (2, 10), disk(lambda rng: "broken"), disks_replaced),
 ]
 
 

@@ -1,6 +1,8 @@
 // Devices that fail, hang, vanish, appear, and are added and removed.
+#include <atomic>
 #include <fstream>
 #include <optional>
+#include <thread>
 
 #include <boost/asio/co_spawn.hpp>
 #include <gtest/gtest.h>
@@ -189,6 +191,27 @@ TEST_F(DevicesTest, AHangTakesOneDeviceOutAndItComesBackWhenItAnswers) {
   ASSERT_TRUE(node->look_until([&] { return node->is(State::online); })) << node->status().reason;
   EXPECT_TRUE(read(on_first));
   EXPECT_TRUE(node->table().check());
+}
+
+TEST_F(DevicesTest, AFlushThatWasUnderWayWhenADeviceHungMakesNoFailureOfIt) {
+  files.device_limit = 200ms;
+  start(2);
+  const auto on_first = segment_on(0);
+  files.hooks.only = files.devices[0];
+  std::atomic<bool> hangs = true;
+  std::atomic<bool> began = false;
+  files.hooks.before_sync = [&] {
+    began = true;
+    while (hangs) std::this_thread::sleep_for(1ms);
+  };
+  const auto flushed = node->run(node->store.sync({SegmentId(on_first)}));
+  EXPECT_EQ(flushed.error().code(), Errc::io);
+  EXPECT_TRUE(began);
+  EXPECT_TRUE(node->is(State::failed));
+  EXPECT_EQ(node->table().verdict().health, DeviceHealth::stuck);
+  hangs = false;
+  ASSERT_TRUE(node->look_until([&] { return node->is(State::online); })) << node->status().reason;
+  EXPECT_TRUE(read(on_first));
 }
 
 TEST_F(DevicesTest, AVanishedDeviceIsLetGoAndComesBackWithWhatItHad) {
