@@ -145,6 +145,7 @@ class Rot(unittest.TestCase):
 
     def test_the_block_table(self):
         for pages in (1, -(-self.blocks // 32)):
+            self.until_whole()
             had = self.copies()
             self.damage(PAGE, pages * PAGE)
             self.assertIn(f"block descriptor damaged device={self.path}", self.log())

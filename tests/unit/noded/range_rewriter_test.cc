@@ -1,6 +1,7 @@
 #include "noded/scrub/range_rewriter.h"
 
 #include <algorithm>
+#include <span>
 
 #include <gtest/gtest.h>
 
@@ -29,9 +30,11 @@ class RangeRewriterTest : public ScrubTest {
     asked.push_back(wanted.source.node());
     const auto copy = others.find(wanted.source.node());
     if (copy == others.end()) co_return Error(Errc::unavailable, "nobody is there");
-    const auto end = std::min<std::uint64_t>(wanted.range.end, copy->second.size());
-    auto bytes = std::make_shared<Buffer>(end > wanted.range.begin ? end - wanted.range.begin : 0);
-    std::memcpy(bytes->data(), copy->second.data() + wanted.range.begin, bytes->size());
+    const std::span<const std::byte> all(copy->second);
+    const auto begin = std::min<std::uint64_t>(wanted.range.begin, all.size());
+    const auto end = std::min<std::uint64_t>(wanted.range.end, all.size());
+    auto bytes = std::make_shared<Buffer>(end - begin);
+    std::copy_n(all.begin() + static_cast<std::ptrdiff_t>(begin), end - begin, bytes->data());
     co_return std::move(bytes);
   }
   Result<wire::RewriteRangesReply> rewrite(std::uint64_t offset, std::uint64_t length) {
