@@ -1,4 +1,5 @@
 // getattr, setattr, statfs.
+#include <chrono>
 #include <utility>
 
 #include "fuse/ops/convert.h"
@@ -12,6 +13,7 @@ namespace reelfs::fuse {
 namespace {
 
 constexpr unsigned long kSpaceUnitBytes = 4096;
+constexpr std::chrono::milliseconds kPatienceForUnknownSpace{1000};
 constexpr unsigned long kNameMax = 255;
 
 void answer(Request& request, const Result<client::Attributes>& found) {
@@ -43,8 +45,10 @@ Operation set_attributes(Mount& mount, Request request, InodeId inode, client::A
 
 Operation space(Mount& mount, Request request, InodeId inode) {
   auto known = mount.last_known.space(inode);
-  const auto space =
-      co_await ask_or_recall(mount, ask_space(mount, inode), LastKnown::kSilence, std::move(known));
+  // The room of all is another's than that of a channel with a quota: rather a slow answer than that one.
+  const auto patience = known ? LastKnown::kSilence : kPatienceForUnknownSpace;
+  if (!known) known = mount.last_known.whole_space();
+  const auto space = co_await ask_or_recall(mount, ask_space(mount, inode), patience, std::move(known));
   if (!space) co_return request.fail(space.error());
   struct statvfs answer {};
   answer.f_bsize = kSpaceUnitBytes;

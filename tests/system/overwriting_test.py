@@ -149,10 +149,11 @@ class SixteenChannels(unittest.TestCase):
         return samples
 
     def hold(self, channel):
-        """All there is now. @return the names"""
+        """All there is now. @return the names of what was recorded whole before"""
+        recorded = {str(number) for number in self.recorder.recorded(channel)}
         run(REELCTL, "hold", "add", "--channel", channel.name, "--reason", "case 4711", "--dir", self.box.directory)
         self.assertIn(b"case 4711", os.getxattr(channel, "user.reel.hold"))
-        held = set(os.listdir(channel))
+        held = recorded & set(os.listdir(channel))
         self.assertGreater(len(held), QUOTA // SIZE // 2)
         return held
 
