@@ -112,6 +112,8 @@ std::string_view to_string(Method method) noexcept {
       return "find_times";
     case Method::report_arrivals:
       return "report_arrivals";
+    case Method::read_repair_log:
+      return "read_repair_log";
     case Method::list_gaps:
       return "list_gaps";
     case Method::register_worker:

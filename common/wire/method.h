@@ -52,6 +52,7 @@ enum class Method : std::uint16_t {
   cluster_status = 65,
   repair_status = 66,
   repair_now = 67,  // -> RepairStatusReply
+  read_repair_log = 68,
   add_device = 70,
   remove_device = 71,
   drain_node = 72,

@@ -12,6 +12,7 @@
 #include "indexd/service/gap_keeper.h"
 #include "indexd/service/node_registry.h"
 #include "indexd/service/overwriter.h"
+#include "indexd/service/repair_log.h"
 #include "indexd/service/repairer.h"
 #include "indexd/service/scrub_keeper.h"
 #include "indexd/service/segment_keeper.h"
@@ -180,6 +181,7 @@ Task<wire::RepairStatusReply> AdminService::repair_status(wire::RepairStatusRequ
 
 Task<wire::RepairStatusReply> AdminService::repair_now(wire::RepairNowRequest) {
   repairer_.hurry();
+  note(RepairEvent::not_waited_for, NodeId());
   wire::RepairStatusReply reply;
   *reply.mutable_status() = repairer_.status();
   co_return reply;
@@ -207,10 +209,18 @@ Task<AdminService::OnNode> AdminService::held_by(NodeId node) const {
   co_return found;
 }
 
+void AdminService::note(RepairEvent event, NodeId node) {
+  RepairLogRow row;
+  row.event = event;
+  row.node = node;
+  repair_log_.note(std::move(row));
+}
+
 Task<wire::DrainNodeReply> AdminService::drain_node(wire::DrainNodeRequest request) {
   REELFS_CO_TRY(const auto node, nodes_.find(request.node()));
   const auto service = request.undo() ? NodeService::in_service : NodeService::leaving;
   REELFS_CO_TRY(co_await nodes_.set_service(node, service));
+  note(request.undo() ? RepairEvent::node_staying : RepairEvent::node_leaving, node);
   wire::DrainNodeReply reply;
   for (auto& each : nodes_.list()) {
     if (each.node() == node.value) *reply.mutable_node() = std::move(each);
@@ -234,6 +244,7 @@ Task<wire::RemoveNodeReply> AdminService::remove_node(wire::RemoveNodeRequest re
         fmt::format("{} is online: it is not lost. Drain it, or stop it first", nodes_.name(node)));
   }
   REELFS_CO_TRY(co_await nodes_.set_service(node, NodeService::removed));
+  note(RepairEvent::node_removed, node);
   wire::RemoveNodeReply reply;
   reply.set_segments(held.segments);
   co_return reply;

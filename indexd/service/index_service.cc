@@ -18,9 +18,11 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
       nodes_(context, clock, index, options_, std::move(client_options)),
       sessions_(context.get_executor(), clock, index, options_),
       leases_(clock, options_.cache_lease, registry),
+      repair_log_(context.get_executor(), clock, index, nodes_),
       copies_(clock, nodes_, options_, registry),
-      segments_(context.get_executor(), clock, index, nodes_, copies_, options_),
-      repairer_(context.get_executor(), clock, index, nodes_, segments_, copies_, options_, registry),
+      segments_(context.get_executor(), clock, index, nodes_, copies_, repair_log_, options_),
+      repairer_(context.get_executor(), clock, index, nodes_, segments_, copies_, repair_log_, options_,
+                registry),
       overwriter_(context.get_executor(), clock, index, sessions_, nodes_, segments_, leases_, options_,
                   registry),
       roll_forward_(context.get_executor(), clock, index, nodes_, leases_, overwriter_, options_, registry),
@@ -34,9 +36,9 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
       grants_(clock, index, sessions_, nodes_, segments_, overwriter_, roll_forward_),
       locks_(context.get_executor(), clock, index, sessions_, options_, registry),
       gaps_(context.get_executor(), clock, index, sessions_, options_, registry),
-      scrubs_(context.get_executor(), clock, index, nodes_, registry),
-      admin_(index, sessions_, nodes_, segments_, overwriter_, gaps_, compactor_, repairer_, scrubs_,
-             options_),
+      scrubs_(context.get_executor(), clock, index, nodes_, repair_log_, registry),
+      admin_(index, sessions_, nodes_, segments_, overwriter_, gaps_, compactor_, repairer_, repair_log_,
+             scrubs_, options_),
       dispatcher_(clock, registry) {
   dispatcher_.add(wire::Method::open_session, *this, &IndexService::open_session);
   dispatcher_.add(wire::Method::renew_session, *this, &IndexService::renew_session);
@@ -54,7 +56,11 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
   gaps_.register_with(dispatcher_);
   scrubs_.register_with(dispatcher_);
   admin_.register_with(dispatcher_);
-  nodes_.on_changed([this] { repairer_.situation_changed(); });
+  repair_log_.register_with(dispatcher_);
+  nodes_.on_changed([this] {
+    repairer_.situation_changed();
+    repair_log_.situation_changed();
+  });
   nodes_.on_node_returned([this](NodeId node) {
     segments_.node_returned(node);
     scrubs_.node_returned(node);
@@ -74,6 +80,7 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
 
 Task<void> IndexService::start() {
   REELFS_CO_TRY(co_await nodes_.start());
+  REELFS_CO_TRY(co_await repair_log_.start());
   REELFS_CO_TRY(co_await sessions_.start());
   REELFS_CO_TRY(co_await locks_.start());
   REELFS_CO_TRY(co_await holds_.start());
@@ -102,6 +109,7 @@ asio::awaitable<void> IndexService::stop() {
   co_await sessions_.stop();
   co_await locks_.stop();
   co_await segments_.stop();
+  co_await repair_log_.stop();
   co_await nodes_.stop();
 }
 

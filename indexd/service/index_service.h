@@ -21,6 +21,7 @@
 #include "indexd/service/options.h"
 #include "indexd/service/overwriter.h"
 #include "indexd/service/recording_service.h"
+#include "indexd/service/repair_log.h"
 #include "indexd/service/repairer.h"
 #include "indexd/service/roll_forward.h"
 #include "indexd/service/scrub_keeper.h"
@@ -66,6 +67,7 @@ class IndexService {
   NodeRegistry nodes_;
   Sessions sessions_;
   Leases leases_;
+  RepairLog repair_log_;
   CopyOrders copies_;
   SegmentKeeper segments_;
   Repairer repairer_;

@@ -11,6 +11,7 @@
 #include "indexd/journal/executor.h"
 #include "indexd/service/copy_orders.h"
 #include "indexd/service/node_registry.h"
+#include "indexd/service/repair_log.h"
 
 namespace reelfs::indexd {
 
@@ -57,11 +58,13 @@ struct SegmentKeeper::Batch {
 };
 
 SegmentKeeper::SegmentKeeper(asio::any_io_executor executor, const Clock& clock, Executor& index,
-                             NodeRegistry& nodes, CopyOrders& copies, const ServiceOptions& options)
+                             NodeRegistry& nodes, CopyOrders& copies, RepairLog& repair_log,
+                             const ServiceOptions& options)
     : clock_(clock),
       index_(index),
       nodes_(nodes),
       copies_(copies),
+      repair_log_(repair_log),
       options_(options),
       group_(std::move(executor)) {}
 
@@ -203,6 +206,8 @@ asio::awaitable<void> SegmentKeeper::store(SegmentId segment, std::uint64_t seri
     tell(segment, serial, [](SegmentLife& life) { return life.persist_refused(); });
   } else {
     if (action.create) ++segments_;
+    if (row.sealed_ns != basis.sealed_ns && row.copies.size() < row.wanted_copies)
+      note(RepairEvent::too_few_copies, segment, NodeId(), row.length);
     if (reports_read_ > 0 && row.copies != basis.copies) new_copies_.insert(segment);
     note_row(segment, *result.value());
     log().debug("segment segment={} state={} generation={} length={} session={}", segment.value,
@@ -296,8 +301,21 @@ asio::awaitable<void> SegmentKeeper::free(SegmentId segment, std::uint64_t seria
   tell(segment, serial, [&](SegmentLife& life) { return life.freed(action.node, without_value(reply)); });
 }
 
+void SegmentKeeper::note(RepairEvent event, SegmentId segment, NodeId node, std::uint64_t bytes) {
+  RepairLogRow row;
+  row.event = event;
+  row.segment = segment;
+  row.node = node;
+  row.bytes = bytes;
+  repair_log_.note(std::move(row));
+}
+
 asio::awaitable<void> SegmentKeeper::complete(SegmentId segment, std::uint64_t serial, Complete action,
                                               InodeId channel) {
+  // A new one is noted by those who wanted it.
+  const bool is_behind = !lives_.at(segment)->life.makes_copy_on(action.node);
+  const auto length = action.length;
+  if (is_behind) note(RepairEvent::copy_behind, segment, action.node, length);
   CopyOrder order;
   order.segment = segment;
   order.channel = channel;
@@ -307,6 +325,11 @@ asio::awaitable<void> SegmentKeeper::complete(SegmentId segment, std::uint64_t s
   order.length = action.length;
   order.sources = std::move(action.sources);
   auto place = co_await copies_.carry_out(std::move(order));
+  if (!place) {
+    repair_log_.note_failure(segment, action.node, place.error());
+  } else if (is_behind) {
+    note(RepairEvent::copy_completed, segment, action.node, length);
+  }
   tell(segment, serial, [&](SegmentLife& life) { return life.completed(action.node, std::move(place)); });
 }
 
@@ -637,7 +660,10 @@ Task<std::vector<wire::BlockReport>> SegmentKeeper::report(Report report) {
     const bool ours = row != nullptr && std::any_of(row->copies.begin(), row->copies.end(), is_block);
     if (!ours || row->state == SegmentState::freeing) {
       // A device whose coming was not told of yet may be one of those that are to be withheld.
-      if (nodes_.reachable(node, DeviceId{block.device()})) to_free.push_back(std::move(block));
+      if (!nodes_.reachable(node, DeviceId{block.device()})) continue;
+      if (row != nullptr && row->state == SegmentState::sealed)
+        note(RepairEvent::copy_stale, segment, node, block.length());
+      to_free.push_back(std::move(block));
     } else if (row->state == SegmentState::sealed && (!block.sealed() || block.length() < row->length)) {
       to_seal.push_back(segment);
     }
