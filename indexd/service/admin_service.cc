@@ -10,6 +10,7 @@
 #include "indexd/service/compactor.h"
 #include "indexd/service/convert.h"
 #include "indexd/service/gap_keeper.h"
+#include "indexd/service/node_log.h"
 #include "indexd/service/node_registry.h"
 #include "indexd/service/overwriter.h"
 #include "indexd/service/repair_log.h"
@@ -33,7 +34,8 @@ Result<wire::SegmentInfo> describe(const View& view, SegmentId id, const Segment
   auto name = names.find(row.channel);
   if (name == names.end()) {
     REELFS_TRY(const auto channel, view.find(ChannelKey{row.channel}));
-    name = names.emplace(row.channel, channel ? channel->name : std::string()).first;
+    const std::string none = row.channel == kNodeLogChannel ? "(journal)" : "";
+    name = names.emplace(row.channel, channel ? channel->name : none).first;
   }
   info.set_channel_name(name->second);
   return info;
@@ -107,6 +109,7 @@ Task<std::map<DeviceId, AdminService::Degraded>> AdminService::degraded_by(std::
   auto read = [devices](const View& view) -> Result<Copies> {
     Copies found;
     REELFS_TRY(view.scan_table<SegmentKey>([&](const SegmentKey&, const SegmentRow& row) {
+      if (row.channel == kNodeLogChannel) return true;  // stored anew by itself where nodes go
       const bool holds = row.live_bytes > 0 || row.state == SegmentState::open;
       const bool there = std::any_of(row.copies.begin(), row.copies.end(),
                                      [&](const auto& copy) { return devices.contains(copy.device); });
@@ -372,6 +375,7 @@ Task<wire::ClusterStatusReply> AdminService::cluster_status(wire::ClusterStatusR
   *reply.mutable_repair() = repairer_.status();
   for (auto& session : sessions_.list()) *reply.add_sessions() = std::move(session);
   for (auto& problem : nodes_.problems()) *reply.add_problems() = std::move(problem);
+  for (auto& problem : node_log_.problems()) *reply.add_problems() = std::move(problem);
   REELFS_CO_TRY(co_await note_degraded(reply));
   const auto copies = std::max<std::uint64_t>(counted.most_copies, options_.copies);
   const auto add_problem = [&reply](std::string what, std::string advice, WallTime since) {

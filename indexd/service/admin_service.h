@@ -15,6 +15,7 @@
 namespace reelfs::indexd {
 
 class GapKeeper;
+class NodeLog;
 class NodeRegistry;
 class Compactor;
 class Overwriter;
@@ -28,7 +29,8 @@ class AdminService {
  public:
   AdminService(Executor& index, Sessions& sessions, NodeRegistry& nodes, SegmentKeeper& segments,
                Overwriter& overwriter, GapKeeper& gaps, Compactor& compactor, Repairer& repairer,
-               RepairLog& repair_log, ScrubKeeper& scrubs, const ServiceOptions& options)
+               RepairLog& repair_log, ScrubKeeper& scrubs, const NodeLog& node_log,
+               const ServiceOptions& options)
       : index_(index),
         sessions_(sessions),
         nodes_(nodes),
@@ -39,6 +41,7 @@ class AdminService {
         repairer_(repairer),
         repair_log_(repair_log),
         scrubs_(scrubs),
+        node_log_(node_log),
         options_(options) {}
   void register_with(Dispatcher& dispatcher);
 
@@ -80,6 +83,7 @@ class AdminService {
   Repairer& repairer_;
   RepairLog& repair_log_;
   ScrubKeeper& scrubs_;
+  const NodeLog& node_log_;
   const ServiceOptions& options_;
 };
 

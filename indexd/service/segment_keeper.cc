@@ -9,6 +9,7 @@
 #include "common/async/timeout.h"
 #include "common/observe/log.h"
 #include "indexd/journal/executor.h"
+#include "indexd/nodelog/piece.h"
 #include "indexd/service/copy_orders.h"
 #include "indexd/service/node_registry.h"
 #include "indexd/service/repair_log.h"
@@ -74,7 +75,7 @@ Task<void> SegmentKeeper::start(std::function<bool(SessionId)> alive) {
   alive_ = std::move(alive);
   started_ = clock_.now();
   // What is freed now was made dead by entries that must not be lost any more.
-  REELFS_CO_TRY(co_await index_.sync());
+  REELFS_CO_TRY(co_await index_.sync_here());
   for (bool end = false; !end;) {
     REELFS_CO_TRY(end, co_await look_at_rows(options_.sweep_rows, true));
   }
@@ -194,7 +195,10 @@ asio::awaitable<void> SegmentKeeper::store(SegmentId segment, std::uint64_t seri
   };
   auto result = co_await index_.run(std::move(change));
   if (result && action.sync) {
-    if (auto synced = co_await index_.sync(); !synced) result = std::move(synced).error();
+    // The log of the journal cannot wait for itself.
+    const bool is_log = action.row.channel == kNodeLogChannel;
+    auto synced = is_log ? index_.sync_here() : index_.sync();
+    if (auto done = co_await std::move(synced); !done) result = std::move(done).error();
   }
   ++stored_;
   if (noted && granted_) granted_(grant);
@@ -354,8 +358,8 @@ Task<SegmentId> SegmentKeeper::next_segment() {
     };
     REELFS_CO_TRY(const auto given, co_await index_.run(std::move(reserve)));
     // An order to take a block may come late, after the index's machine has lost power: not for another
-    // segment.
-    REELFS_CO_TRY(co_await index_.sync());
+    // segment. A rebuilt index leaves out more numbers than could have been reserved.
+    REELFS_CO_TRY(co_await index_.sync_here());
     if (next_segment_ >= reserved_below_) {  // else another was quicker, and these numbers are left out
       next_segment_ = given + 1;
       reserved_below_ = given + kNumbersReserved + 1;
@@ -816,6 +820,7 @@ void SegmentKeeper::look_at(SegmentId segment, const SegmentRow& row) {
         dead_.erase(segment);  // something was committed to it all the same
         return;
       }
+      if (row.channel == kNodeLogChannel && holds_ && holds_(segment)) return;
       dead_.insert(segment);
       if (may_free(segment)) later(segment, Reason::free_dead);
       return;
