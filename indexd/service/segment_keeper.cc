@@ -275,6 +275,8 @@ asio::awaitable<void> SegmentKeeper::fence(SegmentId segment, std::uint64_t seri
     fenced = FencedCopy(message.length(), message.torn());
   }
   if (!fenced) log().debug("not fenced segment={} why=\"{}\"", segment.value, fenced.error().describe());
+  // Whether that is so, or the process does not have the device yet, its leader's list says.
+  if (!fenced && fenced.error().code() == Errc::not_found) nodes_.want_block_report(action.node);
   tell(segment, serial, [&](SegmentLife& life) { return life.fenced(action.node, std::move(fenced)); });
 }
 
@@ -620,23 +622,45 @@ std::uint64_t SegmentKeeper::going() {
 
 void SegmentKeeper::node_returned(NodeId) { retry_waiting(); }
 
+/// Whether the node has a copy by the row, on a device that it says serves.
+bool SegmentKeeper::serves_copy(const SegmentRow& row, NodeId node) const {
+  return std::any_of(row.copies.begin(), row.copies.end(), [&](const SegmentCopy& copy) {
+    return copy.node == node && copy.device && nodes_.reachable(node, copy.device);
+  });
+}
+
 Task<std::vector<wire::BlockReport>> SegmentKeeper::report(Report report) {
   const auto node = report.node;
   auto& blocks = report.blocks;
-  auto find = [&blocks](const View& view) -> Result<std::map<SegmentId, SegmentRow>> {
-    std::map<SegmentId, SegmentRow> rows;
+  struct Found {
+    std::map<SegmentId, SegmentRow> rows;  // of those reported
+    std::vector<SegmentId> missing;        // are to have a copy here, and were not reported
+  };
+  auto find = [&blocks, node, from = report.from, upto = report.upto](const View& view) -> Result<Found> {
+    Found found;
+    std::set<SegmentId> listed;
     for (const auto& block : blocks) {
       const SegmentId segment{block.segment()};
+      listed.insert(segment);
       REELFS_TRY(auto row, view.find(SegmentKey{segment}));
-      if (row) rows.emplace(segment, std::move(*row));
+      if (row) found.rows.emplace(segment, std::move(*row));
     }
-    return rows;
+    const SegmentKey end{upto ? upto : SegmentId{UINT64_MAX}};
+    REELFS_TRY(view.scan(SegmentKey{from}, end, [&](SegmentKey key, const SegmentRow& row) {
+      const bool closed = row.state == SegmentState::sealed || row.state == SegmentState::unfilled;
+      const bool here = std::any_of(row.copies.begin(), row.copies.end(),
+                                    [&](const SegmentCopy& copy) { return copy.node == node; });
+      if (closed && here && !listed.contains(key.segment)) found.missing.push_back(key.segment);
+      return true;
+    }));
+    return found;
   };
   ++reports_read_;
   const auto read = co_await index_.read(std::move(find));
   const auto new_copies = new_copies_;
   if (--reports_read_ == 0) new_copies_.clear();
-  REELFS_CO_TRY(const auto rows, std::move(read));
+  REELFS_CO_TRY(const auto found, std::move(read));
+  const auto& rows = found.rows;
   if (nodes_.withholds(node)) {
     nodes_.blocks_reported(node, !report.from, !report.upto);
     co_return std::vector<wire::BlockReport>();
@@ -675,9 +699,25 @@ Task<std::vector<wire::BlockReport>> SegmentKeeper::report(Report report) {
   std::vector<SegmentId> confirmed;
   for (const auto& [segment, tracked] : lives_) {
     const bool is_in_part = segment >= report.from && (!report.upto || segment < report.upto);
-    if (is_in_part && !reported.contains(segment)) confirmed.push_back(segment);
+    const auto& row = tracked->life.row();
+    const bool is_freed = row.state == SegmentState::freeing;
+    if (is_in_part && !reported.contains(segment) && (is_freed || serves_copy(row, node)))
+      confirmed.push_back(segment);
   }
   for (const auto segment : confirmed) perform(segment, lives_.at(segment)->life.reported_without(node));
+  for (const auto segment : found.missing) {
+    const auto tracked = co_await track(segment);
+    if (!tracked) continue;
+    const auto& life = tracked.value()->life;
+    const bool is_missing = life.resting() && serves_copy(life.row(), node);
+    if (is_missing && life.row().state == SegmentState::unfilled) later(segment, Reason::finish);
+    if (!is_missing || life.row().state != SegmentState::sealed) {
+      settle(segment);
+      continue;
+    }
+    log().warn("copy missing, it is made anew segment={} node={}", segment.value, nodes_.name(node));
+    perform(segment, tracked.value()->life.reported_without(node));
+  }
   for (const auto segment : to_seal) {
     const auto tracked = co_await track(segment);
     if (tracked) perform(segment, tracked.value()->life.reseal(node));

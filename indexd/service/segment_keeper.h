@@ -168,6 +168,7 @@ class SegmentKeeper {
   bool can_go_on(SegmentId waiting) const;
   void retry_waiting();
   bool may_free(SegmentId segment) const;
+  bool serves_copy(const SegmentRow& row, NodeId node) const;
   bool grace_is_over(TimePoint since) const;
   void forget_ended();
 
