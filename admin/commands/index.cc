@@ -12,7 +12,6 @@
 #include "admin/time_text.h"
 #include "common/wire/index.pb.h"
 #include "common/wire/rebuild.pb.h"
-#include "common/wire/rebuild_method.h"
 
 namespace reelfs::admin {
 namespace {
@@ -160,7 +159,7 @@ void print(const wire::IndexStatusReply& status) {
 }
 
 Result<wire::IndexStatusReply> ask(Connection& connection) {
-  return connection.call<wire::IndexStatusReply>(wire::rebuild::index_status, wire::IndexStatusRequest{});
+  return connection.call<wire::IndexStatusReply>(wire::Method::index_status, wire::IndexStatusRequest{});
 }
 
 Result<void> status(const ClusterOptions& options) {
@@ -205,7 +204,7 @@ Result<void> rebuild(const RebuildOptions& options) {
   REELFS_TRY(auto connection, options.cluster.connect());
   wire::RebuildIndexRequest request;
   for (const auto& name : options.without) request.add_without(name);
-  REELFS_TRY(connection->call<wire::RebuildIndexReply>(wire::rebuild::rebuild_index, std::move(request)));
+  REELFS_TRY(connection->call<wire::RebuildIndexReply>(wire::Method::rebuild_index, std::move(request)));
   REELFS_TRY(const auto reply, follow(*connection, options));
   const auto& report = reply.rebuild();
   if (report.state() != RebuildReport::DONE) {

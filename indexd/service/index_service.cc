@@ -7,7 +7,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include "common/wire/rebuild_method.h"
 #include "indexd/journal/executor.h"
 #include "indexd/tree/inode.h"
 #include "indexd/tree/recordings.h"
@@ -62,8 +61,8 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
   dispatcher_.add(wire::Method::register_worker, *this, &IndexService::register_worker);
   dispatcher_.add(wire::Method::heartbeat, *this, &IndexService::heartbeat);
   dispatcher_.add(wire::Method::report_blocks, *this, &IndexService::report_blocks);
-  dispatcher_.add(wire::rebuild::index_status, *this, &IndexService::index_status);
-  dispatcher_.add(wire::rebuild::rebuild_index, *this, &IndexService::rebuild_index);
+  dispatcher_.add(wire::Method::index_status, *this, &IndexService::index_status);
+  dispatcher_.add(wire::Method::rebuild_index, *this, &IndexService::rebuild_index);
   names_.register_with(dispatcher_);
   files_.register_with(dispatcher_);
   grants_.register_with(dispatcher_);

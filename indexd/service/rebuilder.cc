@@ -13,7 +13,6 @@
 #include "common/base/units.h"
 #include "common/observe/log.h"
 #include "common/wire/node.pb.h"
-#include "common/wire/rebuild_method.h"
 #include "common/wire/record.h"
 #include "indexd/journal/executor.h"
 #include "indexd/nodelog/assembly.h"
@@ -204,7 +203,7 @@ Task<wire::CollectedNode> Rebuilder::list_node(wire::NodeInfo node) {
     auto request = std::make_shared<wire::ListBlocksRequest>();
     request->set_from_segment(from);
     REELFS_CO_TRY(const auto reply,
-                  co_await nodes_.call(NodeId{node.node()}, {}, wire::rebuild::list_blocks, request));
+                  co_await nodes_.call(NodeId{node.node()}, {}, wire::Method::list_blocks, request));
     wire::ListBlocksReply message;
     if (!message.ParseFromString(reply.message)) co_return Error(Errc::protocol, "reply does not parse");
     collected.set_epoch(std::max(collected.epoch(), message.epoch()));

@@ -8,7 +8,6 @@
 #include "common/observe/log.h"
 #include "common/wire/node.pb.h"
 #include "common/wire/rebuild.pb.h"
-#include "common/wire/rebuild_method.h"
 #include "common/wire/record.h"
 #include "noded/service/node_check.h"
 
@@ -59,7 +58,7 @@ NodeService::Operation NodeService::operation_of(wire::Method method) {
       {wire::Method::release_segment, &NodeService::release_segment},
       {wire::Method::copy_records, &NodeService::copy_records},
       {wire::Method::list_records, &NodeService::list_records},
-      {wire::rebuild::list_blocks, &NodeService::list_blocks},
+      {wire::Method::list_blocks, &NodeService::list_blocks},
       {wire::Method::copy_segment, &NodeService::copy_segment},
       {wire::Method::rewrite_ranges, &NodeService::rewrite_ranges},
       {wire::Method::scrub_node, &NodeService::scrub_node},

@@ -1,7 +1,6 @@
 #include <chrono>
 
 #include "common/wire/rebuild.pb.h"
-#include "common/wire/rebuild_method.h"
 #include "tests/unit/indexd/service/index_fixture.h"
 
 namespace reelfs::indexd {
@@ -18,7 +17,7 @@ class NodeLogTest : public IndexTest {
     start();
   }
   wire::IndexStatusReply status() {
-    return call<wire::IndexStatusReply>(wire::rebuild::index_status, wire::IndexStatusRequest()).value();
+    return call<wire::IndexStatusReply>(wire::Method::index_status, wire::IndexStatusRequest()).value();
   }
   bool is_stored() {
     const auto told = status();
