@@ -484,7 +484,11 @@ Actions SegmentLife::freed(NodeId node, Result<void> result) {
 Actions SegmentLife::reported_without(NodeId node) {
   const auto at = find(node);
   if (!at) return {};
+  // A list may be older than the block, where its sender was stopped. Of several copies the others are asked
+  // then, and the block is found whole; a lone one would be closed at nothing.
+  const bool is_lone = row_.copies.size() == 1;
   if (step_ == Step::resting && row_.state == SegmentState::sealed) {
+    if (is_lone) return {};
     set_all(Call::done);
     step_ = Step::sealing;
   } else if (copies_[*at].call != Call::failed) {
@@ -495,6 +499,8 @@ Actions SegmentLife::reported_without(NodeId node) {
     return freeing_progress();
   }
   if (step_ != Step::fencing && step_ != Step::sealing) return {};
+  const auto& error = copies_[*at].error;
+  if (is_lone && !(error && error->code() == Errc::not_found)) return {};
   // Its machine lost power before the block's descriptor was on stable storage, or the block was given up.
   // What was flushed there has a descriptor, so nothing was: as good as torn at its beginning.
   copies_[*at].call = Call::under_way;

@@ -145,7 +145,7 @@ class SegmentLife {
   /// with Repaired, at once where that cannot be. @param instead_of  none: besides
   Actions add_copy(NodeId node, WorkerId worker, NodeId instead_of);
   /// A node listed all its blocks, and none is of this segment: it was freed, or the copy is gone and made
-  /// anew.
+  /// anew. The list may be old: a lone copy is taken for gone only where the node has just said so, too.
   /// @pre where it is not being freed: the device on which the copy is to be serves
   Actions reported_without(NodeId node);
   /// Calls again what failed: nodes may have come back.

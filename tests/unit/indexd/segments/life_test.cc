@@ -450,6 +450,24 @@ TEST(SegmentLife, ACopyOfASealedSegmentThatIsGoneIsMadeAnew) {
   EXPECT_TRUE(life.reported_without(NodeId{3}).empty()) << "it has none there";
 }
 
+TEST(SegmentLife, ALoneCopyIsNotTakenForGoneBecauseOfAListThatIsOld) {
+  auto row = sealed_row();
+  row.copies.resize(1);
+  SegmentLife sealed(SegmentId{9}, row);
+  EXPECT_TRUE(sealed.reported_without(NodeId{1}).empty());
+  EXPECT_TRUE(sealed.resting());
+  row.state = SegmentState::open;
+  row.length = 0;
+  SegmentLife open(SegmentId{9}, row);
+  store(open, open.session_died());
+  open.fenced(NodeId{1}, Error(Errc::timed_out));
+  EXPECT_TRUE(open.reported_without(NodeId{1}).empty()) << "it may be there";
+  open.retry();
+  open.fenced(NodeId{1}, Error(Errc::not_found));
+  store(open, open.reported_without(NodeId{1}));
+  EXPECT_EQ(open.row().length, 0u);
+}
+
 TEST(SegmentLife, RepeatedAndForeignClosesChangeNothing) {
   auto life = opened();
   EXPECT_EQ(all_of<Answer>(life.close({SessionId{4}, Generation{1}, 0, false})).at(0).result.error().code(),
