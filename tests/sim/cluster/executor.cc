@@ -192,6 +192,12 @@ Task<void> Executor::sync(std::uint64_t index) {
   co_return ok();
 }
 
+Task<void> Executor::sync_here() { return sync(journal_index()); }
+
+/// There is none here: a machine that has lost its index entirely is not simulated.
+std::uint64_t Executor::mirror_to(JournalMirror*) { return journal_index(); }
+std::uint32_t Executor::salt() const { return 0; }
+
 Epoch Executor::epoch() const { return state_->disk.epoch(); }
 std::uint64_t Executor::journal_index() const { return state_->disk.newest(); }
 std::uint64_t Executor::synced_index() const { return state_->disk.synced(); }
