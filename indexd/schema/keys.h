@@ -32,7 +32,6 @@ enum class Table : char {
   session = 'o',
   orphan = 'p',
   policy = 'q',
-  repair_log = 'r',
   segment = 's',
   recording = 't',
   segment_file = 'u',
@@ -206,12 +205,6 @@ struct DamageKey {
   static constexpr Table kTable = Table::damage;
   SegmentId segment;
   NodeId node;
-};
-/// What was found and done about copies, by the order of noting.
-struct RepairLogKey {
-  using Row = RepairLogRow;
-  static constexpr Table kTable = Table::repair_log;
-  std::uint64_t number = 0;
 };
 struct BootKey {
   using Row = BootRow;

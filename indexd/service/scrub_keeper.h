@@ -27,7 +27,6 @@ namespace reelfs::indexd {
 
 class Executor;
 class NodeRegistry;
-class RepairLog;
 
 /// Knows which copies are damaged, as nodes and clients say, and has each repaired in place from the others.
 /// What is known is a row until it is repaired, or its segment is gone; what no copy has is never
@@ -37,7 +36,7 @@ class RepairLog;
 class ScrubKeeper {
  public:
   ScrubKeeper(asio::any_io_executor executor, const Clock& clock, Executor& index, NodeRegistry& nodes,
-              RepairLog& repair_log, prometheus::Registry& registry);
+              prometheus::Registry& registry);
   ScrubKeeper(const ScrubKeeper&) = delete;
   ScrubKeeper& operator=(const ScrubKeeper&) = delete;
 
@@ -68,7 +67,6 @@ class ScrubKeeper {
   };
   struct Order;
 
-  void log_event(RepairEvent event, CopyId copy, std::uint64_t bytes, std::string details);
   Task<void> add(CopyId copy, ByteRanges ranges, std::string why);
   asio::awaitable<void> work();
   asio::awaitable<void> repair(CopyId copy);
@@ -83,7 +81,6 @@ class ScrubKeeper {
   const Clock& clock_;
   Executor& index_;
   NodeRegistry& nodes_;
-  RepairLog& repair_log_;
   std::map<CopyId, Damaged> damaged_;  // the rows, and how far each is
   std::set<NodeId> busy_;              // with a repair
   prometheus::Counter& reported_;
