@@ -48,12 +48,13 @@ class LastKnown {
   }
   static constexpr std::chrono::milliseconds kSilence{100};
 
+  /// None of a directory that was never asked about.
   std::optional<client::Space> space(InodeId inode) const {
     const auto found = space_.find(inode);
     if (found == space_.end()) return std::nullopt;
     return found->second;
   }
-  /// The root's: what stands for that of a directory that was never asked about.
+  /// The root's.
   std::optional<client::Space> whole_space() const { return whole_; }
   void note_space(InodeId inode, InodeId root, const client::Space& space) {
     if (inode == root) whole_ = space;

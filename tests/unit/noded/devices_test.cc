@@ -2,7 +2,6 @@
 #include <atomic>
 #include <fstream>
 #include <optional>
-#include <thread>
 
 #include <boost/asio/co_spawn.hpp>
 #include <gtest/gtest.h>
@@ -202,7 +201,7 @@ TEST_F(DevicesTest, AFlushThatWasUnderWayWhenADeviceHungMakesNoFailureOfIt) {
   std::atomic<bool> began = false;
   files.hooks.before_sync = [&] {
     began = true;
-    while (hangs) std::this_thread::sleep_for(1ms);
+    hangs.wait(true);
   };
   const auto flushed = node->run(node->store.sync({SegmentId(on_first)}));
   EXPECT_EQ(flushed.error().code(), Errc::io);
@@ -210,6 +209,7 @@ TEST_F(DevicesTest, AFlushThatWasUnderWayWhenADeviceHungMakesNoFailureOfIt) {
   EXPECT_TRUE(node->is(State::failed));
   EXPECT_EQ(node->table().verdict().health, DeviceHealth::stuck);
   hangs = false;
+  hangs.notify_all();
   ASSERT_TRUE(node->look_until([&] { return node->is(State::online); })) << node->status().reason;
   EXPECT_TRUE(read(on_first));
 }
