@@ -75,5 +75,6 @@ void add_find(CLI::App& app, Action& action);
 void add_gaps(CLI::App& app, Action& action);
 void add_repair(CLI::App& app, Action& action);
 void add_scrub(CLI::App& app, Action& action);
+void add_index(CLI::App& app, Action& action);
 
 }  // namespace reelfs::admin

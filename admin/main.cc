@@ -30,6 +30,7 @@ int main(int argc, char** argv) {
   add_gaps(app, action);
   add_repair(app, action);
   add_scrub(app, action);
+  add_index(app, action);
   CLI11_PARSE(app, argc, argv);
 
   reelfs::LogConfig log;

@@ -457,8 +457,15 @@ Task<void> WriteBack::send(std::vector<Committing>& files, bool sync) {
   if (static_cast<std::size_t>(reply.attributes_size()) != files.size()) {
     co_return Error(Errc::protocol, "the index answered for another number of files");
   }
-  for (const auto& attributes : reply.attributes()) {
-    if (attributes.inode() != 0) files_.note(from_wire(attributes));
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    const auto& attributes = reply.attributes(static_cast<int>(i));
+    if (attributes.inode() != 0) {
+      files_.note(from_wire(attributes));
+    } else if (files[i].file->attributes.nlink > 0) {
+      // Nobody removed it that we know of: the index's machine lost power before its creation was on stable
+      // storage, or our session ended, and another mount removed it.
+      files[i].refused = Error(Errc::stale_handle, "the file is gone");
+    }
   }
   for (const auto& refused : reply.refused()) {
     if (refused.file() >= files.size())

@@ -22,6 +22,7 @@ Result<IndexConfig> read(config::File file, const std::filesystem::path& path) {
   table.read("data_dir", config.data_dir);
   table.read("metrics_listen", metrics);
   table.read("copies", config.copies, {.min = 1, .max = 4});
+  table.read("journal_copies", config.journal_copies, {.min = 0, .max = 4});
   table.read_bytes("block_size", config.block_bytes, {.min = 4 * kMiB, .max = kGiB});
   table.read_bytes("compaction_rate", config.compaction_rate, {.min = 0, .max = kTiB});
   table.read_bytes("repair_rate", config.repair_rate, {.min = kMiB, .max = kTiB});

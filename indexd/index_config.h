@@ -23,6 +23,7 @@ struct IndexConfig {
   std::filesystem::path data_dir;
   std::optional<rpc::Endpoint> metrics_listen;  // absent: no metrics endpoint
   std::uint32_t copies = 2;                     // of new channels
+  std::uint32_t journal_copies = 3;             // on storage nodes, where there are as many; 0: none
   std::uint64_t block_bytes = 64 * kMiB;
   std::uint64_t compaction_rate = 16 * kMiB;  // bytes per second, an eighth of what one disk writes; 0: none
   std::uint64_t repair_rate = 256 * kMiB;     // bytes per second; see ServiceOptions

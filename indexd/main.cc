@@ -22,6 +22,7 @@
 #include "indexd/index_config.h"
 #include "indexd/journal/executor.h"
 #include "indexd/service/index_service.h"
+#include "indexd/service/restore.h"
 
 namespace {
 
@@ -48,9 +49,13 @@ class Process {
   asio::awaitable<void> run() {
     auto serving = serve();
     const auto started = co_await std::move(serving);
+    service_.on_collected([this] {
+      opens_anew_ = true;
+      signals_.cancel();
+    });
     if (started) {
       (void)co_await signals_.async_wait(asio::as_tuple(asio::use_awaitable));
-      log().info("stopping");
+      log().info(opens_anew_ ? "opening the index anew" : "stopping");
     } else {
       failure_ = started.error();
     }
@@ -61,6 +66,8 @@ class Process {
     if (!synced && !failure_) failure_ = synced.error();
   }
   const std::optional<Error>& failure() const { return failure_; }
+  /// It ended because the index is to be made of what was collected.
+  bool opens_anew() const { return opens_anew_; }
 
  private:
   Task<void> serve() {
@@ -83,6 +90,7 @@ class Process {
   MetricsServer& metrics_;
   asio::signal_set signals_;
   std::optional<Error> failure_;
+  bool opens_anew_ = false;
 };
 
 /// Before anything else is made of it: is this our cluster's data?
@@ -116,10 +124,8 @@ void raise_descriptor_limit() {
   if (setrlimit(RLIMIT_NOFILE, &limit) != 0) log().warn("descriptor limit not raised errno={}", errno);
 }
 
-Result<void> run(const std::filesystem::path& config_file, LostJournal lost_journal) {
-  REELFS_TRY(const auto config, IndexConfig::load(config_file));
-  REELFS_TRY(init_logging(config.log, "indexd"));
-  raise_descriptor_limit();
+/// @return whether to begin anew, with the index that is to be made of what was collected
+Result<bool> serve(const IndexConfig& config, LostJournal lost_journal) {
   rpc::ClientOptions client_options;
   rpc::ServerOptions server_options;
   if (!config.tls.empty()) {
@@ -129,6 +135,7 @@ Result<void> run(const std::filesystem::path& config_file, LostJournal lost_jour
   }
   const SystemClock clock;
   asio::io_context context(1);
+  REELFS_TRY(restore_collected(context, config.data_dir));
   Executor::Options store;
   store.directory = config.data_dir;
   store.lost_journal = lost_journal;
@@ -141,6 +148,9 @@ Result<void> run(const std::filesystem::path& config_file, LostJournal lost_jour
   options.boot_id = boot_id();
   options.block_bytes = identity.block_bytes;
   options.copies = config.copies;
+  options.journal_copies = config.journal_copies;
+  options.is_new = identity.is_new;
+  options.data_dir = config.data_dir;
   options.compaction_rate = config.compaction_rate;
   options.repair_rate = config.repair_rate;
   options.repair_delay = config.repair_delay;
@@ -156,6 +166,16 @@ Result<void> run(const std::filesystem::path& config_file, LostJournal lost_jour
   group.spawn(process.run());
   context.run();
   if (process.failure()) return *process.failure();
+  return process.opens_anew();
+}
+
+Result<void> run(const std::filesystem::path& config_file, LostJournal lost_journal) {
+  REELFS_TRY(const auto config, IndexConfig::load(config_file));
+  REELFS_TRY(init_logging(config.log, "indexd"));
+  raise_descriptor_limit();
+  for (bool again = true; again;) {
+    REELFS_TRY(again, serve(config, lost_journal));
+  }
   log().info("stopped");
   return ok();
 }

@@ -77,6 +77,7 @@ Result<void> check(const BoxOptions& options) {
   if (options.workers < 1 || options.workers > 64) return refuse("--workers must be 1 to 64");
   if (options.devices < 1 || options.devices > 64) return refuse("--devices must be 1 to 64");
   if (options.copies < 1 || options.copies > 4) return refuse("--copies must be 1 to 4");
+  if (options.journal_copies > 4) return refuse("--journal-copies must be 0 to 4");
   if (options.copies > options.nodes) {
     return refuse(fmt::format("--copies {} needs as many nodes: give --nodes {} or fewer copies",
                               options.copies, options.copies));
@@ -137,6 +138,7 @@ Result<Box> Box::load(const fs::path& directory, const fs::path& programs) {
     options.devices = settings.at("devices");
     options.device_bytes = settings.at("device_bytes");
     options.copies = settings.at("copies");
+    options.journal_copies = settings.value("journal_copies", options.journal_copies);
     options.block_bytes = settings.at("block_bytes");
     options.tls = settings.at("tls");
     Box box(directory, options, programs);
@@ -160,6 +162,7 @@ Result<void> Box::save() const {
       {"devices", options_.devices},
       {"device_bytes", options_.device_bytes},
       {"copies", options_.copies},
+      {"journal_copies", options_.journal_copies},
       {"block_bytes", options_.block_bytes},
       {"tls", options_.tls},
       {"index_port", index_port_},
@@ -215,18 +218,19 @@ Result<void> Box::make_devices() const {
 
 Result<void> Box::write_configuration() const {
   const auto index = index_endpoint().to_string();
-  REELFS_TRY(
-      write_file(directory_ / "index1.toml",
-                 fmt::format("cluster = {}\n"
-                             "name = \"index1\"\n"
-                             "listen = {}\n"
-                             "data_dir = {}\n"
-                             "copies = {}\n"
-                             "block_size = \"{}M\"\n"
-                             "adopt_blank_devices = true  # every device file of a box is its own\n"
-                             "{}",
-                             quoted(cluster_.to_string()), quoted(index), quoted(directory_ / "index1"),
-                             options_.copies, options_.block_bytes / kMiB, tls_table("index1"))));
+  REELFS_TRY(write_file(
+      directory_ / "index1.toml",
+      fmt::format("cluster = {}\n"
+                  "name = \"index1\"\n"
+                  "listen = {}\n"
+                  "data_dir = {}\n"
+                  "copies = {}\n"
+                  "journal_copies = {}\n"
+                  "block_size = \"{}M\"\n"
+                  "adopt_blank_devices = true  # every device file of a box is its own\n"
+                  "{}",
+                  quoted(cluster_.to_string()), quoted(index), quoted(directory_ / "index1"), options_.copies,
+                  options_.journal_copies, options_.block_bytes / kMiB, tls_table("index1"))));
   for (std::uint32_t node = 1; node <= options_.nodes; ++node) {
     std::vector<std::string> devices;
     for (std::uint32_t device = 1; device <= options_.devices; ++device) {

@@ -22,6 +22,7 @@ struct BoxOptions {
   std::uint32_t indexes = 1;
   std::uint32_t arbiters = 1;
   std::uint32_t copies = 2;
+  std::uint32_t journal_copies = 3;  // on nodes, where there are as many
   std::uint64_t block_bytes = 64 * kMiB;
   bool tls = false;
 };

@@ -321,7 +321,9 @@ Result<void> Supervisor::start(const std::vector<std::string>& names) {
   // Mounted all the same: with a device gone, its copies elsewhere can be played.
   for (const auto& process : with_role(chosen, Role::mount)) {
     if (!staying(process) || !mounted_at(box_.options().mount)) {
-      REELFS_TRY(mount(process));
+      auto mounted = mount(process);
+      if (!mounted)
+        return works ? std::move(mounted) : std::move(works);  // what was wrong before is the reason
     }
   }
   return works;

@@ -42,6 +42,7 @@ Result<void> compare(const UpOptions& asked, const BoxOptions& is) {
   REELFS_TRY(differs("--indexes", asked.box.indexes, is.indexes));
   REELFS_TRY(differs("--arbiters", asked.box.arbiters, is.arbiters));
   REELFS_TRY(differs("--copies", asked.box.copies, is.copies));
+  REELFS_TRY(differs("--journal-copies", asked.box.journal_copies, is.journal_copies));
   REELFS_TRY(differs("--block-size", asked.box.block_bytes, is.block_bytes));
   return differs("--tls", asked.box.tls, is.tls);
 }
@@ -113,6 +114,10 @@ void add_box_up(CLI::App& box, Action& action) {
   command->add_option("--indexes", what.indexes, "Index servers")->capture_default_str();
   command->add_option("--arbiters", what.arbiters, "Arbiter partitions")->capture_default_str();
   command->add_option("--copies", what.copies, "Copies of everything stored, 1 to 4")->capture_default_str();
+  command
+      ->add_option("--journal-copies", what.journal_copies,
+                   "Copies of the index's journal on the nodes, where there are as many; 0: none")
+      ->capture_default_str();
   command->add_option("--block-size", what.block_bytes, "A power of two from 4M to 1G")
       ->transform(size)
       ->default_str("64M");

@@ -195,6 +195,9 @@ Task<void> Syncer::flush(WorkerAddress worker, std::vector<SegmentId> segments) 
       if (other.endpoint == worker.endpoint) continue;
       const auto flushed = co_await flush_on(other, segments);
       if (flushed) co_return ok();
+      // The process that wrote it may never answer again.
+      if (flushed.error().code() == Errc::not_found)
+        co_return co_await flush_rest(other, std::move(segments));
     }
   }
   co_return std::move(first).error();

@@ -47,15 +47,24 @@ void SimDisk::apply(Pages& pages, const Write& write) {
 Task<void> SimDisk::read(std::uint64_t offset, std::span<std::byte> into) {
   REELFS_CO_TRY(check_range(offset, into.size()));
   if (reads_fail_) co_return Error(Errc::io, "simulated read error");
+  load(seen_, offset, into);
+  co_return ok();
+}
+
+void SimDisk::load(const Pages& pages, std::uint64_t offset, std::span<std::byte> into) {
   for (std::size_t done = 0; done < into.size(); done += kPageBytes) {
-    const auto page = seen_.find(offset + done);
-    if (page == seen_.end()) {
+    const auto page = pages.find(offset + done);
+    if (page == pages.end()) {
       std::memset(into.data() + done, 0, kPageBytes);
     } else {
       std::memcpy(into.data() + done, page->second.data(), kPageBytes);
     }
   }
-  co_return ok();
+}
+
+void SimDisk::peek(Image image, std::uint64_t offset, std::span<std::byte> into) const {
+  REELFS_ASSERT(check_range(offset, into.size()).has_value());
+  load(image == Image::seen ? seen_ : durable_, offset, into);
 }
 
 Task<void> SimDisk::write(std::uint64_t offset, std::span<const std::byte> from) {
@@ -72,12 +81,17 @@ Task<void> SimDisk::write(std::uint64_t offset, std::span<const std::byte> from)
   co_return ok();
 }
 
-Task<void> SimDisk::sync() {
-  if (syncs_fail_) co_return Error(Errc::io, "simulated sync error");
+Task<void> SimDisk::sync() { co_return sync_upto(mark()); }
+
+Result<void> SimDisk::sync_upto(std::uint64_t upto) {
+  if (syncs_fail_) return Error(Errc::io, "simulated sync error");
   ++syncs_;
-  for (const auto& write : unsynced_) apply(durable_, write);
-  unsynced_.clear();
-  co_return ok();
+  const auto count = upto < settled_ ? 0 : std::min<std::uint64_t>(upto - settled_, unsynced_.size());
+  const auto end = unsynced_.begin() + static_cast<std::ptrdiff_t>(count);
+  for (auto write = unsynced_.begin(); write != end; ++write) apply(durable_, *write);
+  unsynced_.erase(unsynced_.begin(), end);
+  settled_ += count;
+  return ok();
 }
 
 Task<void> SimDisk::discard(std::uint64_t offset, std::uint64_t bytes) {
@@ -105,6 +119,7 @@ void SimDisk::crash(CrashFault fault) {
       }
     }
   }
+  settled_ += unsynced_.size();
   unsynced_.clear();
   seen_ = durable_;
 }

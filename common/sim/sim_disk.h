@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <random>
+#include <span>
 #include <vector>
 
 #include "common/base/units.h"
@@ -32,6 +33,15 @@ class SimDisk final : public io::DiskFile {
   Task<void> sync() override;
   Task<void> discard(std::uint64_t offset, std::uint64_t bytes) override;
   std::uint64_t size() const override { return bytes_; }
+
+  /// So many writes and discards were made. sync_upto() of it covers these, and not those that came while the
+  /// sync was under way.
+  std::uint64_t mark() const { return settled_ + unsynced_.size(); }
+  Result<void> sync_upto(std::uint64_t mark);
+
+  enum class Image { seen, durable };
+  /// What is stored, now or after a loss of power. Of whole pages.
+  void peek(Image image, std::uint64_t offset, std::span<std::byte> into) const;
 
   /// Power fails and comes back: what can be read from now on is what the medium holds.
   void crash(CrashFault fault);
@@ -60,12 +70,14 @@ class SimDisk final : public io::DiskFile {
   Result<void> check_range(std::uint64_t offset, std::uint64_t bytes) const;
   static void store(Pages& pages, std::uint64_t offset, std::span<const std::byte> bytes);
   static void apply(Pages& pages, const Write& write);
+  static void load(const Pages& pages, std::uint64_t offset, std::span<std::byte> into);
 
   const std::uint64_t bytes_;
   std::mt19937_64 random_;
   Pages seen_;     // what reads see
   Pages durable_;  // what a crash leaves at least
   std::vector<Write> unsynced_;
+  std::uint64_t settled_ = 0;  // writes that are not among them any more
   std::optional<std::uint64_t> misdirect_to_;
   bool reads_fail_ = false;
   bool writes_fail_ = false;

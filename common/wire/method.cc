@@ -112,6 +112,14 @@ std::string_view to_string(Method method) noexcept {
       return "find_times";
     case Method::report_arrivals:
       return "report_arrivals";
+    case Method::index_status:
+      return "index_status";
+    case Method::rebuild_index:
+      return "rebuild_index";
+    case Method::list_blocks:
+      return "list_blocks";
+    case Method::read_repair_log:
+      return "read_repair_log";
     case Method::list_gaps:
       return "list_gaps";
     case Method::register_worker:

@@ -52,12 +52,15 @@ enum class Method : std::uint16_t {
   cluster_status = 65,
   repair_status = 66,
   repair_now = 67,  // -> RepairStatusReply
+  read_repair_log = 68,
   add_device = 70,
   remove_device = 71,
   drain_node = 72,
   remove_node = 73,
   start_scrub = 74,
   scrub_status = 75,
+  index_status = 76,
+  rebuild_index = 77,
   add_holds = 80,
   list_holds = 81,
   release_holds = 82,
@@ -83,6 +86,7 @@ enum class Method : std::uint16_t {
   attach_device = 210,
   detach_device = 211,
   list_records = 212,
+  list_blocks = 213,
   // client -> noded
   append = 220,
   sync_segments = 221,

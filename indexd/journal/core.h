@@ -73,6 +73,7 @@ class JournalCore {
   std::uint64_t newest_index() const { return newest_; }
   std::uint64_t written_index() const { return written_; }
   std::uint64_t synced_index() const { return synced_; }
+  std::uint32_t salt() const { return salt_; }
 
  private:
   const Options options_;

@@ -1,9 +1,11 @@
 #include "indexd/journal/executor.h"
 
 #include <condition_variable>
+#include <cstring>
 #include <deque>
 #include <map>
 #include <mutex>
+#include <span>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -88,6 +90,9 @@ struct Executor::State {
   bool flushed = false;          // guarded by mutex: journal files may have become removable
   bool flush_requested = false;  // guarded by mutex
 
+  std::mutex mirror_mutex;          // after `mutex` where both are held
+  JournalMirror* mirror = nullptr;  // guarded by mirror_mutex
+
   std::unique_ptr<Store> store;
   std::optional<BlockingPool> readers;
   std::thread writer;
@@ -100,6 +105,7 @@ struct Executor::State {
   void sync_loop() noexcept;
   Result<void> carry_out(Transaction& transaction, std::vector<Operation>& group);
   Result<void> commit(Transaction& transaction);
+  void tell_mirror(std::span<const JournalCore::Write> writes, std::uint64_t last_index);
   void wait_until_synced();
   void remove_old_files();
   void fail(const Error& error);
@@ -208,7 +214,20 @@ Result<void> Executor::State::commit(Transaction& transaction) {
   core->written(position.index);
   sync_work.notify_one();
   held.unlock();
+  // Before they are applied: what a reader sees has gone to the mirror.
+  tell_mirror(writes, position.index);
   return store->apply(transaction, position);
+}
+
+void Executor::State::tell_mirror(std::span<const JournalCore::Write> writes, std::uint64_t last_index) {
+  const std::scoped_lock held(mirror_mutex);
+  if (mirror == nullptr) return;
+  std::string entries;
+  for (const auto& write : writes)
+    entries.append(write.bytes, write.new_file ? sizeof(JournalFileHeader) : 0, std::string::npos);
+  EntryHeader first;
+  std::memcpy(&first, entries.data(), sizeof first);
+  mirror->written(first.index, last_index, std::move(entries));
 }
 
 /// @errors io: a sync has failed meanwhile
@@ -375,7 +394,32 @@ asio::awaitable<void> Executor::read_erased(const std::function<void(const View&
   co_await state_->readers->run(std::move(work));
 }
 
-Task<void> Executor::sync() { return sync(journal_index()); }
+Task<void> Executor::sync() {
+  const auto index = journal_index();
+  JournalMirror* mirror = nullptr;
+  {
+    const std::scoped_lock held(state_->mirror_mutex);
+    mirror = state_->mirror;
+  }
+  // Both go on at the same time.
+  if (mirror != nullptr) mirror->want(index);
+  REELFS_CO_TRY(co_await sync(index));
+  if (mirror != nullptr) co_await mirror->stored(index);
+  co_return ok();
+}
+
+Task<void> Executor::sync_here() { return sync(journal_index()); }
+
+std::uint64_t Executor::mirror_to(JournalMirror* mirror) {
+  const std::scoped_lock held(state_->mutex, state_->mirror_mutex);
+  state_->mirror = mirror;
+  return state_->core->newest_index();
+}
+
+std::uint32_t Executor::salt() const {
+  const std::scoped_lock held(state_->mutex);
+  return state_->core->salt();
+}
 
 Task<void> Executor::sync(std::uint64_t index) {
   if (synced_index() >= index) co_return ok();

@@ -10,6 +10,7 @@
 #include "common/async/task.h"
 #include "common/base/clock.h"
 #include "indexd/journal/file.h"
+#include "indexd/journal/mirror.h"
 #include "indexd/schema/transaction.h"
 #include "indexd/schema/view.h"
 
@@ -90,10 +91,19 @@ class Executor {
     co_return std::move(*result);
   }
 
-  /// Returns when everything answered before is on stable storage. Concurrent calls share a sync. @errors io
+  /// Returns when everything answered before is on stable storage, here and in the mirror. Concurrent calls
+  /// share a sync. With a mirror: on the mirror's executor alone. @errors io
   Task<void> sync();
+  /// The same, here alone.
+  Task<void> sync_here();
   /// Returns when the entries up to this one are. @errors io
   Task<void> sync(std::uint64_t index);
+
+  /// What is answered from now on goes there, too. Null: no longer, and no call of it is under way when this
+  /// returns. @return the newest entry that may not have gone there
+  std::uint64_t mirror_to(JournalMirror* mirror);
+  /// Of the journal: docs/formats/journal.md
+  std::uint32_t salt() const;
 
   /// Of this reign.
   Epoch epoch() const;

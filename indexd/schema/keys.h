@@ -32,6 +32,7 @@ enum class Table : char {
   session = 'o',
   orphan = 'p',
   policy = 'q',
+  repair_log = 'r',
   segment = 's',
   recording = 't',
   segment_file = 'u',
@@ -205,6 +206,12 @@ struct DamageKey {
   static constexpr Table kTable = Table::damage;
   SegmentId segment;
   NodeId node;
+};
+/// What was found and done about copies, by the order of noting.
+struct RepairLogKey {
+  using Row = RepairLogRow;
+  static constexpr Table kTable = Table::repair_log;
+  std::uint64_t number = 0;
 };
 struct BootKey {
   using Row = BootRow;

@@ -151,6 +151,10 @@ void fields(Codec& codec, Of<DamageRow> auto& row) {
   codec(row.since_ns, row.unrepairable, row.ranges);
 }
 template <class Codec>
+void fields(Codec& codec, Of<RepairLogRow> auto& row) {
+  codec(row.at_ns, row.event, row.segment, row.node, row.other, row.device, row.bytes, row.details);
+}
+template <class Codec>
 void fields(Codec& codec, Of<BootRow> auto& row) {
   codec(row.boot_id);
 }
@@ -274,6 +278,10 @@ void fields(Codec& codec, Of<DamageKey> auto& key) {
   codec(key.segment, key.node);
 }
 template <class Codec>
+void fields(Codec& codec, Of<RepairLogKey> auto& key) {
+  codec(key.number);
+}
+template <class Codec>
 void fields(Codec&, Of<BootKey> auto&) {}
 template <class Codec>
 void fields(Codec& codec, Of<CounterKey> auto& key) {
@@ -347,6 +355,10 @@ bool is_sound(const DamageRow& row) {
     end = range.offset + range.length;
   }
   return !row.ranges.empty() && row.unrepairable <= 1;
+}
+
+bool is_sound(const RepairLogRow& row) {
+  return row.event >= RepairEvent::node_away && row.event <= RepairEvent::damage_everywhere;
 }
 
 template <class Key>
@@ -482,6 +494,8 @@ Result<void> check_row(std::string_view key, std::string_view value) {
       return check_row_of<GapKey>(key, value);
     case Table::damage:
       return check_row_of<DamageKey>(key, value);
+    case Table::repair_log:
+      return check_row_of<RepairLogKey>(key, value);
     case Table::xattr:
       return check_row_of<XattrKey>(key, value);
   }
@@ -519,6 +533,7 @@ REELFS_INSTANTIATE(HoldCountKey)
 REELFS_INSTANTIATE(WatchKey)
 REELFS_INSTANTIATE(GapKey)
 REELFS_INSTANTIATE(DamageKey)
+REELFS_INSTANTIATE(RepairLogKey)
 REELFS_INSTANTIATE(BootKey)
 REELFS_INSTANTIATE(CounterKey)
 REELFS_INSTANTIATE(ClusterKey)

@@ -284,6 +284,40 @@ struct DamageRow {
   friend bool operator==(const DamageRow&, const DamageRow&) = default;
 };
 
+/// What became of a copy, or of what it is on. The values are those of wire::RepairEvent.
+enum class RepairEvent : std::uint8_t {
+  node_away = 1,
+  node_back = 2,
+  node_leaving = 3,  // it is to be drained
+  node_staying = 4,  // and is not any more
+  node_removed = 5,
+  device_away = 6,
+  device_back = 7,
+  not_waited_for = 8,   // an operator: what is away is made again at once
+  too_few_copies = 9,   // a segment was sealed with fewer copies than wanted
+  copy_behind = 10,     // a sealed segment's copy lacks its end
+  copy_completed = 11,  // it has it now
+  copy_made = 12,
+  copy_failed = 13,  // to be made or completed: why is in the details
+  copy_stale = 14,   // a node still had a copy that counts no more, and frees it
+  copy_damaged = 15,
+  damage_repaired = 16,
+  damage_everywhere = 17,  // no copy has these bytes
+};
+
+/// An entry of the repair log; the key is its number. docs/design/repair.md, "The log"
+struct RepairLogRow {
+  WallNs at_ns = 0;
+  RepairEvent event = RepairEvent::node_away;
+  SegmentId segment;        // none: it is of a node or device
+  NodeId node;              // whose copy it is
+  NodeId other;             // copy_made: whose copy went instead
+  DeviceId device;          // device_…
+  std::uint64_t bytes = 0;  // of what it is about
+  std::string details;      // for people
+  friend bool operator==(const RepairLogRow&, const RepairLogRow&) = default;
+};
+
 /// Which run of which machine wrote here last: after another one, what had not been synced may be missing.
 struct BootRow {
   std::string boot_id;

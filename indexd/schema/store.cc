@@ -152,6 +152,10 @@ Result<void> Store::apply(std::string_view changes, JournalPosition position) {
   return state_->write(batch, position);
 }
 
+void Store::repeat(Transaction& transaction, std::string_view key, std::optional<std::string_view> value) {
+  transaction.change(std::string(key), value ? std::optional(std::string(*value)) : std::nullopt);
+}
+
 View Store::view() const { return View(*this); }
 
 View Store::view_in_memory() const { return View(*this, View::Source::memory); }

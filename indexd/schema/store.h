@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "indexd/schema/rows.h"
@@ -49,6 +50,10 @@ class Store {
   Result<void> apply(Transaction& transaction, JournalPosition position);
   /// The same for the changes of one journal entry. @errors corrupt, io
   Result<void> apply(std::string_view changes, JournalPosition position);
+
+  /// Makes a change of a journal entry, whatever it is of, a part of the transaction. No value: the key is
+  /// erased.
+  static void repeat(Transaction& transaction, std::string_view key, std::optional<std::string_view> value);
 
   /// The state as of now, for reading.
   View view() const;

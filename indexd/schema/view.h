@@ -26,6 +26,15 @@ class View final : public Reader {
   View(const View&) = delete;
   View& operator=(const View&) = delete;
 
+  /// Every row of every table as bytes, from this key on, ascending, as long as visit(key, value) returns
+  /// true.
+  /// @errors io
+  Result<void> scan_from(
+      std::string_view from,
+      const std::function<bool(std::string_view key, std::string_view value)>& visit) const {
+    return scan_bytes(from, "\x7f", Direction::ascending, visit);
+  }
+
   /// Source::memory was not enough: what was found is not the answer.
   bool fell_short() const { return fell_short_; }
 

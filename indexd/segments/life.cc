@@ -340,6 +340,16 @@ Actions SegmentLife::complete_behind() {
 Actions SegmentLife::sealing_progress() {
   auto actions = complete_behind();
   if (any(Call::under_way)) return actions;
+  if (!moved_.empty()) {
+    auto row = row_;
+    for (auto& copy : row.copies) {
+      const auto moved = moved_.find(copy.node);
+      if (moved == moved_.end()) continue;
+      copy.device = moved->second.device;
+      copy.block = moved->second.block;
+    }
+    return store(Step::storing_places, std::move(row), true);
+  }
   if (any(Call::failed)) return {};
   if (!any(Call::behind)) return rest();
   for (std::size_t i = 0; i < copies_.size(); ++i) {  // none is whole: each is closed where it ends
@@ -424,8 +434,17 @@ Actions SegmentLife::completed(NodeId node, Result<BlockPlace> place) {
   copy.call = place ? Call::done : Call::failed;
   if (place) {
     copy.length = row_.length;
+    const auto& known = row_.copies[*at];
+    // There was no block any more, and another one was taken.
+    if (place.value().device != known.device || place.value().block != known.block)
+      moved_[node] = place.value();
   } else {
     copy.error = std::move(place).error();
+    // A source that was taken for whole, and may be as short: where each of them ends is to be known first.
+    const bool source_is_bad = copy.error->code() == Errc::corrupt;
+    for (auto& other : copies_) {
+      if (source_is_bad && other.call == Call::done && !other.fenced) other.call = Call::failed;
+    }
   }
   return sealing_progress();
 }
@@ -464,9 +483,28 @@ Actions SegmentLife::freed(NodeId node, Result<void> result) {
 
 Actions SegmentLife::reported_without(NodeId node) {
   const auto at = find(node);
-  if (step_ != Step::freeing || !at || copies_[*at].call != Call::failed) return {};
-  copies_[*at].call = Call::done;
-  return freeing_progress();
+  if (!at) return {};
+  // A list may be older than the block, where its sender was stopped. Of several copies the others are asked
+  // then, and the block is found whole; a lone one would be closed at nothing.
+  const bool is_lone = row_.copies.size() == 1;
+  if (step_ == Step::resting && row_.state == SegmentState::sealed) {
+    if (is_lone) return {};
+    set_all(Call::done);
+    step_ = Step::sealing;
+  } else if (copies_[*at].call != Call::failed) {
+    return {};
+  }
+  if (step_ == Step::freeing) {
+    copies_[*at].call = Call::done;
+    return freeing_progress();
+  }
+  if (step_ != Step::fencing && step_ != Step::sealing) return {};
+  const auto& error = copies_[*at].error;
+  if (is_lone && !(error && error->code() == Errc::not_found)) return {};
+  // Its machine lost power before the block's descriptor was on stable storage, or the block was given up.
+  // What was flushed there has a descriptor, so nothing was: as good as torn at its beginning.
+  copies_[*at].call = Call::under_way;
+  return fenced(node, FencedCopy(0, true));
 }
 
 Actions SegmentLife::freeing_progress() {
@@ -580,6 +618,10 @@ Actions SegmentLife::persisted(SegmentRow stored) {
       if (replaced) actions.push_back(Free{replaced->node, replaced->worker, row_.generation});
       for (auto& action : repair_ended(ok())) actions.push_back(std::move(action));
       return actions;
+    case Step::storing_places:
+      moved_.clear();
+      step_ = Step::sealing;
+      return sealing_progress();
     case Step::storing_freeing:
       answer(actions, ok());
       for (auto& action : start_freeing_blocks()) actions.push_back(std::move(action));
@@ -602,7 +644,9 @@ Actions SegmentLife::persist_refused() {
     for (auto& action : start_fencing()) actions.push_back(std::move(action));
     return actions;
   }
-  return rest();
+  if (row_.state != SegmentState::sealed) return rest();
+  step_ = Step::sealing;  // goes back to what its copies wait for
+  return sealing_progress();
 }
 
 Actions SegmentLife::persist_failed(Error error) {
@@ -652,6 +696,7 @@ Actions SegmentLife::rest() {
   otherwise_.reset();
   new_copy_.reset();
   instead_of_ = {};
+  moved_.clear();
   abandoned_ = false;
   return {};
 }

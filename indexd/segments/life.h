@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
 #include <string_view>
@@ -143,7 +144,9 @@ class SegmentLife {
   /// A sealed segment is to have a copy in this place, instead of another one or besides those it has. Ends
   /// with Repaired, at once where that cannot be. @param instead_of  none: besides
   Actions add_copy(NodeId node, WorkerId worker, NodeId instead_of);
-  /// A node listed all its blocks, and none is of this segment.
+  /// A node listed all its blocks, and none is of this segment: it was freed, or the copy is gone and made
+  /// anew. The list may be old: a lone copy is taken for gone only where the node has just said so, too.
+  /// @pre where it is not being freed: the device on which the copy is to be serves
   Actions reported_without(NodeId node);
   /// Calls again what failed: nodes may have come back.
   Actions retry();
@@ -177,6 +180,7 @@ class SegmentLife {
     storing_renewal,
     copying,
     storing_copy,
+    storing_places,
     storing_freeing,
     freeing,
     erasing,
@@ -236,6 +240,7 @@ class SegmentLife {
   std::set<NodeId> given_up_;            // never answer
   std::optional<SegmentCopy> new_copy_;  // add_copy's
   NodeId instead_of_;
+  std::map<NodeId, BlockPlace> moved_;  // copies that were made anew in another block, and are to be stored
 };
 
 /// "allocating", as SegmentState names it.

@@ -10,8 +10,10 @@
 #include "indexd/service/compactor.h"
 #include "indexd/service/convert.h"
 #include "indexd/service/gap_keeper.h"
+#include "indexd/service/node_log.h"
 #include "indexd/service/node_registry.h"
 #include "indexd/service/overwriter.h"
+#include "indexd/service/repair_log.h"
 #include "indexd/service/repairer.h"
 #include "indexd/service/scrub_keeper.h"
 #include "indexd/service/segment_keeper.h"
@@ -32,7 +34,8 @@ Result<wire::SegmentInfo> describe(const View& view, SegmentId id, const Segment
   auto name = names.find(row.channel);
   if (name == names.end()) {
     REELFS_TRY(const auto channel, view.find(ChannelKey{row.channel}));
-    name = names.emplace(row.channel, channel ? channel->name : std::string()).first;
+    const std::string none = row.channel == kNodeLogChannel ? "(journal)" : "";
+    name = names.emplace(row.channel, channel ? channel->name : none).first;
   }
   info.set_channel_name(name->second);
   return info;
@@ -106,6 +109,7 @@ Task<std::map<DeviceId, AdminService::Degraded>> AdminService::degraded_by(std::
   auto read = [devices](const View& view) -> Result<Copies> {
     Copies found;
     REELFS_TRY(view.scan_table<SegmentKey>([&](const SegmentKey&, const SegmentRow& row) {
+      if (row.channel == kNodeLogChannel) return true;  // stored anew by itself where nodes go
       const bool holds = row.live_bytes > 0 || row.state == SegmentState::open;
       const bool there = std::any_of(row.copies.begin(), row.copies.end(),
                                      [&](const auto& copy) { return devices.contains(copy.device); });
@@ -180,6 +184,7 @@ Task<wire::RepairStatusReply> AdminService::repair_status(wire::RepairStatusRequ
 
 Task<wire::RepairStatusReply> AdminService::repair_now(wire::RepairNowRequest) {
   repairer_.hurry();
+  note(RepairEvent::not_waited_for, NodeId());
   wire::RepairStatusReply reply;
   *reply.mutable_status() = repairer_.status();
   co_return reply;
@@ -207,10 +212,18 @@ Task<AdminService::OnNode> AdminService::held_by(NodeId node) const {
   co_return found;
 }
 
+void AdminService::note(RepairEvent event, NodeId node) {
+  RepairLogRow row;
+  row.event = event;
+  row.node = node;
+  repair_log_.note(std::move(row));
+}
+
 Task<wire::DrainNodeReply> AdminService::drain_node(wire::DrainNodeRequest request) {
   REELFS_CO_TRY(const auto node, nodes_.find(request.node()));
   const auto service = request.undo() ? NodeService::in_service : NodeService::leaving;
   REELFS_CO_TRY(co_await nodes_.set_service(node, service));
+  note(request.undo() ? RepairEvent::node_staying : RepairEvent::node_leaving, node);
   wire::DrainNodeReply reply;
   for (auto& each : nodes_.list()) {
     if (each.node() == node.value) *reply.mutable_node() = std::move(each);
@@ -234,6 +247,7 @@ Task<wire::RemoveNodeReply> AdminService::remove_node(wire::RemoveNodeRequest re
         fmt::format("{} is online: it is not lost. Drain it, or stop it first", nodes_.name(node)));
   }
   REELFS_CO_TRY(co_await nodes_.set_service(node, NodeService::removed));
+  note(RepairEvent::node_removed, node);
   wire::RemoveNodeReply reply;
   reply.set_segments(held.segments);
   co_return reply;
@@ -361,6 +375,7 @@ Task<wire::ClusterStatusReply> AdminService::cluster_status(wire::ClusterStatusR
   *reply.mutable_repair() = repairer_.status();
   for (auto& session : sessions_.list()) *reply.add_sessions() = std::move(session);
   for (auto& problem : nodes_.problems()) *reply.add_problems() = std::move(problem);
+  for (auto& problem : node_log_.problems()) *reply.add_problems() = std::move(problem);
   REELFS_CO_TRY(co_await note_degraded(reply));
   const auto copies = std::max<std::uint64_t>(counted.most_copies, options_.copies);
   const auto add_problem = [&reply](std::string what, std::string advice, WallTime since) {

@@ -15,9 +15,11 @@
 namespace reelfs::indexd {
 
 class GapKeeper;
+class NodeLog;
 class NodeRegistry;
 class Compactor;
 class Overwriter;
+class RepairLog;
 class Repairer;
 class ScrubKeeper;
 class SegmentKeeper;
@@ -27,7 +29,8 @@ class AdminService {
  public:
   AdminService(Executor& index, Sessions& sessions, NodeRegistry& nodes, SegmentKeeper& segments,
                Overwriter& overwriter, GapKeeper& gaps, Compactor& compactor, Repairer& repairer,
-               ScrubKeeper& scrubs, const ServiceOptions& options)
+               RepairLog& repair_log, ScrubKeeper& scrubs, const NodeLog& node_log,
+               const ServiceOptions& options)
       : index_(index),
         sessions_(sessions),
         nodes_(nodes),
@@ -36,7 +39,9 @@ class AdminService {
         gaps_(gaps),
         compactor_(compactor),
         repairer_(repairer),
+        repair_log_(repair_log),
         scrubs_(scrubs),
+        node_log_(node_log),
         options_(options) {}
   void register_with(Dispatcher& dispatcher);
 
@@ -61,6 +66,7 @@ class AdminService {
     std::uint64_t segments = 0;  // with a copy there
     std::uint64_t lost = 0;      // of them, those with no other copy within reach
   };
+  void note(RepairEvent event, NodeId node);
   Task<OnNode> held_by(NodeId node) const;
   /// What is without its copies on these devices.
   Task<std::map<DeviceId, Degraded>> degraded_by(std::set<DeviceId> devices) const;
@@ -75,7 +81,9 @@ class AdminService {
   GapKeeper& gaps_;
   Compactor& compactor_;
   Repairer& repairer_;
+  RepairLog& repair_log_;
   ScrubKeeper& scrubs_;
+  const NodeLog& node_log_;
   const ServiceOptions& options_;
 };
 

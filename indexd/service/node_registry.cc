@@ -363,6 +363,16 @@ bool NodeRegistry::withholds(NodeId node) const {
   return found != nodes_.end() && !found->second.withheld.empty();
 }
 
+bool NodeRegistry::withholds_any() const {
+  return std::any_of(nodes_.begin(), nodes_.end(),
+                     [](const auto& entry) { return !entry.second.withheld.empty(); });
+}
+
+bool NodeRegistry::any_devices_told() const {
+  return std::any_of(nodes_.begin(), nodes_.end(),
+                     [](const auto& entry) { return entry.second.devices_told; });
+}
+
 void NodeRegistry::mark_heard(NodeId id, Node& node, WorkerId worker_id, Worker& worker,
                               std::uint64_t connection) {
   const bool returned = !node.online();
@@ -947,8 +957,8 @@ std::vector<wire::Problem> NodeRegistry::problems() const {
         case wire::STATE_FOREIGN:
           if (node.withheld.contains(path)) {
             add(where + " holds recordings that this index does not know",
-                "stop the index server and give it the data_dir that it had; nothing on the device is "
-                "touched meanwhile",
+                "stop the index server and give it the data_dir that it had, or where that is lost: reelctl "
+                "index rebuild. Nothing on the device is touched meanwhile",
                 since);
             break;
           }
@@ -972,12 +982,12 @@ std::vector<wire::Problem> NodeRegistry::problems() const {
 
 Task<rpc::Reply> NodeRegistry::call(NodeId node, WorkerId preferred, wire::Method method,
                                     std::shared_ptr<const google::protobuf::MessageLite> request,
-                                    std::optional<Duration> limit) {
+                                    std::optional<Duration> limit, SharedBuffer payload) {
   const auto worker = any_worker(node, preferred);
   if (!worker) co_return Error(Errc::unavailable, fmt::format("node {} is offline", name(node)));
   const auto client = nodes_[node].workers[worker].client;
   const auto deadline = Deadline::after(clock_, limit.value_or(options_.node_call_limit));
-  auto reply = co_await client->call(method, *request, deadline);
+  auto reply = co_await client->call(method, *request, deadline, std::move(payload));
   if (!reply) {
     auto error = std::move(reply).error();
     co_return std::move(error).within(

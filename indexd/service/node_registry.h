@@ -15,6 +15,7 @@
 
 #include "common/async/task.h"
 #include "common/async/task_group.h"
+#include "common/base/buffer.h"
 #include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/rpc/client.h"
@@ -130,7 +131,11 @@ class NodeRegistry {
   /// @errors unavailable (no worker is online), and those of the call
   Task<rpc::Reply> call(NodeId node, WorkerId preferred, wire::Method method,
                         std::shared_ptr<const google::protobuf::MessageLite> request,
-                        std::optional<Duration> limit = std::nullopt);
+                        std::optional<Duration> limit = std::nullopt, SharedBuffer payload = nullptr);
+  /// A node holds segments that this index does not know: see withholds().
+  bool withholds_any() const;
+  /// A node's leader has told what devices it has, since the start.
+  bool any_devices_told() const;
 
  private:
   struct Worker {

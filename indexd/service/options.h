@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <string>
 
 #include "common/base/clock.h"
@@ -19,6 +20,11 @@ struct ServiceOptions {
   std::uint64_t block_bytes = 64 * kMiB;
   std::uint32_t copies = 2;  // of new channels
   bool adopt_blank_devices = false;
+  std::uint32_t journal_copies = 0;  // on nodes, where there are as many; 0: none
+  /// The store was empty when this process opened it: mounts are to wait until nodes have told what they
+  /// hold.
+  bool is_new = false;
+  std::filesystem::path data_dir;  // empty: the index cannot be rebuilt here
 
   std::chrono::milliseconds heartbeat{250};
   /// A worker silent for longer is given nothing new where others can have it: it is to be seen within a

@@ -11,6 +11,7 @@
 #include "indexd/journal/executor.h"
 #include "indexd/service/copy_orders.h"
 #include "indexd/service/node_registry.h"
+#include "indexd/service/repair_log.h"
 #include "indexd/service/segment_keeper.h"
 
 namespace reelfs::indexd {
@@ -36,13 +37,14 @@ double seconds(Duration duration) { return std::chrono::duration<double>(duratio
 }  // namespace
 
 Repairer::Repairer(asio::any_io_executor executor, const Clock& clock, Executor& index, NodeRegistry& nodes,
-                   SegmentKeeper& segments, CopyOrders& copies, const ServiceOptions& options,
-                   prometheus::Registry& registry)
+                   SegmentKeeper& segments, CopyOrders& copies, RepairLog& repair_log,
+                   const ServiceOptions& options, prometheus::Registry& registry)
     : clock_(clock),
       index_(index),
       nodes_(nodes),
       segments_(segments),
       copies_(copies),
+      repair_log_(repair_log),
       options_(options),
       group_(std::move(executor)) {
   auto& family = prometheus::BuildGauge()
@@ -246,6 +248,13 @@ Task<void> Repairer::step(RepairNeed need) {
   };
   const Making until_the_end(making_, place->node);
   REELFS_CO_TRY(co_await segments_.add_copy(need.segment, *place, next.instead_of));
+  RepairLogRow made;
+  made.event = RepairEvent::copy_made;
+  made.segment = need.segment;
+  made.node = place->node;
+  made.other = next.instead_of;
+  made.bytes = need.length;
+  repair_log_.note(std::move(made));
   log().info("segment repaired segment={} node={} instead_of={} length={} copies_before={}",
              need.segment.value, nodes_.name(place->node),
              next.instead_of ? nodes_.name(next.instead_of) : "none", need.length, need.within_reach);

@@ -27,6 +27,7 @@ namespace reelfs::indexd {
 class CopyOrders;
 class Executor;
 class NodeRegistry;
+class RepairLog;
 class SegmentKeeper;
 
 /// Sees to it that segments have the copies they are to have: looks through all of them when nodes and
@@ -37,7 +38,7 @@ class SegmentKeeper;
 class Repairer {
  public:
   Repairer(asio::any_io_executor executor, const Clock& clock, Executor& index, NodeRegistry& nodes,
-           SegmentKeeper& segments, CopyOrders& copies, const ServiceOptions& options,
+           SegmentKeeper& segments, CopyOrders& copies, RepairLog& repair_log, const ServiceOptions& options,
            prometheus::Registry& registry);
   Repairer(const Repairer&) = delete;
   Repairer& operator=(const Repairer&) = delete;
@@ -82,6 +83,7 @@ class Repairer {
   NodeRegistry& nodes_;
   SegmentKeeper& segments_;
   CopyOrders& copies_;
+  RepairLog& repair_log_;
   const ServiceOptions& options_;
   std::vector<prometheus::Gauge*> at_risk_bytes_;  // by copies within reach
 

@@ -41,7 +41,7 @@ bool is_closed(const SegmentRow& row, const tree::Grant& grant) {
     case SegmentState::freeing:
       return false;
     case SegmentState::open:
-      return row.generation > grant.generation;  // granted again
+      return row.session && row.generation > grant.generation;  // granted again
     case SegmentState::unfilled:
     case SegmentState::sealed:
       return true;

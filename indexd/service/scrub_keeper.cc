@@ -15,6 +15,7 @@
 #include "indexd/journal/executor.h"
 #include "indexd/service/counter.h"
 #include "indexd/service/node_registry.h"
+#include "indexd/service/repair_log.h"
 #include "indexd/tree/names.h"
 
 namespace reelfs::indexd {
@@ -96,10 +97,11 @@ bool ScrubKeeper::Damaged::unrepairable() const {
 }
 
 ScrubKeeper::ScrubKeeper(asio::any_io_executor executor, const Clock& clock, Executor& index,
-                         NodeRegistry& nodes, prometheus::Registry& registry)
+                         NodeRegistry& nodes, RepairLog& repair_log, prometheus::Registry& registry)
     : clock_(clock),
       index_(index),
       nodes_(nodes),
+      repair_log_(repair_log),
       reported_(counter(registry, "reelfs_indexd_damage_reported_ranges_total",
                         "Ranges of copies that were reported as damaged, each once.")),
       repaired_(counter(registry, "reelfs_indexd_damage_repaired_ranges_total",
@@ -180,6 +182,16 @@ Task<wire::ReportDamageReply> ScrubKeeper::report_damage(wire::ReportDamageReque
   co_return reply;
 }
 
+void ScrubKeeper::log_event(RepairEvent event, CopyId copy, std::uint64_t bytes, std::string details) {
+  RepairLogRow row;
+  row.event = event;
+  row.segment = copy.first;
+  row.node = copy.second;
+  row.bytes = bytes;
+  row.details = std::move(details);
+  repair_log_.note(std::move(row));
+}
+
 /// Makes it known, unless it is, or there is no such copy.
 Task<void> ScrubKeeper::add(CopyId copy, ByteRanges ranges, std::string why) {
   const auto [segment, node] = copy;
@@ -210,6 +222,7 @@ Task<void> ScrubKeeper::add(CopyId copy, ByteRanges ranges, std::string why) {
   reported_.Increment(static_cast<double>(ranges.size()));
   log().warn("copy is damaged segment={} node={} ranges={} bytes={} why=\"{}\"", segment.value,
              nodes_.name(node), ranges.size(), ranges.bytes(), why);
+  log_event(RepairEvent::copy_damaged, copy, ranges.bytes(), why);
   take_row(copy, *noted);
   auto& damaged = damaged_[copy];
   damaged.lost.remove(ranges);  // it is to be looked at once more
@@ -351,6 +364,7 @@ Task<void> ScrubKeeper::conclude(CopyId copy, const Order& order, const wire::Re
   }
   repaired_.Increment(static_cast<double>(repaired));
   if (repaired > 0) {
+    log_event(RepairEvent::damage_repaired, copy, reply.written_bytes(), fmt::format("{} ranges", repaired));
     log().info("copy repaired segment={} node={} ranges={} written_bytes={}", segment.value,
                nodes_.name(node), repaired, reply.written_bytes());
   }
@@ -364,6 +378,8 @@ Task<void> ScrubKeeper::conclude(CopyId copy, const Order& order, const wire::Re
     take_row(copy, *left);
     damaged.waits_for.clear();
     if (!news.empty()) {
+      log_event(RepairEvent::damage_everywhere, copy, news.bytes(),
+                fmt::format("from byte {}", news.list().front().begin));
       log().error("no copy is right segment={} node={} bytes={} first={}", segment.value, nodes_.name(node),
                   news.bytes(), news.list().front().begin);
     }

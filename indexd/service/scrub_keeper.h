@@ -27,6 +27,7 @@ namespace reelfs::indexd {
 
 class Executor;
 class NodeRegistry;
+class RepairLog;
 
 /// Knows which copies are damaged, as nodes and clients say, and has each repaired in place from the others.
 /// What is known is a row until it is repaired, or its segment is gone; what no copy has is never
@@ -36,7 +37,7 @@ class NodeRegistry;
 class ScrubKeeper {
  public:
   ScrubKeeper(asio::any_io_executor executor, const Clock& clock, Executor& index, NodeRegistry& nodes,
-              prometheus::Registry& registry);
+              RepairLog& repair_log, prometheus::Registry& registry);
   ScrubKeeper(const ScrubKeeper&) = delete;
   ScrubKeeper& operator=(const ScrubKeeper&) = delete;
 
@@ -67,6 +68,7 @@ class ScrubKeeper {
   };
   struct Order;
 
+  void log_event(RepairEvent event, CopyId copy, std::uint64_t bytes, std::string details);
   Task<void> add(CopyId copy, ByteRanges ranges, std::string why);
   asio::awaitable<void> work();
   asio::awaitable<void> repair(CopyId copy);
@@ -81,6 +83,7 @@ class ScrubKeeper {
   const Clock& clock_;
   Executor& index_;
   NodeRegistry& nodes_;
+  RepairLog& repair_log_;
   std::map<CopyId, Damaged> damaged_;  // the rows, and how far each is
   std::set<NodeId> busy_;              // with a repair
   prometheus::Counter& reported_;

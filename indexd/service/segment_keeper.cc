@@ -9,8 +9,10 @@
 #include "common/async/timeout.h"
 #include "common/observe/log.h"
 #include "indexd/journal/executor.h"
+#include "indexd/nodelog/piece.h"
 #include "indexd/service/copy_orders.h"
 #include "indexd/service/node_registry.h"
+#include "indexd/service/repair_log.h"
 
 namespace reelfs::indexd {
 
@@ -57,11 +59,13 @@ struct SegmentKeeper::Batch {
 };
 
 SegmentKeeper::SegmentKeeper(asio::any_io_executor executor, const Clock& clock, Executor& index,
-                             NodeRegistry& nodes, CopyOrders& copies, const ServiceOptions& options)
+                             NodeRegistry& nodes, CopyOrders& copies, RepairLog& repair_log,
+                             const ServiceOptions& options)
     : clock_(clock),
       index_(index),
       nodes_(nodes),
       copies_(copies),
+      repair_log_(repair_log),
       options_(options),
       group_(std::move(executor)) {}
 
@@ -71,7 +75,7 @@ Task<void> SegmentKeeper::start(std::function<bool(SessionId)> alive) {
   alive_ = std::move(alive);
   started_ = clock_.now();
   // What is freed now was made dead by entries that must not be lost any more.
-  REELFS_CO_TRY(co_await index_.sync());
+  REELFS_CO_TRY(co_await index_.sync_here());
   for (bool end = false; !end;) {
     REELFS_CO_TRY(end, co_await look_at_rows(options_.sweep_rows, true));
   }
@@ -191,7 +195,10 @@ asio::awaitable<void> SegmentKeeper::store(SegmentId segment, std::uint64_t seri
   };
   auto result = co_await index_.run(std::move(change));
   if (result && action.sync) {
-    if (auto synced = co_await index_.sync(); !synced) result = std::move(synced).error();
+    // The log of the journal cannot wait for itself.
+    const bool is_log = action.row.channel == kNodeLogChannel;
+    auto synced = is_log ? index_.sync_here() : index_.sync();
+    if (auto done = co_await std::move(synced); !done) result = std::move(done).error();
   }
   ++stored_;
   if (noted && granted_) granted_(grant);
@@ -203,6 +210,8 @@ asio::awaitable<void> SegmentKeeper::store(SegmentId segment, std::uint64_t seri
     tell(segment, serial, [](SegmentLife& life) { return life.persist_refused(); });
   } else {
     if (action.create) ++segments_;
+    if (row.sealed_ns != basis.sealed_ns && row.copies.size() < row.wanted_copies)
+      note(RepairEvent::too_few_copies, segment, NodeId(), row.length);
     if (reports_read_ > 0 && row.copies != basis.copies) new_copies_.insert(segment);
     note_row(segment, *result.value());
     log().debug("segment segment={} state={} generation={} length={} session={}", segment.value,
@@ -266,6 +275,8 @@ asio::awaitable<void> SegmentKeeper::fence(SegmentId segment, std::uint64_t seri
     fenced = FencedCopy(message.length(), message.torn());
   }
   if (!fenced) log().debug("not fenced segment={} why=\"{}\"", segment.value, fenced.error().describe());
+  // Whether that is so, or the process does not have the device yet, its leader's list says.
+  if (!fenced && fenced.error().code() == Errc::not_found) nodes_.want_block_report(action.node);
   tell(segment, serial, [&](SegmentLife& life) { return life.fenced(action.node, std::move(fenced)); });
 }
 
@@ -296,8 +307,21 @@ asio::awaitable<void> SegmentKeeper::free(SegmentId segment, std::uint64_t seria
   tell(segment, serial, [&](SegmentLife& life) { return life.freed(action.node, without_value(reply)); });
 }
 
+void SegmentKeeper::note(RepairEvent event, SegmentId segment, NodeId node, std::uint64_t bytes) {
+  RepairLogRow row;
+  row.event = event;
+  row.segment = segment;
+  row.node = node;
+  row.bytes = bytes;
+  repair_log_.note(std::move(row));
+}
+
 asio::awaitable<void> SegmentKeeper::complete(SegmentId segment, std::uint64_t serial, Complete action,
                                               InodeId channel) {
+  // A new one is noted by those who wanted it.
+  const bool is_behind = !lives_.at(segment)->life.makes_copy_on(action.node);
+  const auto length = action.length;
+  if (is_behind) note(RepairEvent::copy_behind, segment, action.node, length);
   CopyOrder order;
   order.segment = segment;
   order.channel = channel;
@@ -307,6 +331,11 @@ asio::awaitable<void> SegmentKeeper::complete(SegmentId segment, std::uint64_t s
   order.length = action.length;
   order.sources = std::move(action.sources);
   auto place = co_await copies_.carry_out(std::move(order));
+  if (!place) {
+    repair_log_.note_failure(segment, action.node, place.error());
+  } else if (is_behind) {
+    note(RepairEvent::copy_completed, segment, action.node, length);
+  }
   tell(segment, serial, [&](SegmentLife& life) { return life.completed(action.node, std::move(place)); });
 }
 
@@ -331,8 +360,8 @@ Task<SegmentId> SegmentKeeper::next_segment() {
     };
     REELFS_CO_TRY(const auto given, co_await index_.run(std::move(reserve)));
     // An order to take a block may come late, after the index's machine has lost power: not for another
-    // segment.
-    REELFS_CO_TRY(co_await index_.sync());
+    // segment. A rebuilt index leaves out more numbers than could have been reserved.
+    REELFS_CO_TRY(co_await index_.sync_here());
     if (next_segment_ >= reserved_below_) {  // else another was quicker, and these numbers are left out
       next_segment_ = given + 1;
       reserved_below_ = given + kNumbersReserved + 1;
@@ -593,23 +622,45 @@ std::uint64_t SegmentKeeper::going() {
 
 void SegmentKeeper::node_returned(NodeId) { retry_waiting(); }
 
+/// Whether the node has a copy by the row, on a device that it says serves.
+bool SegmentKeeper::serves_copy(const SegmentRow& row, NodeId node) const {
+  return std::any_of(row.copies.begin(), row.copies.end(), [&](const SegmentCopy& copy) {
+    return copy.node == node && copy.device && nodes_.reachable(node, copy.device);
+  });
+}
+
 Task<std::vector<wire::BlockReport>> SegmentKeeper::report(Report report) {
   const auto node = report.node;
   auto& blocks = report.blocks;
-  auto find = [&blocks](const View& view) -> Result<std::map<SegmentId, SegmentRow>> {
-    std::map<SegmentId, SegmentRow> rows;
+  struct Found {
+    std::map<SegmentId, SegmentRow> rows;  // of those reported
+    std::vector<SegmentId> missing;        // are to have a copy here, and were not reported
+  };
+  auto find = [&blocks, node, from = report.from, upto = report.upto](const View& view) -> Result<Found> {
+    Found found;
+    std::set<SegmentId> listed;
     for (const auto& block : blocks) {
       const SegmentId segment{block.segment()};
+      listed.insert(segment);
       REELFS_TRY(auto row, view.find(SegmentKey{segment}));
-      if (row) rows.emplace(segment, std::move(*row));
+      if (row) found.rows.emplace(segment, std::move(*row));
     }
-    return rows;
+    const SegmentKey end{upto ? upto : SegmentId{UINT64_MAX}};
+    REELFS_TRY(view.scan(SegmentKey{from}, end, [&](SegmentKey key, const SegmentRow& row) {
+      const bool closed = row.state == SegmentState::sealed || row.state == SegmentState::unfilled;
+      const bool here = std::any_of(row.copies.begin(), row.copies.end(),
+                                    [&](const SegmentCopy& copy) { return copy.node == node; });
+      if (closed && here && !listed.contains(key.segment)) found.missing.push_back(key.segment);
+      return true;
+    }));
+    return found;
   };
   ++reports_read_;
   const auto read = co_await index_.read(std::move(find));
   const auto new_copies = new_copies_;
   if (--reports_read_ == 0) new_copies_.clear();
-  REELFS_CO_TRY(const auto rows, std::move(read));
+  REELFS_CO_TRY(const auto found, std::move(read));
+  const auto& rows = found.rows;
   if (nodes_.withholds(node)) {
     nodes_.blocks_reported(node, !report.from, !report.upto);
     co_return std::vector<wire::BlockReport>();
@@ -637,7 +688,10 @@ Task<std::vector<wire::BlockReport>> SegmentKeeper::report(Report report) {
     const bool ours = row != nullptr && std::any_of(row->copies.begin(), row->copies.end(), is_block);
     if (!ours || row->state == SegmentState::freeing) {
       // A device whose coming was not told of yet may be one of those that are to be withheld.
-      if (nodes_.reachable(node, DeviceId{block.device()})) to_free.push_back(std::move(block));
+      if (!nodes_.reachable(node, DeviceId{block.device()})) continue;
+      if (row != nullptr && row->state == SegmentState::sealed)
+        note(RepairEvent::copy_stale, segment, node, block.length());
+      to_free.push_back(std::move(block));
     } else if (row->state == SegmentState::sealed && (!block.sealed() || block.length() < row->length)) {
       to_seal.push_back(segment);
     }
@@ -645,9 +699,25 @@ Task<std::vector<wire::BlockReport>> SegmentKeeper::report(Report report) {
   std::vector<SegmentId> confirmed;
   for (const auto& [segment, tracked] : lives_) {
     const bool is_in_part = segment >= report.from && (!report.upto || segment < report.upto);
-    if (is_in_part && !reported.contains(segment)) confirmed.push_back(segment);
+    const auto& row = tracked->life.row();
+    const bool is_freed = row.state == SegmentState::freeing;
+    if (is_in_part && !reported.contains(segment) && (is_freed || serves_copy(row, node)))
+      confirmed.push_back(segment);
   }
   for (const auto segment : confirmed) perform(segment, lives_.at(segment)->life.reported_without(node));
+  for (const auto segment : found.missing) {
+    const auto tracked = co_await track(segment);
+    if (!tracked) continue;
+    const auto& life = tracked.value()->life;
+    const bool is_missing = life.resting() && serves_copy(life.row(), node);
+    if (is_missing && life.row().state == SegmentState::unfilled) later(segment, Reason::finish);
+    if (!is_missing || life.row().state != SegmentState::sealed) {
+      settle(segment);
+      continue;
+    }
+    log().warn("copy missing, it is made anew segment={} node={}", segment.value, nodes_.name(node));
+    perform(segment, tracked.value()->life.reported_without(node));
+  }
   for (const auto segment : to_seal) {
     const auto tracked = co_await track(segment);
     if (tracked) perform(segment, tracked.value()->life.reseal(node));
@@ -790,6 +860,7 @@ void SegmentKeeper::look_at(SegmentId segment, const SegmentRow& row) {
         dead_.erase(segment);  // something was committed to it all the same
         return;
       }
+      if (row.channel == kNodeLogChannel && holds_ && holds_(segment)) return;
       dead_.insert(segment);
       if (may_free(segment)) later(segment, Reason::free_dead);
       return;

@@ -27,6 +27,7 @@
 namespace reelfs::indexd {
 
 class CopyOrders;
+class RepairLog;
 class Executor;
 class NodeRegistry;
 
@@ -57,7 +58,7 @@ struct OpenParams {
 class SegmentKeeper {
  public:
   SegmentKeeper(asio::any_io_executor executor, const Clock& clock, Executor& index, NodeRegistry& nodes,
-                CopyOrders& copies, const ServiceOptions& options);
+                CopyOrders& copies, RepairLog& repair_log, const ServiceOptions& options);
   ~SegmentKeeper();
   SegmentKeeper(const SegmentKeeper&) = delete;
   SegmentKeeper& operator=(const SegmentKeeper&) = delete;
@@ -140,6 +141,7 @@ class SegmentKeeper {
   asio::awaitable<void> fence(SegmentId segment, std::uint64_t serial, Fence action);
   asio::awaitable<void> seal(SegmentId segment, std::uint64_t serial, Seal action);
   asio::awaitable<void> free(SegmentId segment, std::uint64_t serial, Free action);
+  void note(RepairEvent event, SegmentId segment, NodeId node, std::uint64_t bytes);
   asio::awaitable<void> complete(SegmentId segment, std::uint64_t serial, Complete action, InodeId channel);
   asio::awaitable<void> release(SegmentId segment, Release action);
 
@@ -166,6 +168,7 @@ class SegmentKeeper {
   bool can_go_on(SegmentId waiting) const;
   void retry_waiting();
   bool may_free(SegmentId segment) const;
+  bool serves_copy(const SegmentRow& row, NodeId node) const;
   bool grace_is_over(TimePoint since) const;
   void forget_ended();
 
@@ -173,6 +176,7 @@ class SegmentKeeper {
   Executor& index_;
   NodeRegistry& nodes_;
   CopyOrders& copies_;
+  RepairLog& repair_log_;
   const ServiceOptions& options_;
   Placer placer_;
   TaskGroup group_;

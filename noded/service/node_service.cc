@@ -7,6 +7,7 @@
 
 #include "common/observe/log.h"
 #include "common/wire/node.pb.h"
+#include "common/wire/rebuild.pb.h"
 #include "common/wire/record.h"
 #include "noded/service/node_check.h"
 
@@ -15,8 +16,9 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr Duration kLongestOperation = 60s;  // a request without a deadline does not wait longer either
-constexpr std::uint32_t kMaxListed = 8192;   // records in an answer: 512 KiB
+constexpr Duration kLongestOperation = 60s;     // a request without a deadline does not wait longer either
+constexpr std::uint32_t kMaxListed = 8192;      // records in an answer: 512 KiB
+constexpr std::size_t kMaxBlocksListed = 8192;  // in an answer, at most 60 bytes each
 constexpr std::uint32_t kMaxReadBytes = wire::kMaxRecordPayload;
 
 spdlog::logger& log() {
@@ -56,6 +58,7 @@ NodeService::Operation NodeService::operation_of(wire::Method method) {
       {wire::Method::release_segment, &NodeService::release_segment},
       {wire::Method::copy_records, &NodeService::copy_records},
       {wire::Method::list_records, &NodeService::list_records},
+      {wire::Method::list_blocks, &NodeService::list_blocks},
       {wire::Method::copy_segment, &NodeService::copy_segment},
       {wire::Method::rewrite_ranges, &NodeService::rewrite_ranges},
       {wire::Method::scrub_node, &NodeService::scrub_node},
@@ -210,6 +213,28 @@ Task<rpc::Response> NodeService::list_records(rpc::Request request) {
     record.set_file_offset(header.file_offset);
     record.set_sequence(header.sequence);
     record.set_written_at_ns(header.written_at_ns);
+  }
+  co_return rpc::Response(reply);
+}
+
+Task<rpc::Response> NodeService::list_blocks(rpc::Request request) {
+  REELFS_CO_TRY(const auto command, request.parse<wire::ListBlocksRequest>());
+  auto blocks = store_.list(SegmentId(command.from_segment()), kMaxBlocksListed + 1);
+  wire::ListBlocksReply reply;
+  reply.set_epoch(unfilled_.epoch().value);
+  if (blocks.size() > kMaxBlocksListed) {
+    reply.set_next_segment(blocks.back().segment.value);
+    blocks.pop_back();
+  }
+  for (const auto& found : blocks) {
+    auto& block = *reply.add_blocks();
+    block.set_device(found.address.device.value);
+    block.set_block(found.address.block);
+    block.set_segment(found.segment.value);
+    block.set_generation(found.slot.descriptor.generation);
+    block.set_length(found.slot.end);
+    block.set_sealed(found.slot.descriptor.state == BlockState::sealed);
+    block.set_channel(found.slot.descriptor.channel);
   }
   co_return rpc::Response(reply);
 }

@@ -64,6 +64,7 @@ class NodeService {
   Task<rpc::Response> release_segment(rpc::Request request);
   Task<rpc::Response> copy_records(rpc::Request request);
   Task<rpc::Response> list_records(rpc::Request request);
+  Task<rpc::Response> list_blocks(rpc::Request request);
   Task<rpc::Response> copy_segment(rpc::Request request);
   Task<rpc::Response> rewrite_ranges(rpc::Request request);
   Task<rpc::Response> scrub_node(rpc::Request request);

@@ -20,7 +20,8 @@ class Devices(BoxTest):
 
     def degraded_by(self, number):
         return [segment["segment"] for segment in self.box.reelctl("segment", "list", "--degraded")["segments"]
-                if any(copy["device"] == number and not copy["available"] for copy in segment["copies"])]
+                if segment["channel_name"] != "(journal)"
+                and any(copy["device"] == number and not copy["available"] for copy in segment["copies"])]
 
     def is_(self, state, path):
         return lambda: self.device(path)["state"] == state
@@ -28,7 +29,7 @@ class Devices(BoxTest):
     def adds_up(self, path):
         """As Box.blocks_add_up, for a device alone: one that is out of service has no free blocks to tell."""
         device = self.device(path)
-        used = sum(copy["device"] == device["device"] for segment in self.box.segments() for copy in segment["copies"])
+        used = sum(copy["device"] == device["device"] for segment in self.box.all_segments() for copy in segment["copies"])
         return device["free_blocks"] + used == device["blocks"]
 
     def refused(self, *arguments):

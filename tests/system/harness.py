@@ -87,7 +87,8 @@ class Mount:
 
 
 class Box:
-    def __init__(self, *options, nodes=2, workers=2, copies=2, device_size="512M", block_size="4M"):
+    def __init__(self, *options, nodes=2, workers=2, copies=2, device_size="512M", block_size="4M",
+                 journal_copies=0):  # it takes blocks, and most tests count them or fill small devices
         self.base = pathlib.Path(tempfile.mkdtemp(prefix="reelfs-test-", dir=os.environ.get("REELFS_TEST_DIR")))
         self.guardian = subprocess.Popen([sys.executable, HERE / "guardian.py", self.base], stdin=subprocess.PIPE,
                                          start_new_session=True)
@@ -100,7 +101,7 @@ class Box:
         self.trouble = []
         self.purged = False  # a test has removed the box itself
         run(REELCTL, "box", "up", "--dir", self.directory, "--mount", self.mount, "--nodes", nodes, "--workers", workers,
-            "--copies", copies, "--device-size", device_size, "--block-size", block_size, *options)
+            "--copies", copies, "--journal-copies", journal_copies, "--device-size", device_size, "--block-size", block_size, *options)
 
     def close(self):
         """Takes the box down and removes it. Fails where a process reported a bug of its own."""
@@ -183,12 +184,16 @@ class Box:
     def devices(self):
         return self.reelctl("device", "list")["devices"]
 
-    def segments(self):
+    def all_segments(self):
         return self.reelctl("segment", "list")["segments"]
+
+    def segments(self):
+        """Those of channels: not where the index's journal is kept."""
+        return [segment for segment in self.all_segments() if segment["channel_name"] != "(journal)"]
 
     def blocks_add_up(self):
         """Whether each device's blocks are either free or hold a copy of a segment that the index knows."""
-        segments = self.segments()
+        segments = self.all_segments()
         if any(segment["state"] in ("allocating", "freeing") for segment in segments):
             return False
         used = {}

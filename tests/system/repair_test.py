@@ -99,6 +99,19 @@ class RepairTest(unittest.TestCase):
     def repair(self):
         return self.box.reelctl("repair", "status")
 
+    def log(self, *filters):
+        return self.box.reelctl("repair", "log", "--all", *filters)["entries"]
+
+    def until_logged(self, node, *events):
+        """Of this node these, in this order, maybe with others between them."""
+        def is_logged():
+            left = list(events)
+            for entry in self.log("--node", node):
+                if left and entry["event"] == left[0]:
+                    left.pop(0)
+            return not left
+        until(is_logged, f"the log has {events} of {node}", HEALED)
+
     def node_number(self, name):
         return next(node["node"] for node in self.box.reelctl("node", "list")["nodes"] if node["name"] == name)
 
@@ -145,11 +158,16 @@ class LostNode(RepairTest):
               f"{status['copied_bytes'] / MIB:.0f} MiB copied")
         until(lambda: self.repair()["at_risk_bytes"] == 0, "nothing is at risk", HEALED)
         self.assertGreaterEqual(status["copies_made"], on_it - 1)
+        def made():
+            return [entry for entry in self.log() if entry["event"] == "copy_made" and entry["instead_of"] == "node2"]
+        until(lambda: len(made()) == self.repair()["copies_made"], "the log has each of them", HEALED)
+        self.assertEqual({entry["segment"] for entry in made()} - {segment["segment"] for segment in self.box.segments()}, set())
         self.expect_with_any_node_down(("node1", "node3"), range(24))
         # The node comes back with blocks that nobody names any more.
         self.start_node("node2")
         until(self.box.blocks_add_up, "they are given back", HEALED)
         self.assertEqual(self.box.faults(), [])
+        self.until_logged("node2", "node_away", "copy_made", "node_back", "copy_stale")
 
     def test_nothing_is_lost_when_who_copies_is_killed_again_and_again(self):
         self.record(24)
@@ -230,6 +248,7 @@ class PatientTest(RepairTest):
                 break
         print(f"\n{completed} bytes completed after {attempt + 1} kills of a node in the middle of appends")
         self.assertGreater(completed, 0, "no copy ever was behind")
+        self.until_logged("node2", "node_away", "node_back", "copy_behind", "copy_completed")
         self.assertLess(completed, 32 * MIB)
         self.expect_with_any_node_down(("node1", "node2", "node3"), recorded, MIB)
 
@@ -256,6 +275,7 @@ class DrainTest(RepairTest):
         self.kill_node("node2")
         nodes = [node["name"] for node in self.box.reelctl("node", "list")["nodes"]]
         self.assertNotIn("node2", nodes)
+        self.assertEqual([entry["event"] for entry in self.log() if entry["event"].startswith("node_")][-1], "node_removed")
         self.assertEqual([problem["what"] for problem in self.box.reelctl("status")["problems"]], [])
         self.expect(range(16))
         self.expect(recorder.written, MIB)

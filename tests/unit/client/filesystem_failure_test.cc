@@ -197,9 +197,18 @@ TEST_F(FileSystemTest, ARefusedCommitTellsThatTheFileIsHeld) {
 TEST_F(FileSystemTest, ACommitOfADeletedFileIsNoError) {
   auto& fs = mount();
   const auto file = create(fs, "gone");
+  ASSERT_TRUE(run(fs.unlink(channel(fs), "gone")));
   write(*file, 0, "bytes");
   cluster.lose(file->inode().value);
   EXPECT_EQ(error_of(run(file->flush())), Errc{});
+}
+
+TEST_F(FileSystemTest, WhatIsWrittenToAFileThatTheIndexHasLostIsNotSaidToBeStored) {
+  auto& fs = mount();
+  const auto file = create(fs, "lost");
+  write(*file, 0, "bytes");
+  cluster.lose(file->inode().value);
+  EXPECT_EQ(error_of(run(file->fsync())), Errc::stale_handle);
 }
 
 TEST_F(FileSystemTest, ABadCopyIsPassedOver) {

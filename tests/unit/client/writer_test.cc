@@ -388,6 +388,21 @@ TEST_F(WriterTest, ACopyThatIsGoneIsNotClaimedToBeOnStableStorage) {
   EXPECT_EQ(synced.error().code(), Errc::io);
 }
 
+TEST_F(WriterTest, ACopyThatIsGoneIsNotAskedForForeverThoughItsProcessIsGoneToo) {
+  build(2, 64 * kMiB, {}, 2);
+  fake_index_->min_copies = 2;
+  Result<void> synced = ok();
+  run([&]() -> asio::awaitable<void> {
+    append_many(3, 1000);
+    co_await all_ended_.wait();
+    co_await nodes_[1]->kill(0);
+    nodes_[1]->blocks.erase(segments_of_placed()[0].value);
+    synced = co_await writer_->sync(segments_of_placed());
+  });
+  ASSERT_FALSE(synced);
+  EXPECT_EQ(synced.error().code(), Errc::io);
+}
+
 TEST_F(WriterTest, AFullSegmentIsFlushedWithoutBeingAsked) {
   build(2, 4 * kMiB);
   run([this]() -> asio::awaitable<void> {

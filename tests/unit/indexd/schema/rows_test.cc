@@ -89,6 +89,14 @@ TEST(Rows, ComeBackAsTheyWere) {
   expect_round_trip(BootRow{"boot"});
   expect_round_trip(HoldRow{.reason = "case 4711", .who = "uid 0 on host", .since_ns = 1});
   expect_round_trip(HoldCountRow{.holds = 1});
+  expect_round_trip(RepairLogRow{.at_ns = 1,
+                                 .event = RepairEvent::copy_made,
+                                 .segment = SegmentId{2},
+                                 .node = NodeId{3},
+                                 .other = NodeId{4},
+                                 .device = DeviceId{5},
+                                 .bytes = 6,
+                                 .details = "seven"});
   expect_round_trip(DamageRow{.since_ns = 1, .unrepairable = 1, .ranges = {{4096, 8192}, {16384, 4096}}});
   expect_round_trip(ClusterRow{.uuid = Uuid::random(), .block_bytes = 1, .created_ns = 2});
   expect_round_trip(JournalPosition{.epoch = Epoch{1}, .index = 2});
@@ -154,6 +162,11 @@ TEST(Rows, RefuseFieldsThatCannotBe) {
   EXPECT_FALSE(decode_row<SegmentRow>(encode_row(row)));
   EXPECT_FALSE(decode_row<HoldRow>(encode_row(HoldRow{})));
   EXPECT_FALSE(decode_row<HoldCountRow>(encode_row(HoldCountRow{})));
+  for (const auto unknown : {RepairEvent{0}, RepairEvent{18}}) {
+    RepairLogRow row;
+    row.event = unknown;
+    EXPECT_FALSE(decode_row<RepairLogRow>(encode_row(row)));
+  }
   EXPECT_FALSE(decode_row<DamageRow>(encode_row(DamageRow{})));
   EXPECT_FALSE(decode_row<DamageRow>(encode_row(DamageRow{.ranges = {{4096, 0}}})));
   EXPECT_FALSE(decode_row<DamageRow>(encode_row(DamageRow{.ranges = {{4096, 4096}, {8191, 4096}}})));

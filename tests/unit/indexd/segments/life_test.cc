@@ -180,7 +180,7 @@ TEST(SegmentLife, ACopyThatLostCommittedBytesDoesNotShortenTheOthers) {
   EXPECT_EQ(completed.length, 12288u);
   ASSERT_EQ(completed.sources.size(), 1u);
   EXPECT_EQ(completed.sources.at(0).node, NodeId{2});
-  EXPECT_TRUE(life.completed(NodeId{1}, BlockPlace{DeviceId{1}, 4}).empty());
+  EXPECT_TRUE(life.completed(NodeId{1}, BlockPlace{}).empty());
   EXPECT_TRUE(life.resting());
   EXPECT_EQ(life.row().copies.size(), 2u);
 }
@@ -208,8 +208,18 @@ TEST(SegmentLife, ACopyThatIsBehindWaitsForAWholeOneToBeCompletedFrom) {
   EXPECT_EQ(all_of<Fence>(life.retry()).size(), 1u);
   actions = life.fenced(NodeId{1}, 8192);  // it came further than before
   EXPECT_EQ(all_of<Complete>(actions).size(), 1u);
-  life.completed(NodeId{1}, BlockPlace{DeviceId{1}, 4});
+  life.completed(NodeId{1}, BlockPlace{});
   EXPECT_TRUE(life.resting());
+}
+
+TEST(SegmentLife, ASourceThatTurnsOutShortIsNotAskedForEver) {
+  SegmentLife life(SegmentId{9}, sealed_row());
+  life.reseal(NodeId{1});
+  EXPECT_EQ(all_of<Complete>(life.fenced(NodeId{1}, 4096)).at(0).sources.at(0).node, NodeId{2});
+  EXPECT_TRUE(life.completed(NodeId{1}, Error(Errc::corrupt, "the copy there has 8192 bytes")).empty());
+  EXPECT_EQ(all_of<Fence>(life.retry()).size(), 2u);
+  EXPECT_TRUE(life.fenced(NodeId{1}, 4096).empty());
+  EXPECT_EQ(all_of<Seal>(life.fenced(NodeId{2}, 8192)).size(), 2u) << "each is closed where it ends";
 }
 
 TEST(SegmentLife, WhereNoCopyIsWholeEachIsClosedWhereItEnds) {
@@ -393,6 +403,69 @@ TEST(SegmentLife, AnAnswerThatNobodyWaitsForGivesTheSegmentBack) {
   life.allocated(NodeId{1}, BlockPlace{DeviceId{1}, 4});
   const auto actions = life.allocated(NodeId{2}, BlockPlace{DeviceId{2}, 5});
   EXPECT_EQ(all_of<Persist>(actions).at(0).row.state, SegmentState::freeing);
+}
+
+TEST(SegmentLife, ASegmentThatTurnsOutAliveGoesOnWaitingForItsSilentCopy) {
+  auto life = opened();
+  store(life, life.close({SessionId{3}, Generation{1}, 8192, true}));
+  life.fenced(NodeId{1}, Error(Errc::unavailable));
+  store(life, life.fenced(NodeId{2}, 8192));
+  life.sealed(NodeId{2}, ok());
+  ASSERT_TRUE(life.waits_for(NodeId{1}));
+  EXPECT_EQ(all_of<Persist>(life.free_dead()).size(), 1u);
+  life.persist_refused();
+  EXPECT_TRUE(life.waits_for(NodeId{1}));
+  EXPECT_EQ(all_of<Fence>(life.retry()).at(0).node, NodeId{1});
+}
+
+TEST(SegmentLife, ACopyThatIsGoneIsTornAtItsBeginning) {
+  auto life = opened();
+  store(life, life.close({SessionId{3}, Generation{1}, 8192, true}));
+  life.fenced(NodeId{1}, Error(Errc::not_found));
+  EXPECT_TRUE(life.fenced(NodeId{2}, FencedCopy(8192, true)).empty()) << "the other one may have more";
+  auto actions = life.reported_without(NodeId{1});
+  actions = store(life, actions);
+  EXPECT_EQ(life.row().length, 8192u);
+  actions = life.sealed(NodeId{2}, ok());
+  const auto order = all_of<Complete>(actions).at(0);
+  EXPECT_EQ(order.node, NodeId{1});
+  actions = life.completed(NodeId{1}, BlockPlace{DeviceId{1}, 7});
+  EXPECT_FALSE(life.resting()) << "the row names another block";
+  EXPECT_TRUE(all_of<Persist>(actions).at(0).sync);
+  store(life, actions);
+  EXPECT_TRUE(life.resting());
+  EXPECT_EQ(life.row().copies.at(0).block, 7u);
+  EXPECT_EQ(life.row().copies.at(1).block, 5u);
+}
+
+TEST(SegmentLife, ACopyOfASealedSegmentThatIsGoneIsMadeAnew) {
+  SegmentLife life(SegmentId{9}, sealed_row());
+  const auto orders = all_of<Complete>(life.reported_without(NodeId{2}));
+  ASSERT_EQ(orders.size(), 1u);
+  EXPECT_EQ(orders.at(0).node, NodeId{2});
+  EXPECT_EQ(orders.at(0).sources.at(0).node, NodeId{1});
+  store(life, life.completed(NodeId{2}, BlockPlace{DeviceId{4}, 1}));
+  EXPECT_TRUE(life.resting());
+  EXPECT_EQ(life.row().copies.at(1).device, DeviceId{4});
+  EXPECT_TRUE(life.reported_without(NodeId{3}).empty()) << "it has none there";
+}
+
+TEST(SegmentLife, ALoneCopyIsNotTakenForGoneBecauseOfAListThatIsOld) {
+  auto row = sealed_row();
+  row.copies.resize(1);
+  SegmentLife sealed(SegmentId{9}, row);
+  EXPECT_TRUE(sealed.reported_without(NodeId{1}).empty());
+  EXPECT_TRUE(sealed.resting());
+  row.state = SegmentState::open;
+  row.length = 0;
+  SegmentLife open(SegmentId{9}, row);
+  store(open, open.session_died());
+  open.fenced(NodeId{1}, Error(Errc::timed_out));
+  EXPECT_TRUE(open.reported_without(NodeId{1}).empty()) << "it may be there";
+  open.retry();
+  open.fenced(NodeId{1}, Error(Errc::not_found));
+  store(open, open.reported_without(NodeId{1}));
+  EXPECT_EQ(open.row().length, 0u);
 }
 
 TEST(SegmentLife, RepeatedAndForeignClosesChangeNothing) {

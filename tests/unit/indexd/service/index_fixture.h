@@ -125,6 +125,12 @@ class FakeNode {
     hold_copies = false;
     for (auto& event : held_) event->set();
   }
+  std::map<std::uint64_t, std::string> bytes;  // by segment: what was appended
+  bool hold_appends = false;                   // does not answer them
+  void let_appends_go() {
+    hold_appends = false;
+    for (auto& event : held_) event->set();
+  }
   std::optional<Errc> refuse_commands;
   const FakeNode* commands_after = nullptr;  // who is to be asked before it answers
   int commands = 0;
@@ -231,6 +237,33 @@ class FakeNode {
         if (message.generation() < block->second.generation) co_return Error(Errc::stale_generation);
         if (message.length() > block->second.length) co_return Error(Errc::invalid, "shorter");
         block->second = {message.generation(), message.length(), !message.reopen()};
+        co_return rpc::Response(wire::Empty());
+      }
+      case Method::append: {
+        REELFS_CO_TRY(const auto message, request.parse<wire::AppendRequest>());
+        if (hold_appends) {
+          held_.push_back(std::make_unique<Event>());
+          (void)co_await held_.back()->wait();
+        }
+        const auto block = blocks.find(message.segment());
+        if (block == blocks.end()) co_return Error(Errc::not_found);
+        if (message.generation() < block->second.generation) co_return Error(Errc::stale_generation);
+        auto& stored = bytes[message.segment()];
+        if (message.offset() > stored.size()) co_return Error(Errc::invalid, "a gap");
+        stored.resize(message.offset());
+        stored += request.payload.view();
+        block->second.length = stored.size();
+        wire::AppendReply reply;
+        reply.set_end(stored.size());
+        co_return rpc::Response(reply);
+      }
+      case Method::sync_segments: {
+        REELFS_CO_TRY(const auto message, request.parse<wire::SyncSegmentsRequest>());
+        for (int i = 0; i < message.segments_size(); ++i) {
+          const auto stored = bytes.find(message.segments(i));
+          if (stored == bytes.end() || stored->second.size() < message.lengths(i))
+            co_return Error(Errc::not_found);
+        }
         co_return rpc::Response(wire::Empty());
       }
       case Method::list_records: {
