@@ -456,10 +456,11 @@ TEST(SegmentLife, ALoneCopyIsNotTakenForGoneBecauseOfAListThatIsOld) {
   SegmentLife sealed(SegmentId{9}, row);
   EXPECT_TRUE(sealed.reported_without(NodeId{1}).empty());
   EXPECT_TRUE(sealed.resting());
+  row = fresh(1);
   row.state = SegmentState::open;
-  row.length = 0;
+  row.copies[0].device = DeviceId{1};
   SegmentLife open(SegmentId{9}, row);
-  store(open, open.session_died());
+  EXPECT_EQ(all_of<Fence>(open.session_died()).size(), 1u);
   open.fenced(NodeId{1}, Error(Errc::timed_out));
   EXPECT_TRUE(open.reported_without(NodeId{1}).empty()) << "it may be there";
   open.retry();
