@@ -116,6 +116,8 @@ std::string_view to_string(Method method) noexcept {
       return "index_status";
     case Method::rebuild_index:
       return "rebuild_index";
+    case Method::list_lost:
+      return "list_lost";
     case Method::list_blocks:
       return "list_blocks";
     case Method::read_repair_log:
@@ -160,8 +162,12 @@ std::string_view to_string(Method method) noexcept {
       return "sync_segments";
     case Method::read_record:
       return "read_record";
+    case Method::await_copies:
+      return "await_copies";
     case Method::read_segment:
       return "read_segment";
+    case Method::send_on:
+      return "send_on";
     case Method::describe_node:
       return "describe_node";
     case Method::join_node:

@@ -61,6 +61,7 @@ enum class Method : std::uint16_t {
   scrub_status = 75,
   index_status = 76,
   rebuild_index = 77,
+  list_lost = 78,
   add_holds = 80,
   list_holds = 81,
   release_holds = 82,
@@ -91,8 +92,10 @@ enum class Method : std::uint16_t {
   append = 220,
   sync_segments = 221,
   read_record = 222,
+  await_copies = 223,
   // noded -> noded
   read_segment = 225,
+  send_on = 226,
   // reelctl -> noded
   describe_node = 230,
   // noded -> the leader of its node, on the internal port; initialise_, attach_ and detach_device are passed

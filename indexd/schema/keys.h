@@ -14,6 +14,7 @@ enum class Table : char {
   cluster = '#',
   counter = '+',
   hold_count = '&',
+  loss = 'L',
   boot = '@',
   answer = 'a',
   acknowledged = 'b',
@@ -96,6 +97,12 @@ struct SegmentFileKey {
   static constexpr Table kTable = Table::segment_file;
   SegmentId segment;
   InodeId inode;
+};
+/// A segment whose end is lost.
+struct LossKey {
+  using Row = LossRow;
+  static constexpr Table kTable = Table::loss;
+  SegmentId segment;
 };
 struct ChannelKey {
   using Row = ChannelRow;

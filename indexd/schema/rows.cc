@@ -69,6 +69,14 @@ void added_fields(Codec& codec, Of<SegmentRow> auto& row) {
   codec(row.wanted_copies);
 }
 template <class Codec>
+void more_fields(Codec& codec, Of<SegmentRow> auto& row) {
+  codec(row.async, row.lost_upto);
+}
+template <class Codec>
+void fields(Codec& codec, Of<LossRow> auto& row) {
+  codec(row.since_ns, row.node, row.from, row.upto);
+}
+template <class Codec>
 void fields(Codec& codec, Of<ChannelRow> auto& row) {
   codec(row.name, row.copies, row.files, row.live_bytes);
 }
@@ -81,6 +89,10 @@ void fields(Codec& codec, Of<PolicyRow> auto& row) {
 template <class Codec>
 void added_fields(Codec& codec, Of<PolicyRow> auto& row) {
   codec(row.min_copies);
+}
+template <class Codec>
+void more_fields(Codec& codec, Of<PolicyRow> auto& row) {
+  codec(row.replication, row.acknowledge);
 }
 template <class Codec>
 void fields(Codec& codec, Of<NodeRow> auto& row) {
@@ -274,6 +286,10 @@ void fields(Codec& codec, Of<GapKey> auto& key) {
   codec(key.channel, key.start_ns);
 }
 template <class Codec>
+void fields(Codec& codec, Of<LossKey> auto& key) {
+  codec(key.segment);
+}
+template <class Codec>
 void fields(Codec& codec, Of<DamageKey> auto& key) {
   codec(key.segment, key.node);
 }
@@ -296,6 +312,7 @@ namespace {
 
 inline constexpr std::uint8_t kRowVersion = 1;
 inline constexpr std::uint8_t kRowWithAddedFields = 2;
+inline constexpr std::uint8_t kRowWithMoreFields = 3;  // those, and others that were added later
 
 /// Of rows that can have added fields, most have none, and stay as they are.
 template <class Row>
@@ -309,6 +326,24 @@ bool has_added_fields(const SessionRow& row) { return row.opens_nothing != 0; }
 bool has_added_fields(const SegmentRow& row) { return row.wanted_copies != 0; }
 bool has_added_fields(const PolicyRow& row) { return row.min_copies != 0; }
 bool has_added_fields(const NodeRow& row) { return row.service != NodeService::in_service; }
+
+/// The same, of fields that were added later still.
+template <class Row>
+bool has_more_fields(const Row&) {
+  return false;
+}
+bool has_more_fields(const SegmentRow& row) { return row.async != 0 || row.lost_upto != 0; }
+bool has_more_fields(const PolicyRow& row) {
+  return row.replication != PolicyRow::Replication::undecided ||
+         row.acknowledge != PolicyRow::Acknowledge::undecided;
+}
+
+template <class Row>
+inline constexpr bool kCanHaveMoreFields = false;
+template <>
+inline constexpr bool kCanHaveMoreFields<SegmentRow> = true;
+template <>
+inline constexpr bool kCanHaveMoreFields<PolicyRow> = true;
 
 template <class Row>
 inline constexpr bool kCanHaveAddedFields = false;
@@ -332,12 +367,17 @@ bool is_sound(const Row&) {
   return true;
 }
 bool is_sound(const SegmentRow& row) {
-  return row.state >= SegmentState::allocating && row.state <= SegmentState::freeing;
+  const bool state = row.state >= SegmentState::allocating && row.state <= SegmentState::freeing;
+  return state && row.async <= 1 && (row.lost_upto == 0 || row.lost_upto > row.length);
 }
+bool is_sound(const LossRow& row) { return row.upto > row.from; }
 
 bool is_sound(const NodeRow& row) { return row.service <= NodeService::removed; }
 
-bool is_sound(const PolicyRow& row) { return row.overwrite <= PolicyRow::Switch::off; }
+bool is_sound(const PolicyRow& row) {
+  return row.overwrite <= PolicyRow::Switch::off && row.replication <= PolicyRow::Replication::async &&
+         row.acknowledge <= PolicyRow::Acknowledge::memory;
+}
 
 bool is_sound(const LockRow& row) {
   return row.last <= kLastByte && (row.type == LockType::read || row.type == LockType::write);
@@ -358,7 +398,7 @@ bool is_sound(const DamageRow& row) {
 }
 
 bool is_sound(const RepairLogRow& row) {
-  return row.event >= RepairEvent::node_away && row.event <= RepairEvent::damage_everywhere;
+  return row.event >= RepairEvent::node_away && row.event <= RepairEvent::tail_lost;
 }
 
 template <class Key>
@@ -380,11 +420,17 @@ Result<void> check_row_of(std::string_view key, std::string_view value) {
 
 template <class Row>
 std::string encode_row(const Row& row) {
-  std::string out(1, static_cast<char>(has_added_fields(row) ? kRowWithAddedFields : kRowVersion));
+  const auto version = has_more_fields(row)    ? kRowWithMoreFields
+                       : has_added_fields(row) ? kRowWithAddedFields
+                                               : kRowVersion;
+  std::string out(1, static_cast<char>(version));
   codec::RowEncoder encoder(out);
   fields(encoder, row);
   if constexpr (kCanHaveAddedFields<Row>) {
-    if (has_added_fields(row)) added_fields(encoder, row);
+    if (version >= kRowWithAddedFields) added_fields(encoder, row);
+  }
+  if constexpr (kCanHaveMoreFields<Row>) {
+    if (version == kRowWithMoreFields) more_fields(encoder, row);
   }
   return out;
 }
@@ -392,7 +438,9 @@ std::string encode_row(const Row& row) {
 template <class Row>
 Result<Row> decode_row(std::string_view bytes) {
   if (bytes.empty()) return Error(Errc::corrupt, "row is empty");
-  constexpr auto kNewest = kCanHaveAddedFields<Row> ? kRowWithAddedFields : kRowVersion;
+  constexpr auto kNewest = kCanHaveMoreFields<Row>    ? kRowWithMoreFields
+                           : kCanHaveAddedFields<Row> ? kRowWithAddedFields
+                                                      : kRowVersion;
   const auto version = static_cast<std::uint8_t>(bytes.front());
   if (version < kRowVersion || version > kNewest) {
     return Error(Errc::corrupt, fmt::format("row has version {}; this program reads {} to {}", version,
@@ -402,9 +450,13 @@ Result<Row> decode_row(std::string_view bytes) {
   codec::RowDecoder decoder(bytes.substr(1));
   fields(decoder, row);
   if constexpr (kCanHaveAddedFields<Row>) {
-    if (version == kRowWithAddedFields) {
-      added_fields(decoder, row);
-      if (!has_added_fields(row)) decoder.refuse();
+    if (version >= kRowWithAddedFields) added_fields(decoder, row);
+    if (version == kRowWithAddedFields && !has_added_fields(row)) decoder.refuse();
+  }
+  if constexpr (kCanHaveMoreFields<Row>) {
+    if (version == kRowWithMoreFields) {
+      more_fields(decoder, row);
+      if (!has_more_fields(row)) decoder.refuse();
     }
   }
   if (!decoder.ok() || !decoder.at_end() || !is_sound(row)) {
@@ -494,6 +546,8 @@ Result<void> check_row(std::string_view key, std::string_view value) {
       return check_row_of<GapKey>(key, value);
     case Table::damage:
       return check_row_of<DamageKey>(key, value);
+    case Table::loss:
+      return check_row_of<LossKey>(key, value);
     case Table::repair_log:
       return check_row_of<RepairLogKey>(key, value);
     case Table::xattr:
@@ -533,6 +587,7 @@ REELFS_INSTANTIATE(HoldCountKey)
 REELFS_INSTANTIATE(WatchKey)
 REELFS_INSTANTIATE(GapKey)
 REELFS_INSTANTIATE(DamageKey)
+REELFS_INSTANTIATE(LossKey)
 REELFS_INSTANTIATE(RepairLogKey)
 REELFS_INSTANTIATE(BootKey)
 REELFS_INSTANTIATE(CounterKey)

@@ -125,8 +125,21 @@ struct SegmentRow {
   WallNs sealed_ns = 0;  // 0 until then
   std::vector<SegmentCopy> copies;
   std::uint32_t wanted_copies =
-      0;  // more than there are: so many nodes were not to be had. 0: as many as there are
+      0;                    // more than there are: so many nodes were not to be had. 0: as many as there are
+  std::uint32_t async = 0;  // 1: its writer was acknowledged by the first copy alone. docs/design/async.md
+  // What was committed went up to here, and no copy has what lies behind `length`; there is a LossRow.
+  std::uint64_t lost_upto = 0;  // 0: nothing is lost
   friend bool operator==(const SegmentRow&, const SegmentRow&) = default;
+};
+
+/// The end of a segment is in no copy any more; the key says of which. Goes with the segment.
+/// docs/design/async.md
+struct LossRow {
+  WallNs since_ns = 0;  // when that was decided
+  NodeId node;          // the one that had it
+  std::uint64_t from = 0;
+  std::uint64_t upto = 0;  // > from
+  friend bool operator==(const LossRow&, const LossRow&) = default;
 };
 
 /// A directory at the root, and what is counted and decided for all below it.
@@ -147,6 +160,18 @@ struct RecordingRow {
 struct PolicyRow {
   static constexpr std::uint64_t kNoLimit = UINT64_MAX;
   enum class Switch : std::uint8_t { undecided = 0, on = 1, off = 2 };
+  enum class Replication : std::uint8_t {
+    undecided = 0,
+    sync = 1,   // acknowledged by every copy
+    async = 2,  // by the first, which sends it on
+  };
+  /// What fsync waits for, of the copies that acknowledge.
+  enum class Acknowledge : std::uint8_t {
+    undecided = 0,
+    disks = 1,            // on the disks of all
+    disk_and_memory = 2,  // on the disk of one, and in the memory of the others
+    memory = 3,           // in the memory of all
+  };
 
   std::uint64_t quota_bytes = 0;
   std::uint64_t max_age_s = 0;
@@ -154,6 +179,8 @@ struct PolicyRow {
   Switch overwrite = Switch::undecided;
   std::uint32_t copies = 0;      // the root's alone: of new channels
   std::uint32_t min_copies = 0;  // with which recording goes on
+  Replication replication = Replication::undecided;
+  Acknowledge acknowledge = Acknowledge::undecided;
   friend bool operator==(const PolicyRow&, const PolicyRow&) = default;
 };
 
@@ -303,6 +330,9 @@ enum class RepairEvent : std::uint8_t {
   copy_damaged = 15,
   damage_repaired = 16,
   damage_everywhere = 17,  // no copy has these bytes
+  tail_away = 18,          // only the node that is away has the end of a segment. bytes: of recordings in it
+  tail_back = 19,          // the node is back, and the others are given what they lack
+  tail_lost = 20,          // the node had it, and is lost
 };
 
 /// An entry of the repair log; the key is its number. docs/design/repair.md, "The log"

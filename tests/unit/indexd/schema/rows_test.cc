@@ -22,7 +22,7 @@ void expect_round_trip(const Row& row) {
   }
   EXPECT_FALSE(decode_row<Row>(bytes + "x"));
   auto unknown = bytes;
-  unknown[0] = 3;
+  unknown[0] = 4;
   const auto refused = decode_row<Row>(unknown);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), Errc::corrupt);
@@ -73,6 +73,21 @@ TEST(Rows, ComeBackAsTheyWere) {
                                .created_ns = 7,
                                .sealed_ns = 8,
                                .copies = {copy, copy}});
+  SegmentRow segment;
+  segment.length = 3;
+  segment.copies = {copy, copy};
+  segment.wanted_copies = 3;
+  expect_round_trip(segment);
+  segment.lost_upto = 4;
+  expect_round_trip(segment);
+  segment.wanted_copies = 0;
+  segment.async = 1;
+  expect_round_trip(segment);
+  expect_round_trip(LossRow{.since_ns = 1, .node = NodeId{2}, .from = 4096, .upto = 8192});
+  expect_round_trip(PolicyRow{.quota_bytes = 1, .min_copies = 2});
+  expect_round_trip(PolicyRow{.max_age_s = 1,
+                              .replication = PolicyRow::Replication::async,
+                              .acknowledge = PolicyRow::Acknowledge::memory});
   expect_round_trip(ChannelRow{.name = "cam1", .copies = 3, .files = 4, .live_bytes = 5});
   expect_round_trip(NodeRow{.name = "node1", .rack = "r1"});
   expect_round_trip(NodeRow{.name = "node1", .rack = "r1", .service = NodeService::removed});
@@ -102,7 +117,37 @@ TEST(Rows, ComeBackAsTheyWere) {
   expect_round_trip(JournalPosition{.epoch = Epoch{1}, .index = 2});
 }
 
+TEST(Rows, RefuseWhatCannotBe) {
+  SegmentRow segment;
+  segment.length = segment.lost_upto = 4096;
+  EXPECT_FALSE(decode_row<SegmentRow>(encode_row(segment)));
+  segment.lost_upto = 0;
+  segment.async = 2;
+  EXPECT_FALSE(decode_row<SegmentRow>(encode_row(segment)));
+  EXPECT_FALSE(decode_row<LossRow>(encode_row(LossRow{.node = NodeId{1}, .from = 1, .upto = 1})));
+  PolicyRow policy;
+  policy.acknowledge = static_cast<PolicyRow::Acknowledge>(4);
+  EXPECT_FALSE(decode_row<PolicyRow>(encode_row(policy)));
+  // Version 3 with nothing in the fields that it adds would be version 2.
+  auto padded = encode_row(PolicyRow{.min_copies = 2});
+  padded[0] = 3;
+  EXPECT_FALSE(decode_row<PolicyRow>(padded + "\0\0"s));
+}
+
 TEST(Rows, HaveTheDocumentedBytes) {
+  const PolicyRow policy{.quota_bytes = 0x0102,
+                         .replication = PolicyRow::Replication::async,
+                         .acknowledge = PolicyRow::Acknowledge::disks};
+  EXPECT_EQ(encode_row(policy),
+            "\3"
+            "\2\1\0\0\0\0\0\0"
+            "\0\0\0\0\0\0\0\0"
+            "\0\0\0\0\0\0\0\0"
+            "\0"
+            "\0\0\0\0"
+            "\0\0\0\0"
+            "\2\1"s);
+  EXPECT_EQ(encode_key(LossKey{SegmentId{0x0102}}), "L\0\0\0\0\0\0\1\2"s);
   const ExtentRow extent{
       .length = 0x0102, .segment = SegmentId{7}, .record_offset = 0x40, .payload_offset = 9};
   EXPECT_EQ(encode_row(extent),
@@ -162,7 +207,7 @@ TEST(Rows, RefuseFieldsThatCannotBe) {
   EXPECT_FALSE(decode_row<SegmentRow>(encode_row(row)));
   EXPECT_FALSE(decode_row<HoldRow>(encode_row(HoldRow{})));
   EXPECT_FALSE(decode_row<HoldCountRow>(encode_row(HoldCountRow{})));
-  for (const auto unknown : {RepairEvent{0}, RepairEvent{18}}) {
+  for (const auto unknown : {RepairEvent{0}, RepairEvent{21}}) {
     RepairLogRow row;
     row.event = unknown;
     EXPECT_FALSE(decode_row<RepairLogRow>(encode_row(row)));
