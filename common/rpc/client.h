@@ -34,14 +34,32 @@ struct Reply {
 };
 
 struct ClientOptions {
-  std::shared_ptr<const TlsContext> tls;  // null: plain TCP, allowed to loopback addresses only
+  std::shared_ptr<const TlsContext> tls{};  // null: plain TCP, allowed to loopback addresses only
   std::chrono::milliseconds connect_timeout{1000};
+  Traffic traffic = Traffic::clients;  // of a server's addresses, those meant for this come first
+  /// Every call may be carried out twice and in any order. Then calls are spread over several addresses, and
+  /// one whose connection dies is sent again over another.
+  bool repeatable = false;
 };
 
-/// Calls to one server over one connection, which is made at the first call and again after it broke. Many
-/// calls are in flight at once; requests leave in the order in which `call` was entered. When the connection
-/// breaks, every call under way ends with `unavailable`: it may or may not have been carried out, and whether
-/// to repeat it is the caller's to know.
+/// How one of a server's addresses does.
+struct PathState {
+  Endpoint endpoint;
+  bool up = false;             // connected, and answers
+  Duration latency{};          // of a small request's round trip, smoothed; zero: not known
+  std::size_t in_flight = 0;   // calls
+  std::uint64_t calls = 0;     // ever
+  std::uint64_t failures = 0;  // connections that broke, fell silent or could not be made
+};
+
+/// Calls to one server, over a connection to one of its addresses, which is made at the first call and again
+/// after it broke. Many calls are in flight at once; requests over one connection leave in the order in which
+/// `call` was entered. When the connection breaks, every call under way ends with `unavailable`: it may or
+/// may not have been carried out, and whether to repeat it is the caller's to know.
+///
+/// Where the server has several addresses, those that are meant for this client's traffic are used as long as
+/// one of them answers, then the others. One that falls silent while something is asked is left at once, and
+/// tried again in the background. docs/design/networks.md
 ///
 /// Lives on one io_context, from whose thread alone it is used. `stop()` before destroying.
 class Client {
@@ -56,6 +74,8 @@ class Client {
   void set_epoch(Epoch epoch);
   Epoch epoch() const;
   bool connected() const;
+  /// One for each address, in the order of the endpoint and its others.
+  std::vector<PathState> paths() const;
 
   /// Sends a request and waits for its reply. The request is serialised at once; it is sent when the task is
   /// awaited.

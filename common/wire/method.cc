@@ -6,6 +6,8 @@ std::string_view to_string(Method method) noexcept {
   switch (method) {
     case Method::none:
       return "none";
+    case Method::ping:
+      return "ping";
     case Method::open_session:
       return "open_session";
     case Method::renew_session:

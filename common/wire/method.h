@@ -10,6 +10,7 @@ namespace reelfs::wire {
 /// (a method without a Reply message answers with Empty).
 enum class Method : std::uint16_t {
   none = 0,
+  ping = 5,  // anybody -> any server, which answers by itself: is there a way, and how long is it?
   // client -> indexd
   open_session = 1,
   renew_session = 2,
