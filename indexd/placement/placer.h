@@ -17,6 +17,14 @@ struct WorkerLoad {
   std::uint32_t appends_in_flight = 0;
 };
 
+/// A device in service.
+struct DeviceLoad {
+  DeviceId device;
+  std::uint64_t blocks = 0;
+  std::uint64_t free_blocks = 0;
+  bool slow = false;
+};
+
 /// What placement knows of a node at one moment.
 struct NodeLoad {
   NodeId node;
@@ -26,6 +34,8 @@ struct NodeLoad {
   std::uint64_t free_blocks = 0;
   std::vector<WorkerLoad> workers;  // those that answer; none: the node is offline
   bool suspect = false;             // they did, but are late: used where nothing else is left
+  bool slow = false;                // every device with room is slower than its peers
+  std::vector<DeviceLoad> devices = {};
 
   bool online() const { return !workers.empty(); }
 };
@@ -42,6 +52,7 @@ struct PlacementRequest {
 struct CopyPlace {
   NodeId node;
   WorkerId worker;
+  DeviceId device = {};  // none: the node chooses
   friend bool operator==(const CopyPlace&, const CopyPlace&) = default;
 };
 /// One segment's copies, each on another node.
@@ -61,9 +72,11 @@ using SegmentPlace = std::vector<CopyPlace>;
 ///   1. no two copies on one node, no offline or full node: always;
 ///   2. nodes that are not to be avoided;
 ///   3. another rack for each copy;
-///   4. other nodes than those of the segments chosen before in the same request, so that a spare outlives
+///   4. nodes that are not slow; but where those are no more than the copies, a spare is rather slow than on
+///      the nodes of the segments chosen before;
+///   5. other nodes than those of the segments chosen before in the same request, so that a spare outlives
 ///   them;
-///   5. in proportion to free blocks, less where appends wait (smooth weighted round-robin, as nginx's
+///   6. in proportion to free blocks, less where appends wait (smooth weighted round-robin, as nginx's
 ///   upstream does).
 /// Among a node's workers the least busy is taken, in turn where they are equal.
 ///

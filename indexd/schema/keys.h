@@ -16,6 +16,7 @@ enum class Table : char {
   hold_count = '&',
   loss = 'L',
   boot = '@',
+  node_times = '=',
   answer = 'a',
   acknowledged = 'b',
   directory_order = 'c',
@@ -125,6 +126,11 @@ struct PolicyKey {
 struct NodeKey {
   using Row = NodeRow;
   static constexpr Table kTable = Table::node;
+  NodeId node;
+};
+struct NodeTimesKey {
+  using Row = NodeTimesRow;
+  static constexpr Table kTable = Table::node_times;
   NodeId node;
 };
 struct DeviceKey {

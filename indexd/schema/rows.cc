@@ -103,6 +103,10 @@ void added_fields(Codec& codec, Of<NodeRow> auto& row) {
   codec(row.service);
 }
 template <class Codec>
+void fields(Codec& codec, Of<NodeTimesRow> auto& row) {
+  codec(row.away_since_ns, row.scrub_ordered_ns);
+}
+template <class Codec>
 void fields(Codec& codec, Of<DeviceRow> auto& row) {
   codec(row.uuid, row.node, row.path, row.block_bytes, row.blocks);
 }
@@ -240,6 +244,10 @@ void fields(Codec& codec, Of<NodeKey> auto& key) {
   codec(key.node);
 }
 template <class Codec>
+void fields(Codec& codec, Of<NodeTimesKey> auto& key) {
+  codec(key.node);
+}
+template <class Codec>
 void fields(Codec& codec, Of<DeviceKey> auto& key) {
   codec(key.device);
 }
@@ -374,6 +382,8 @@ bool is_sound(const LossRow& row) { return row.upto > row.from; }
 
 bool is_sound(const NodeRow& row) { return row.service <= NodeService::removed; }
 
+bool is_sound(const NodeTimesRow& row) { return row.away_since_ns >= 0 && row.scrub_ordered_ns >= 0; }
+
 bool is_sound(const PolicyRow& row) {
   return row.overwrite <= PolicyRow::Switch::off && row.replication <= PolicyRow::Replication::async &&
          row.acknowledge <= PolicyRow::Acknowledge::memory;
@@ -398,7 +408,11 @@ bool is_sound(const DamageRow& row) {
 }
 
 bool is_sound(const RepairLogRow& row) {
-  return row.event >= RepairEvent::node_away && row.event <= RepairEvent::tail_lost;
+  const auto is_between = [&](RepairEvent first, RepairEvent last) {
+    return row.event >= first && row.event <= last;
+  };
+  return is_between(RepairEvent::node_away, RepairEvent::tail_lost) ||
+         is_between(RepairEvent::rebalance_began, RepairEvent::device_fast);
 }
 
 template <class Key>
@@ -530,6 +544,8 @@ Result<void> check_row(std::string_view key, std::string_view value) {
       return check_row_of<SymlinkKey>(key, value);
     case Table::node:
       return check_row_of<NodeKey>(key, value);
+    case Table::node_times:
+      return check_row_of<NodeTimesKey>(key, value);
     case Table::session:
       return check_row_of<SessionKey>(key, value);
     case Table::orphan:
@@ -574,6 +590,7 @@ REELFS_INSTANTIATE(PolicyKey)
 REELFS_INSTANTIATE(SegmentFileKey)
 REELFS_INSTANTIATE(ChannelKey)
 REELFS_INSTANTIATE(NodeKey)
+REELFS_INSTANTIATE(NodeTimesKey)
 REELFS_INSTANTIATE(DeviceKey)
 REELFS_INSTANTIATE(SessionKey)
 REELFS_INSTANTIATE(AcknowledgedKey)

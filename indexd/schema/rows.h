@@ -198,6 +198,13 @@ struct NodeRow {
   friend bool operator==(const NodeRow&, const NodeRow&) = default;
 };
 
+/// What is to be remembered of a node while index servers come and go; no row: nothing is.
+struct NodeTimesRow {
+  WallNs away_since_ns = 0;  // no process of it has answered since then; 0: one did when this was noted last
+  WallNs scrub_ordered_ns = 0;  // a pass over all its copies was ordered then and is not over; 0: none
+  friend bool operator==(const NodeTimesRow&, const NodeTimesRow&) = default;
+};
+
 struct DeviceRow {
   Uuid uuid;
   NodeId node;
@@ -333,6 +340,11 @@ enum class RepairEvent : std::uint8_t {
   tail_away = 18,          // only the node that is away has the end of a segment. bytes: of recordings in it
   tail_back = 19,          // the node is back, and the others are given what they lack
   tail_lost = 20,          // the node had it, and is lost
+  rebalance_began = 40,    // nodes or devices are so unequally full that copies are moved
+  rebalance_ended = 41,    // they are about equally full again, or no move brings them nearer
+  copy_moved = 42,
+  device_slow = 43,  // it is slower than its peers, and avoided
+  device_fast = 44,  // and is not any more
 };
 
 /// An entry of the repair log; the key is its number. docs/design/repair.md, "The log"
@@ -341,8 +353,8 @@ struct RepairLogRow {
   RepairEvent event = RepairEvent::node_away;
   SegmentId segment;        // none: it is of a node or device
   NodeId node;              // whose copy it is
-  NodeId other;             // copy_made: whose copy went instead
-  DeviceId device;          // device_…
+  NodeId other;             // copy_made, copy_moved: whose copy went instead
+  DeviceId device;          // device_…; copy_moved within a node: where the copy is now
   std::uint64_t bytes = 0;  // of what it is about
   std::string details;      // for people
   friend bool operator==(const RepairLogRow&, const RepairLogRow&) = default;

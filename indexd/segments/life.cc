@@ -264,6 +264,12 @@ bool SegmentLife::is_whole(std::size_t at) const {
   return copy.call == Call::done && !(copy.fenced && copy.length < row_.length);
 }
 
+bool SegmentLife::is_behind(NodeId node) const {
+  const auto at = find(node);
+  if (!at || row_.state != SegmentState::sealed || step_ == Step::resting) return false;
+  return !is_whole(*at);
+}
+
 std::vector<SegmentCopy> SegmentLife::whole_copies() const {
   std::vector<SegmentCopy> whole;
   for (std::size_t i = 0; i < copies_.size(); ++i) {
@@ -371,16 +377,18 @@ Actions SegmentLife::finish() {
   return store(Step::storing_writerless, std::move(row));
 }
 
-Actions SegmentLife::add_copy(NodeId node, WorkerId worker, NodeId instead_of) {
+Actions SegmentLife::add_copy(NodeId node, WorkerId worker, NodeId instead_of, DeviceId device) {
   const bool free_to = step_ == Step::resting || (step_ == Step::sealing && waiting());
   const auto refuse = [](Errc code, const char* why) { return Actions{Repaired{Error(code, why)}}; };
   if (row_.state != SegmentState::sealed || !free_to)
     return refuse(Errc::busy, "something else is done with the segment");
-  if (find(node) || (instead_of && !find(instead_of)))
+  const auto present = find(node);
+  const bool is_within = present && node == instead_of && device && row_.copies[*present].device != device;
+  if ((present && !is_within) || (instead_of && !find(instead_of)))
     return refuse(Errc::invalid, "the segment's copies are not where they were");
   if (step_ == Step::resting) set_all(Call::done);
   if (whole_copies().empty()) return refuse(Errc::unavailable, "no copy that is whole answers");
-  new_copy_ = SegmentCopy{node, worker, {}, 0};
+  new_copy_ = SegmentCopy{node, worker, device, 0};
   instead_of_ = instead_of;
   // Repair 1. A generation of its own: no order to free what an earlier attempt left can reach this copy.
   auto row = row_;
@@ -392,14 +400,20 @@ Actions SegmentLife::start_copying() {
   auto sources = whole_copies();
   if (sources.empty()) return repair_ended(Error(Errc::unavailable, "no copy that is whole answers"));
   step_ = Step::copying;
-  return {Complete{new_copy_->node, new_copy_->worker, row_.generation, row_.length, std::move(sources)}};
+  return {Complete{new_copy_->node, new_copy_->worker, row_.generation, row_.length, std::move(sources),
+                   new_copy_->device}};
 }
 
 Actions SegmentLife::copy_made(Result<BlockPlace> place) {
+  const bool is_within = new_copy_->node == instead_of_;
+  // That is the block that stays: nothing is to be given up.
+  if (place && is_within && place.value().device != new_copy_->device)
+    return repair_ended(Error(Errc::unsupported, "the node moves no copies between its devices"));
   if (!place) {
     Actions actions;
     // Where it does not answer, it lists the block in its next report.
-    actions.push_back(Free{new_copy_->node, new_copy_->worker, row_.generation});
+    actions.push_back(Free{new_copy_->node, new_copy_->worker, row_.generation,
+                           is_within ? new_copy_->device : DeviceId()});
     for (auto& action : repair_ended(std::move(place).error())) actions.push_back(std::move(action));
     return actions;
   }
@@ -615,7 +629,11 @@ Actions SegmentLife::persisted(SegmentRow stored) {
       return start_copying();  // repair 2
     case Step::storing_copy:
       // Repair 4. Not awaited: what is not given back now is found in the node's next block report.
-      if (replaced) actions.push_back(Free{replaced->node, replaced->worker, row_.generation});
+      if (replaced) {
+        const bool is_within = new_copy_->node == replaced->node;
+        actions.push_back(Free{replaced->node, replaced->worker, row_.generation,
+                               is_within ? replaced->device : DeviceId()});
+      }
       for (auto& action : repair_ended(ok())) actions.push_back(std::move(action));
       return actions;
     case Step::storing_places:

@@ -58,6 +58,7 @@ struct Free {  // -> freed
   NodeId node;
   WorkerId worker;
   Generation newest;  // none, or: only a copy that was told of no later generation
+  DeviceId device{};  // none, or: only the block on this one, for another one stays
 };
 /// Makes the copy on this node whole, whether there is one or not, from those of others.
 struct Complete {  // -> completed
@@ -66,6 +67,7 @@ struct Complete {  // -> completed
   Generation generation;
   std::uint64_t length = 0;
   std::vector<SegmentCopy> sources;  // that are whole, as far as is known; never empty
+  DeviceId device{};                 // on this one, besides the block that the node has; none: it chooses
 };
 /// The node's process need not look after the block any more. Lost, it costs nothing but that.
 struct Release {
@@ -111,6 +113,9 @@ class SegmentLife {
   /// Nothing is under way, and nothing is to be tried again: the row says all.
   bool resting() const { return step_ == Step::resting; }
   bool gone() const { return step_ == Step::gone; }
+  /// Of a sealed segment: this copy is shorter, or not known yet to be as long; it is completed, or waits for
+  /// that.
+  bool is_behind(NodeId node) const;
   /// Nothing is under way, but something failed that retry() is to repeat.
   bool waiting() const;
   /// What retry() would repeat is a call of this node, maybe among others.
@@ -142,8 +147,9 @@ class SegmentLife {
   /// elsewhere, as after any failure.
   Actions finish();
   /// A sealed segment is to have a copy in this place, instead of another one or besides those it has. Ends
-  /// with Repaired, at once where that cannot be. @param instead_of  none: besides
-  Actions add_copy(NodeId node, WorkerId worker, NodeId instead_of);
+  /// with Repaired, at once where that cannot be. @param instead_of  none: besides; the same node: from one
+  /// of its devices to another one, which is to be named then
+  Actions add_copy(NodeId node, WorkerId worker, NodeId instead_of, DeviceId device = {});
   /// A node listed all its blocks, and none is of this segment: it was freed, or the copy is gone and made
   /// anew. The list may be old: a lone copy is taken for gone only where the node has just said so, too.
   /// @pre where it is not being freed: the device on which the copy is to be serves

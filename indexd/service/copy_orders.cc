@@ -23,6 +23,9 @@ constexpr std::uint64_t kPieceBytes = 8 * kMiB;
 constexpr std::size_t kMostAtOnce = 4;
 constexpr int kMostTries = 4;  // without getting on
 constexpr Duration kPause = 100ms;
+/// So many times as long a piece takes where recorders' appends queue up.
+constexpr int kRepairSlower = 4;
+constexpr int kBalanceSlower = 16;
 constexpr Duration kSlotLook = 1s;  // nodes come and go while one waits for a slot
 
 spdlog::logger& log() {
@@ -59,7 +62,8 @@ CopyOrders::CopyOrders(const Clock& clock, NodeRegistry& nodes, const ServiceOpt
                        prometheus::Registry& registry)
     : clock_(clock),
       nodes_(nodes),
-      pace_(options.repair_rate),
+      pace_(options.repair_rate, kRepairSlower),
+      balance_pace_(std::max<std::uint64_t>(options.rebalance_rate, 1), kBalanceSlower),
       copied_bytes_(counter(registry, "reelfs_indexd_repair_copied_bytes_total",
                             "Bytes that nodes wrote to make copies of segments whole.")),
       copies_(
@@ -100,6 +104,7 @@ Task<wire::CopySegmentReply> CopyOrders::give(UnderWay& copy) {
   request->set_channel(order.channel.value);
   request->set_length(order.length);
   request->set_most_bytes(kPieceBytes);
+  request->set_device(order.device.value);
   for (const auto& source : order.sources) {
     if (!nodes_.reachable(source.node, source.device)) continue;
     auto addresses = nodes_.workers(source.node, source.worker);

@@ -33,6 +33,8 @@ struct CopyOrder {
   Generation generation;
   std::uint64_t length = 0;
   std::vector<SegmentCopy> sources;
+  DeviceId device;  // on which it is to be, besides the one that the node has; none: the node chooses
+  CopyUse use = CopyUse::repair;
 };
 
 /// Has nodes make copies whole, piece by piece: a few at once in the whole cluster, one at a time through
@@ -71,6 +73,7 @@ class CopyOrders {
   const Clock& clock_;
   NodeRegistry& nodes_;
   RepairPace pace_;
+  RepairPace balance_pace_;
   std::list<UnderWay> under_way_;
   Condition slot_free_;
   prometheus::Counter& copied_bytes_;

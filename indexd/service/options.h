@@ -64,6 +64,14 @@ struct ServiceOptions {
   /// enough for a machine to be restarted.
   Duration repair_delay = std::chrono::minutes(10);
   Duration repair_interval = std::chrono::seconds(4);  // between looks for what has too few copies
+  /// What is copied at most in a second to make nodes and devices equally full, while nothing is repaired and
+  /// no appends wait: a quarter of what one disk writes. 0: it is off.
+  std::uint64_t rebalance_rate = 32 * kMiB;
+  /// A device whose writes or flushes take longer than so many times the median of its peers' is slow, where
+  /// that is so for slow_after; and forgiven when it was not for fast_after. Looked at with each heartbeat.
+  double slow_factor = 4;
+  Duration slow_after = std::chrono::seconds(2);
+  Duration fast_after = std::chrono::seconds(10);
 };
 
 }  // namespace reelfs::indexd

@@ -23,6 +23,8 @@ constexpr int kRounds = 3;                      // of choosing nodes until one g
 
 /// A node tells its free blocks with each heartbeat.
 constexpr Duration kFreeIsTold = std::chrono::seconds(1);
+constexpr std::size_t kMostStale = 4096;  // copies of one node that are told of
+constexpr Duration kStaleLook = std::chrono::seconds(5);
 
 spdlog::logger& log() {
   static auto& instance = logger("indexd.segments");
@@ -299,6 +301,7 @@ asio::awaitable<void> SegmentKeeper::free(SegmentId segment, std::uint64_t seria
   auto request = std::make_shared<wire::FreeSegmentRequest>();
   request->set_segment(segment.value);
   request->set_generation(action.newest.value);
+  request->set_device(action.device.value);
   const auto reply = co_await nodes_.call(action.node, action.worker, wire::Method::free_segment, request);
   if (!reply) {
     nodes_.want_block_report(action.node);
@@ -319,7 +322,8 @@ void SegmentKeeper::note(RepairEvent event, SegmentId segment, NodeId node, std:
 asio::awaitable<void> SegmentKeeper::complete(SegmentId segment, std::uint64_t serial, Complete action,
                                               InodeId channel) {
   // A new one is noted by those who wanted it.
-  const bool is_behind = !lives_.at(segment)->life.makes_copy_on(action.node);
+  const auto& tracked = *lives_.at(segment);
+  const bool is_behind = !tracked.life.makes_copy_on(action.node);
   const auto length = action.length;
   if (is_behind) note(RepairEvent::copy_behind, segment, action.node, length);
   CopyOrder order;
@@ -330,6 +334,8 @@ asio::awaitable<void> SegmentKeeper::complete(SegmentId segment, std::uint64_t s
   order.generation = action.generation;
   order.length = action.length;
   order.sources = std::move(action.sources);
+  order.device = action.device;
+  if (!is_behind) order.use = tracked.copy_use;
   auto place = co_await copies_.carry_out(std::move(order));
   if (!place) {
     repair_log_.note_failure(segment, action.node, place.error());
@@ -564,7 +570,7 @@ Task<void> SegmentKeeper::close(SegmentId segment, Closing closing) {
   co_return std::move(*waiting->result);
 }
 
-Task<void> SegmentKeeper::add_copy(SegmentId segment, CopyPlace place, NodeId instead_of) {
+Task<void> SegmentKeeper::add_copy(SegmentId segment, CopyPlace place, NodeId instead_of, CopyUse use) {
   struct Waiting {
     Event done;
     std::optional<Result<void>> result;
@@ -576,7 +582,8 @@ Task<void> SegmentKeeper::add_copy(SegmentId segment, CopyPlace place, NodeId in
     waiting->result = std::move(result);
     waiting->done.set();
   };
-  perform(segment, tracked->life.add_copy(place.node, place.worker, instead_of));
+  tracked->copy_use = use;
+  perform(segment, tracked->life.add_copy(place.node, place.worker, instead_of, place.device));
   if (!waiting->result) {
     const bool woken = co_await waiting->done.wait();
     if (!woken) co_return Error(Errc::cancelled);
@@ -584,6 +591,18 @@ Task<void> SegmentKeeper::add_copy(SegmentId segment, CopyPlace place, NodeId in
   // What is left of an attempt that failed is found there.
   if (!*waiting->result) nodes_.want_block_report(place.node);
   co_return std::move(*waiting->result);
+}
+
+bool SegmentKeeper::is_behind(SegmentId segment, NodeId node) const {
+  const auto found = lives_.find(segment);
+  return found != lives_.end() && found->second->life.is_behind(node);
+}
+
+std::vector<SegmentKeeper::StaleCopy> SegmentKeeper::stale_copies() const {
+  std::vector<StaleCopy> stale;
+  for (const auto& [node, listed] : stale_)
+    stale.insert(stale.end(), listed.copies.begin(), listed.copies.end());
+  return stale;
 }
 
 void SegmentKeeper::session_ended(SessionId session) {
@@ -666,6 +685,9 @@ Task<std::vector<wire::BlockReport>> SegmentKeeper::report(Report report) {
     co_return std::vector<wire::BlockReport>();
   }
   std::vector<wire::BlockReport> to_free;
+  auto& stale = stale_[node];
+  if (!report.from) stale.copies.clear();
+  stale.listed = clock_.now();
   std::vector<SegmentId> to_seal;
   std::set<SegmentId> reported;
   for (auto& block : blocks) {
@@ -691,6 +713,8 @@ Task<std::vector<wire::BlockReport>> SegmentKeeper::report(Report report) {
       if (!nodes_.reachable(node, DeviceId{block.device()})) continue;
       if (row != nullptr && row->state == SegmentState::sealed)
         note(RepairEvent::copy_stale, segment, node, block.length());
+      if (stale.copies.size() < kMostStale)
+        stale.copies.push_back({segment, node, DeviceId{block.device()}, block.block(), block.length()});
       to_free.push_back(std::move(block));
     } else if (row->state == SegmentState::sealed && (!block.sealed() || block.length() < row->length)) {
       to_seal.push_back(segment);
@@ -771,6 +795,16 @@ bool SegmentKeeper::grace_is_over(TimePoint since) const {
   return since == TimePoint{} || clock_.now() - since >= options_.dead_segment_grace;
 }
 
+/// Whether what was told to go is gone, the node's next listing says.
+void SegmentKeeper::look_after_stale() {
+  const auto now = clock_.now();
+  for (auto& [node, stale] : stale_) {
+    if (stale.copies.empty() || now - stale.listed < kStaleLook || !nodes_.online(node)) continue;
+    stale.listed = now;
+    nodes_.want_block_report(node);
+  }
+}
+
 void SegmentKeeper::forget_ended() {
   if (clock_.now() - started_ < options_.dead_segment_grace) return;  // not there would mean since the start
   std::erase_if(ended_, [this](const auto& entry) { return grace_is_over(entry.second.since); });
@@ -785,6 +819,7 @@ asio::awaitable<void> SegmentKeeper::sweep() {
     const auto looked = co_await look_at_rows(options_.sweep_rows, false);
     if (!looked) log().warn("segments not looked at why=\"{}\"", looked.error().describe());
     forget_ended();
+    look_after_stale();
   }
 }
 

@@ -20,6 +20,7 @@
 #include "common/wire/index.pb.h"
 #include "common/wire/node.pb.h"
 #include "indexd/placement/placer.h"
+#include "indexd/repair/pace.h"
 #include "indexd/segments/life.h"
 #include "indexd/service/options.h"
 #include "indexd/tree/uncommitted.h"
@@ -80,10 +81,25 @@ class SegmentKeeper {
   /// @errors stale_generation, busy (another close is under way), invalid
   Task<void> close(SegmentId segment, Closing closing);
 
-  /// Makes a copy of a sealed segment in this place, instead of another one or besides those it has.
+  /// Makes a copy of a sealed segment in this place, instead of another one or besides those it has; or moves
+  /// one within its node, where both nodes are the same and the place names a device.
+  /// @param use  for whom it is copied: what is only moved goes at its own pace
   /// @errors busy (something else is done with it), invalid (its copies are elsewhere by now), not_found,
   /// unavailable, and what the node answered
-  Task<void> add_copy(SegmentId segment, CopyPlace place, NodeId instead_of);
+  Task<void> add_copy(SegmentId segment, CopyPlace place, NodeId instead_of, CopyUse use = CopyUse::repair);
+  /// Of a sealed segment: see SegmentLife.
+  bool is_behind(SegmentId segment, NodeId node) const;
+  /// A block that a node was told to free, and listed when it did last, because it is no copy of its segment
+  /// any more.
+  struct StaleCopy {
+    SegmentId segment;
+    NodeId node;
+    DeviceId device;
+    std::uint32_t block = 0;
+    std::uint64_t length = 0;
+  };
+  /// The first 4096 of each node.
+  std::vector<StaleCopy> stale_copies() const;
   /// One that is unfilled, or open, is to be sealed soon: who writes it goes on elsewhere.
   void finish(SegmentId segment) { later(segment, Reason::finish); }
   /// Its open segments are fenced; what it has not committed is nobody's.
@@ -116,6 +132,7 @@ class SegmentKeeper {
     std::function<void(Result<void>)> repaired;  // who waits for Repaired
     std::vector<NodeId> failed;                  // nodes that could not take a block
     Duration allocate_limit{};
+    CopyUse copy_use = CopyUse::repair;  // of the copy that is added
   };
   struct Batch;
   struct Ended {  // a closed segment that its writer may yet commit to
@@ -170,6 +187,7 @@ class SegmentKeeper {
   bool may_free(SegmentId segment) const;
   bool serves_copy(const SegmentRow& row, NodeId node) const;
   bool grace_is_over(TimePoint since) const;
+  void look_after_stale();
   void forget_ended();
 
   const Clock& clock_;
@@ -183,6 +201,11 @@ class SegmentKeeper {
   std::unordered_map<SegmentId, std::unique_ptr<Tracked>> lives_;
   std::size_t reports_read_ = 0;    // rows are being read for
   std::set<SegmentId> new_copies_;  // stored meanwhile, which those rows may not name
+  struct Stale {
+    std::vector<StaleCopy> copies;  // as the node's last listing had them, or the part of it so far
+    TimePoint listed;
+  };
+  std::map<NodeId, Stale> stale_;
   std::set<SegmentId> waiting_;  // lives that go on when a node is back: while one is away there may be many
   std::uint64_t last_serial_ = 0;
   std::uint64_t segments_ = 0;

@@ -27,6 +27,7 @@ void decode(std::string_view key, std::string_view value) {
   round_trip<DirectoryOrderKey>(key, value);
   round_trip<ExtentKey>(key, value);
   round_trip<SegmentKey>(key, value);
+  round_trip<NodeTimesKey>(key, value);
   round_trip<DeviceKey>(key, value);
   round_trip<LockKey>(key, value);
   round_trip<BootKey>(key, value);

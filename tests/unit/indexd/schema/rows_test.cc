@@ -91,6 +91,7 @@ TEST(Rows, ComeBackAsTheyWere) {
   expect_round_trip(ChannelRow{.name = "cam1", .copies = 3, .files = 4, .live_bytes = 5});
   expect_round_trip(NodeRow{.name = "node1", .rack = "r1"});
   expect_round_trip(NodeRow{.name = "node1", .rack = "r1", .service = NodeService::removed});
+  expect_round_trip(NodeTimesRow{.away_since_ns = 1, .scrub_ordered_ns = 2});
   expect_round_trip(DeviceRow{
       .uuid = Uuid::random(), .node = NodeId{1}, .path = "/dev/sdb", .block_bytes = 2, .blocks = 3});
   expect_round_trip(SessionRow{.host = "h", .pid = 1, .purpose = "mount", .opened_ns = 2});
@@ -179,6 +180,11 @@ TEST(Rows, HaveTheDocumentedBytes) {
             "d"
             "\0\0\0\0\0\0\0\1"
             "a\0b"s);
+  EXPECT_EQ(encode_key(NodeTimesKey{NodeId{5}}), "=\0\0\0\5"s);
+  EXPECT_EQ(encode_row(NodeTimesRow{.away_since_ns = 3, .scrub_ordered_ns = 0x0104}),
+            "\1"
+            "\3\0\0\0\0\0\0\0"
+            "\4\1\0\0\0\0\0\0"s);
   EXPECT_EQ(encode_key(DeviceKey{DeviceId{5}}),
             "v"
             "\0\0\0\5"s);
