@@ -35,7 +35,8 @@ struct Endpoint {
   wire::Endpoint to_wire() const;
   /// The first address alone.
   std::string to_string() const;
-  friend auto operator<=>(const Endpoint&, const Endpoint&) = default;
+  friend std::strong_ordering operator<=>(const Endpoint&, const Endpoint&) = default;
+  friend bool operator==(const Endpoint&, const Endpoint&) = default;
 };
 
 }  // namespace reelfs::rpc
