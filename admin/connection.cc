@@ -67,10 +67,7 @@ client::IndexClient& Connection::index() { return *state_->index; }
 Result<std::string> Connection::call_at(const wire::Endpoint& endpoint, wire::Method method,
                                         const google::protobuf::MessageLite& request,
                                         std::chrono::milliseconds timeout) {
-  rpc::Endpoint at;
-  at.host = endpoint.host();
-  at.port = static_cast<std::uint16_t>(endpoint.port());
-  rpc::Client client(state_->context, state_->clock, at, state_->worker_options);
+  rpc::Client client(state_->context, state_->clock, rpc::Endpoint::from(endpoint), state_->worker_options);
   std::optional<Result<rpc::Reply>> reply;
   run(keep(client.call(method, request, Deadline::after(state_->clock, timeout)), reply));
   run(client.stop());

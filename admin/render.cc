@@ -71,8 +71,11 @@ json describe_device(const wire::DeviceInfo& device) {
 json describe_node(const wire::NodeInfo& node) {
   json workers = json::array();
   for (const auto& worker : node.workers()) {
+    json others = json::array();
+    for (const auto& other : worker.endpoint().others()) others.push_back(endpoint_text(other));
     workers.push_back({{"worker", worker.worker()},
                        {"endpoint", endpoint_text(worker.endpoint())},
+                       {"other_endpoints", std::move(others)},
                        {"pid", worker.pid()},
                        {"leader", worker.leader()},
                        {"state", state_name(worker.state())},

@@ -214,6 +214,7 @@ IndexClient::Options index_options(const FileSystemOptions& options, const Tls& 
 
 rpc::ClientOptions node_options(const Tls& tls) {
   rpc::ClientOptions node;
+  node.repeatable = true;  // appends, reads and syncs
   if (tls) node.tls = tls.value();
   return node;
 }
@@ -713,6 +714,8 @@ Task<std::vector<Gap>> FileSystem::list_gaps(InodeId channel) {
   }
   co_return gaps;
 }
+
+std::vector<NodePath> FileSystem::paths() const { return state_->nodes.paths(); }
 
 void FileSystem::note_read(const Attributes& attributes) {
   const auto wanted = state_->options.atime;

@@ -14,6 +14,7 @@
 #include "client/attributes.h"
 #include "client/cluster_config.h"
 #include "client/locks/carried.h"
+#include "client/node_path.h"
 #include "client/recordings.h"
 #include "common/async/task.h"
 #include "common/base/buffer.h"
@@ -234,6 +235,8 @@ class FileSystem {
   Task<Space> statfs(InodeId inode);
   /// Of a channel, since its oldest recording, by start. @errors not_found
   Task<std::vector<Gap>> list_gaps(InodeId channel);
+  /// The ways to the nodes that were used. One that has not been used yet is not known.
+  std::vector<NodePath> paths() const;
   /// In the order in which their newest bytes came; one that is being written may be there twice.
   Task<std::vector<Recording>> find_recordings(RecordingsWanted wanted);
   /// Whether the channel has bytes of a time.

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
+#include "client/node_path.h"
 #include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/rpc/client.h"
@@ -27,6 +29,8 @@ class NodePool {
   rpc::Client& for_appends(const WorkerAddress& worker);
   rpc::Client& for_reads(const WorkerAddress& worker);
   void set_epoch(Epoch epoch);
+  /// By node and worker.
+  std::vector<NodePath> paths() const;
   asio::awaitable<void> stop();
 
  private:

@@ -84,8 +84,7 @@ void RecordReader::learn(const wire::SegmentLocation& location) {
     WorkerAddress worker;
     worker.node = NodeId(copy.node());
     worker.worker = WorkerId(copy.worker());
-    worker.endpoint.host = copy.endpoint().host();
-    worker.endpoint.port = static_cast<std::uint16_t>(copy.endpoint().port());
+    worker.endpoint = rpc::Endpoint::from(copy.endpoint());
     workers.push_back(std::move(worker));
   }
   locations_.learn(SegmentId(location.segment()), std::move(workers));

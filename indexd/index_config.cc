@@ -32,6 +32,7 @@ Result<IndexConfig> read(config::File file, const std::filesystem::path& path) {
   table.read("tls", config.tls);
   table.read("log", config.log);
   REELFS_TRY(file.finish());
+  if (config.listen.empty()) return Error(Errc::bad_config, path.string() + ": listen: no address");
   if (!metrics.host.empty()) config.metrics_listen = metrics;
   auto id = Uuid::parse(cluster);
   if (!id) return Error(Errc::bad_config, path.string() + ": cluster: " + id.error().message());

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "common/base/ids.h"
 #include "common/base/result.h"
@@ -19,7 +20,7 @@ namespace reelfs::indexd {
 struct IndexConfig {
   Uuid cluster;
   std::string name = "index1";
-  rpc::Endpoint listen{"127.0.0.1", 7400};
+  std::vector<rpc::Endpoint> listen{{"127.0.0.1", 7400}};
   std::filesystem::path data_dir;
   std::optional<rpc::Endpoint> metrics_listen;  // absent: no metrics endpoint
   std::uint32_t copies = 2;                     // of new channels

@@ -77,9 +77,13 @@ class Process {
                     metrics_.listen(config_.metrics_listen->host, config_.metrics_listen->port));
       log().info("metrics host={} port={}", config_.metrics_listen->host, port);
     }
-    REELFS_CO_TRY(const auto endpoint, server_.listen(config_.listen));
+    std::string listening;
+    for (const auto& address : config_.listen) {
+      REELFS_CO_TRY(const auto endpoint, server_.listen(address));
+      listening += (listening.empty() ? "" : ",") + endpoint.to_string();
+    }
     log().info("active name={} cluster={} epoch={} listen={}", config_.name, config_.cluster.to_string(),
-               index_.epoch().value, endpoint.to_string());
+               index_.epoch().value, listening);
     co_return ok();
   }
 

@@ -110,7 +110,7 @@ Result<void> run_worker(const Arguments& arguments, const noded::NodeConfig& con
   options.identity.boot = noded::machine_boot();
   options.rack = config.rack;
   options.indexes = config.indexes;
-  options.host = config.host;
+  options.addresses = config.addresses;
   options.internal_port = static_cast<std::uint16_t>(config.internal_port);
   options.leader.devices = config.devices;
   options.leader.device_list = config.device_list();

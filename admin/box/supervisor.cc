@@ -137,8 +137,8 @@ const char* word_for(ProcessState state) {
   return "starting";
 }
 
-std::string endpoint_of(const wire::WorkerInfo& worker) {
-  return fmt::format("{}:{}", worker.endpoint().host(), worker.endpoint().port());
+std::string text_of(const wire::Endpoint& endpoint) {
+  return fmt::format("{}:{}", endpoint.host(), endpoint.port());
 }
 
 // What still stands between the workers given and their work.
@@ -462,7 +462,8 @@ std::vector<ProcessReport> Supervisor::report() const {
     } else if (is_online(*nodes, one.process)) {
       const auto* worker = find_worker(*nodes, one.process);
       one.state = worker->leader() ? "leader" : "follower";
-      one.endpoints.push_back(endpoint_of(*worker));
+      one.endpoints.push_back(text_of(worker->endpoint()));
+      for (const auto& other : worker->endpoint().others()) one.endpoints.push_back(text_of(other));
     }
   }
   for (auto& one : all) {

@@ -27,10 +27,12 @@ Result<void> list(const ClusterOptions& options) {
       {"NODE", "ID", "RACK", "STATE", "WORKER", "ROLE", "PID", "ENDPOINT", "WORKER STATE", "LAST HEARD"});
   for (const auto& node : reply.nodes()) {
     for (const auto& worker : node.workers()) {
+      auto endpoints = endpoint_text(worker.endpoint());
+      for (const auto& other : worker.endpoint().others()) endpoints += ' ' + endpoint_text(other);
       table.add({node.name(), std::to_string(node.node()), node.rack().empty() ? "-" : node.rack(),
                  state_name(node.state()) + (node.leaving() ? ", drained" : ""),
                  std::to_string(worker.worker()), worker.leader() ? "leader" : "follower",
-                 std::to_string(worker.pid()), endpoint_text(worker.endpoint()), state_name(worker.state()),
+                 std::to_string(worker.pid()), std::move(endpoints), state_name(worker.state()),
                  human_time(worker.silent_ms()) + " ago"});
     }
   }

@@ -261,11 +261,10 @@ Result<SegmentGrant> ChannelWriter::accept_grant(const wire::Grant& grant) {
   if (segments_.contains(accepted.segment)) return Error(Errc::protocol, "granted twice");
   auto segment = std::make_unique<OpenSegment>(context_, accepted.generation);
   for (const auto& copy : grant.copies()) {
-    if (copy.endpoint().port() == 0 || copy.endpoint().port() > 65535) return Error(Errc::protocol, "port");
+    auto endpoint = rpc::Endpoint::from(copy.endpoint());
+    if (endpoint.port == 0) return Error(Errc::protocol, "port");
     accepted.nodes.emplace_back(copy.node());
-    segment->copies.push_back({NodeId(copy.node()),
-                               WorkerId(copy.worker()),
-                               {copy.endpoint().host(), static_cast<std::uint16_t>(copy.endpoint().port())}});
+    segment->copies.push_back({NodeId(copy.node()), WorkerId(copy.worker()), std::move(endpoint)});
   }
   segment->needed = std::clamp<std::size_t>(grant.min_copies(), 1, segment->copies.size());
   segments_.emplace(accepted.segment, std::move(segment));

@@ -243,7 +243,7 @@ Task<Syncer::Locations> Syncer::locate(std::vector<SegmentId> segments) {
   for (const auto& location : reply.locations()) {
     auto& workers = located[SegmentId(location.segment())];
     for (const auto& copy : location.copies()) {
-      rpc::Endpoint endpoint{copy.endpoint().host(), static_cast<std::uint16_t>(copy.endpoint().port())};
+      auto endpoint = rpc::Endpoint::from(copy.endpoint());
       workers.push_back({NodeId(copy.node()), WorkerId(copy.worker()), std::move(endpoint)});
     }
   }

@@ -204,14 +204,30 @@ void Table::read(std::string_view key, std::vector<std::string>& into) {
 }
 
 void Table::read(std::string_view key, std::vector<rpc::Endpoint>& into) {
+  const auto* node = node_->find(key);
+  if (node != nullptr && node->is_string()) {
+    rpc::Endpoint one;
+    read(key, one);
+    into = {one};
+    return;
+  }
   const auto strings = node_->find_strings(key);
   if (!strings) return;
   std::vector<rpc::Endpoint> endpoints;
   for (const auto& text : *strings) {
-    const auto parsed = rpc::Endpoint::parse(text);
-    if (!parsed)
-      return node_->fail(*node_->find(key), key, "must be a list of \"host:port\", not " + in_quotes(text));
-    endpoints.push_back(parsed.value());
+    rpc::Endpoint endpoint;
+    std::istringstream words(text);
+    for (std::string word; words >> word;) {
+      const auto parsed = rpc::Endpoint::parse(word);
+      if (!parsed) return node_->fail(*node, key, "must be a list of \"host:port\", not " + in_quotes(text));
+      if (endpoint.host.empty())
+        endpoint = parsed.value();
+      else
+        endpoint.others.push_back(parsed.value());
+    }
+    if (endpoint.host.empty())
+      return node_->fail(*node, key, "must be a list of \"host:port\", not " + in_quotes(text));
+    endpoints.push_back(std::move(endpoint));
   }
   into = std::move(endpoints);
 }

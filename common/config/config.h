@@ -37,6 +37,7 @@ class Table {
   void read(std::string_view key, std::filesystem::path& into);  // relative ones are relative to the file
   void read(std::string_view key, rpc::Endpoint& into);
   void read(std::string_view key, std::vector<std::string>& into);
+  /// One alone, too. An item may name several addresses of one server, separated by spaces.
   void read(std::string_view key, std::vector<rpc::Endpoint>& into);
   /// "64M", "4G" or a number of bytes.
   void read_bytes(std::string_view key, std::uint64_t& into, Bounds bounds = {});

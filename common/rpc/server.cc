@@ -265,6 +265,11 @@ Task<void> Server::State::receive(std::shared_ptr<Connection> connection) {
       budget.give_back(bytes);
       continue;
     }
+    if (request.method == wire::Method::ping) {
+      budget.give_back(bytes);
+      answer(*connection, header.request_id, Response{});
+      continue;
+    }
     begin(connection, header, std::move(request));
   }
 }

@@ -246,6 +246,16 @@ Task<void> Stream::write(std::span<iovec> pieces) {
   co_return ok();
 }
 
+std::chrono::milliseconds Stream::silent_for() const {
+  tcp_info info{};
+  socklen_t bytes = sizeof info;
+  auto& socket = const_cast<asio::ip::tcp::socket&>(socket_);  // NOLINT: native_handle() changes nothing
+  if (!socket.is_open() || getsockopt(socket.native_handle(), IPPROTO_TCP, TCP_INFO, &info, &bytes) != 0)
+    return {};
+  if (info.tcpi_unacked == 0) return {};
+  return std::chrono::milliseconds(std::min(info.tcpi_last_data_recv, info.tcpi_last_ack_recv));
+}
+
 void Stream::close() {
   if (!socket_.is_open()) return;
   if (ssl_ && SSL_is_init_finished(ssl_.get())) {

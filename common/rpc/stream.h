@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <span>
@@ -39,6 +40,9 @@ class Stream {
 
   /// Ends reads and writes under way.
   void close();
+  /// For how long the peer's machine has neither sent a byte nor acknowledged one (tcp(7), TCP_INFO). Zero
+  /// where all that was sent is acknowledged, and on a closed stream.
+  std::chrono::milliseconds silent_for() const;
   const std::string& peer() const { return peer_; }
 
  private:

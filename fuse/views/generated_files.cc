@@ -26,7 +26,23 @@ Task<std::string> make_gaps(Mount& mount, InodeId channel) {
   co_return text;
 }
 
-constexpr std::array kFiles{GeneratedFile{1, "gaps.tsv", make_gaps}};
+/// How this mount reaches the nodes: the same in each channel.
+Task<std::string> make_paths(Mount& mount, InodeId) {
+  constexpr std::array kTraffic{"any", "clients", "copies"};
+  std::string text =
+      "node\tworker\tused_for\taddress\tmeant_for\tstate\tlatency_ms\tin_flight\tcalls\tfailures\n";
+  for (const auto& path : mount.files.paths()) {
+    text += fmt::format("{}\t{}\t{}\t{}\t{}\t{}\t{:.3f}\t{}\t{}\t{}\n", path.node.value, path.worker.value,
+                        path.for_appends ? "appends" : "reads", path.endpoint.to_string(),
+                        kTraffic.at(static_cast<std::size_t>(path.endpoint.traffic)), path.up ? "up" : "down",
+                        std::chrono::duration<double, std::milli>(path.latency).count(), path.in_flight,
+                        path.calls, path.failures);
+  }
+  co_return text;
+}
+
+constexpr std::array kFiles{GeneratedFile{1, "gaps.tsv", make_gaps},
+                            GeneratedFile{2, "paths.tsv", make_paths}};
 
 }  // namespace
 

@@ -586,19 +586,24 @@ void NodeLog::look_at_copies() {
   std::erase_if(avoid_, [this](const auto& entry) { return clock_.now() >= entry.second; });
   if (making_ || wants_checkpoint_) return;
   const auto wanted = copies_to_have();
+  bool one_leaves = false;  // which waits for its copies to be elsewhere
   const bool lacks = std::any_of(held_.begin(), held_.end(), [&](const auto& entry) {
     const auto& copies = entry.second.copies;
+    one_leaves = std::any_of(copies.begin(), copies.end(), [this](const auto& copy) {
+      return nodes_.reachable(copy.node, copy.device) && nodes_.leaving(copy.node);
+    });
     const auto there = std::count_if(copies.begin(), copies.end(), [this](const auto& copy) {
       return nodes_.reachable(copy.node, copy.device) && !nodes_.leaving(copy.node);
     });
-    return static_cast<std::uint32_t>(there) < wanted;
+    return one_leaves || static_cast<std::uint32_t>(there) < wanted;
   });
   if (!lacks) {
     lacking_since_.reset();
     lacking_patience_ = kLacking;
   } else if (!lacking_since_) {
     lacking_since_ = clock_.now();
-  } else if (clock_.now() - *lacking_since_ >= lacking_patience_) {
+  } else if ((one_leaves && lacking_patience_ == kLacking) ||
+             clock_.now() - *lacking_since_ >= lacking_patience_) {
     lacking_since_.reset();
     lacking_patience_ = std::min(2 * lacking_patience_, kMostLacking);  // where it does not help
     log().info("stored anew because nodes came or went copies={}", wanted);

@@ -30,16 +30,17 @@ spdlog::logger& log() {
   return instance;
 }
 
-rpc::Endpoint endpoint_of(const wire::Endpoint& endpoint) {
-  return {endpoint.host(), static_cast<std::uint16_t>(endpoint.port())};
-}
+constexpr int kMaxEndpoints = 16;  // of a worker
 
 Result<void> check_status(const wire::WorkerStatus& status) {
   if (status.worker() == 0 || status.worker() > kMaxWorkers)
     return Error(Errc::invalid, "worker number out of range");
-  if (status.endpoint().host().empty() || status.endpoint().port() == 0 || status.endpoint().port() > 65535) {
+  const auto endpoint = rpc::Endpoint::from(status.endpoint());
+  const auto is_none = [](const rpc::Endpoint& one) { return one.host.empty() || one.port == 0; };
+  if (is_none(endpoint) || std::any_of(endpoint.others.begin(), endpoint.others.end(), is_none))
     return Error(Errc::invalid, "worker without an external port");
-  }
+  if (status.endpoint().others_size() >= kMaxEndpoints)
+    return Error(Errc::invalid, "worker with too many addresses");
   return ok();
 }
 
@@ -222,7 +223,7 @@ Task<wire::RegisterWorkerReply> NodeRegistry::register_worker(wire::RegisterWork
   auto& node = nodes_[id];
   const WorkerId worker_id{request.status().worker()};
   auto& worker = node.workers[worker_id];
-  const auto endpoint = endpoint_of(request.status().endpoint());
+  const auto endpoint = rpc::Endpoint::from(request.status().endpoint());
   if (worker.client && worker.client->endpoint() != endpoint) group_.spawn(retire(std::move(worker.client)));
   if (!worker.client) {
     worker.client = std::make_shared<rpc::Client>(context_, clock_, endpoint, client_options_);
@@ -259,7 +260,7 @@ wire::HeartbeatReply NodeRegistry::heartbeat(const wire::HeartbeatRequest& reque
   const bool known = known_node && worker != node->second.workers.end() &&
                      worker->second.incarnation.raw() == request.incarnation() &&
                      check_status(request.status()) &&
-                     worker->second.client->endpoint() == endpoint_of(request.status().endpoint());
+                     worker->second.client->endpoint() == rpc::Endpoint::from(request.status().endpoint());
   if (!known) {
     reply.set_register_again(true);
     return reply;

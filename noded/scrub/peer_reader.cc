@@ -50,9 +50,7 @@ Task<std::shared_ptr<Buffer>> PeerReader::read(RangeRewriter::Wanted wanted, Epo
 }
 
 std::shared_ptr<rpc::Client> PeerReader::client_of(const wire::WorkerAddress& worker) {
-  rpc::Endpoint endpoint;
-  endpoint.host = worker.endpoint().host();
-  endpoint.port = static_cast<std::uint16_t>(worker.endpoint().port());
+  const auto endpoint = rpc::Endpoint::from(worker.endpoint());
   const auto found = clients_.find(endpoint);
   if (found != clients_.end()) return found->second;
   if (clients_.size() >= kMostClients) {

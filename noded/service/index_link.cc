@@ -44,8 +44,7 @@ void fill_device(const DeviceStatus& status, std::uint32_t node, SegmentStore& s
 void fill_status(const NodeIdentity& identity, const IndexLink::Situation& situation, std::uint32_t node,
                  SegmentStore& store, wire::WorkerStatus& status) {
   status.set_worker(identity.worker.value);
-  status.mutable_endpoint()->set_host(situation.endpoint.host);
-  status.mutable_endpoint()->set_port(situation.endpoint.port);
+  *status.mutable_endpoint() = situation.endpoint.to_wire();
   status.set_pid(identity.process.pid);
   status.set_leader(situation.leader);
   status.set_appends_in_flight(static_cast<std::uint32_t>(store.appends_under_way()));

@@ -16,9 +16,7 @@ Peers::Peers(asio::io_context& context, const Clock& clock, rpc::ClientOptions o
     : context_(context), clock_(clock), options_(std::move(options)), group_(context.get_executor()) {}
 
 std::shared_ptr<rpc::Client> Peers::client_of(const wire::WorkerAddress& worker) {
-  rpc::Endpoint endpoint;
-  endpoint.host = worker.endpoint().host();
-  endpoint.port = static_cast<std::uint16_t>(worker.endpoint().port());
+  const auto endpoint = rpc::Endpoint::from(worker.endpoint());
   const auto found = clients_.find(endpoint);
   if (found != clients_.end()) return found->second;
   if (clients_.size() >= kMaxPeers) {

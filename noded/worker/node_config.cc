@@ -13,6 +13,7 @@ namespace reelfs::noded {
 namespace {
 
 constexpr std::uint32_t kMaxWorkers = 1024;
+constexpr std::size_t kMaxAddresses = 16;
 constexpr std::uint64_t kLongestScrubPeriod = 10ULL * 365 * 86'400'000;  // ms
 
 /// A node's name is part of the names of its shared memory and stands in superblocks.
@@ -21,6 +22,37 @@ bool is_node_name(const std::string& name) {
     return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.';
   };
   return !name.empty() && name.size() <= kMaxNodeNameBytes && std::all_of(name.begin(), name.end(), allowed);
+}
+
+/// The first one is what the node is known by.
+std::vector<rpc::Endpoint> read_addresses(config::Table& root) {
+  std::vector<rpc::Endpoint> addresses;
+  const auto add = [&](const std::vector<std::string>& hosts, rpc::Traffic traffic) {
+    for (const auto& host : hosts) addresses.push_back({host, 0, traffic, {}});
+  };
+  std::string host;
+  std::vector<std::string> hosts, client_hosts, copy_hosts;
+  root.read("host", host);
+  root.read("hosts", hosts);
+  root.read("client_hosts", client_hosts);
+  root.read("copy_hosts", copy_hosts);
+  if (!host.empty()) hosts.insert(hosts.begin(), host);
+  add(hosts, rpc::Traffic::any);
+  add(client_hosts, rpc::Traffic::clients);
+  add(copy_hosts, rpc::Traffic::copies);
+  if (addresses.empty()) add({"127.0.0.1"}, rpc::Traffic::any);
+  return addresses;
+}
+
+Result<void> check_addresses(const std::vector<rpc::Endpoint>& addresses) {
+  if (addresses.size() > kMaxAddresses)
+    return Error(Errc::bad_config, "more than " + std::to_string(kMaxAddresses) + " addresses");
+  for (auto one = addresses.begin(); one != addresses.end(); ++one) {
+    if (one->host.empty()) return Error(Errc::bad_config, "an address is empty");
+    if (std::any_of(addresses.begin(), one, [&](const auto& other) { return other.host == one->host; }))
+      return Error(Errc::bad_config, "address " + one->host + " is named twice");
+  }
+  return ok();
 }
 
 /// A node goes on with the others while one of its workers is started again.
@@ -41,7 +73,7 @@ Result<NodeConfig> load_node_config(const std::filesystem::path& path) {
   root.read("name", config.name);
   root.read("rack", config.rack);
   root.read("indexes", config.indexes);
-  root.read("host", config.host);
+  config.addresses = read_addresses(root);
   root.read("internal_port", config.internal_port, {.min = 1, .max = 65535});
   config.workers = default_workers();
   root.read("workers", config.workers, {.min = 1, .max = kMaxWorkers});
@@ -63,6 +95,8 @@ Result<NodeConfig> load_node_config(const std::filesystem::path& path) {
   if (!is_node_name(config.name)) {
     return Error(Errc::bad_config, where + "name is to be 1 to 63 of letters, digits, '-', '_' and '.'");
   }
+  if (auto sound = check_addresses(config.addresses); !sound)
+    return Error(Errc::bad_config, where + sound.error().message());
   if (config.indexes.empty()) return Error(Errc::bad_config, where + "indexes names no index server");
   const auto directory = std::filesystem::absolute(path).parent_path();
   if (config.state_dir.empty()) {

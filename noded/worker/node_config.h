@@ -22,9 +22,9 @@ struct NodeConfig {
   std::string name;
   std::string rack;
   std::vector<rpc::Endpoint> indexes;
-  std::string host = "127.0.0.1";   // external ports are opened here
-  std::uint32_t internal_port = 0;  // on the loopback address
-  std::uint32_t workers = 0;        // one per core where it is left out, and at least two
+  std::vector<rpc::Endpoint> addresses{{"127.0.0.1", 0}};  // an external port is opened on each
+  std::uint32_t internal_port = 0;                         // on the loopback address
+  std::uint32_t workers = 0;  // one per core where it is left out, and at least two
   std::vector<std::filesystem::path> devices;
   std::filesystem::path state_dir;               // where what was added and removed since is kept
   std::chrono::milliseconds device_limit{3000};  // of one call of a device: then it is out of service

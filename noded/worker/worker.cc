@@ -195,9 +195,11 @@ Task<void> Worker::serve() {
   if (server_) co_return ok();
   rpc::ClientOptions client_options;
   client_options.tls = options_.tls;
-  copier_ = std::make_unique<RecordCopier>(context_, clock_, store_, client_options);
-  segment_copier_ = std::make_unique<SegmentCopier>(context_, clock_, store_, client_options);
-  peers_ = std::make_unique<PeerReader>(context_, clock_, client_options);
+  auto peer_options = client_options;
+  peer_options.traffic = rpc::Traffic::copies;
+  copier_ = std::make_unique<RecordCopier>(context_, clock_, store_, peer_options);
+  segment_copier_ = std::make_unique<SegmentCopier>(context_, clock_, store_, peer_options);
+  peers_ = std::make_unique<PeerReader>(context_, clock_, peer_options);
   auto fetch = [this](RangeRewriter::Wanted wanted, Deadline deadline) {
     return peers_->read(std::move(wanted), state_.unfilled->epoch(), deadline);
   };
@@ -209,10 +211,14 @@ Task<void> Worker::serve() {
   server_ = std::make_unique<rpc::Server>(context_, clock_, server_options, [this](rpc::Request request) {
     return service_->handle(std::move(request));
   });
-  rpc::Endpoint external;
-  external.host = options_.host;
-  REELFS_CO_TRY(endpoint_, server_->listen(external));
-  log().info("serving worker={} endpoint={}", options_.identity.worker.value, endpoint_.to_string());
+  std::vector<rpc::Endpoint> listening;
+  for (const auto& address : options_.addresses) {
+    REELFS_CO_TRY(auto endpoint, server_->listen(address));
+    log().info("serving worker={} endpoint={}", options_.identity.worker.value, endpoint.to_string());
+    listening.push_back(std::move(endpoint));
+  }
+  endpoint_ = listening.front();
+  endpoint_.others.assign(listening.begin() + 1, listening.end());
   IndexLink::Options link_options;
   link_options.indexes = options_.indexes;
   link_options.rack = options_.rack;

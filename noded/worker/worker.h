@@ -40,7 +40,7 @@ class Worker {
     NodeIdentity identity;
     std::string rack;
     std::vector<rpc::Endpoint> indexes;
-    std::string host;
+    std::vector<rpc::Endpoint> addresses;  // an external port is opened on each; at least one
     std::uint16_t internal_port = 0;
     Leader::Options leader;
     std::shared_ptr<const rpc::TlsContext> tls;       // of the external port and towards the index

@@ -251,7 +251,7 @@ class Attribution(unittest.TestCase):
 
 
 SHORT = ["--longest", "5", "--calm", "8", "--faults", str(len(KINDS)), "--device-size", "1G", "--full-rate", "2000000", "--rate", "250000",
-         "--whole-limit", "1"]
+         "--whole-limit", str(int(30 * PATIENCE))]
 
 
 # Seconds, the longest write or fsync. 0.1 is aimed at where something is killed; that is for the long run on a quiet machine to show.
@@ -274,11 +274,13 @@ class ShortRun(unittest.TestCase):
             self.assertGreater(report["acknowledged_bytes"], 50 << 20)
             self.assertEqual(report["lost_bytes"], 0, report["checks"])
             self.assertEqual(report["excess_bytes"], 0, report["checks"])
+            self.assertEqual(report["lacking_copies_bytes"], 0, report["checks"])
             self.assertEqual(report["errors"], 0, report["kinds"])
             noise = NOISE * report["kinds"][CALM]["longest_stall_s"]
             for kind in KINDS:
                 one = report["kinds"][kind.name]
                 self.assertGreater(one["write"]["calls"], 0, kind.name)
+                self.assertEqual(one["not_whole_in_time"], 0, f"{kind.name}: {one}")
                 self.assertLess(one["longest_stall_s"], (STALL[kind.family] + noise) * PATIENCE, f"{kind.name}: {one}")
 
 

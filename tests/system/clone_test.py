@@ -9,7 +9,7 @@ MIB = 1 << 20
 
 
 class Cloning(BoxTest):
-    box_settings = {"device_size": "256M", "journal_copies": 3}
+    box_settings = {"device_size": "256M"}
 
     def setUp(self):
         super().setUp()

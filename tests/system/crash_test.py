@@ -55,7 +55,7 @@ def record(directory, log, number):
 
 
 class PowerLoss(BoxTest):
-    box_settings = {"device_size": "6G", "block_size": "4M", "journal_copies": 3}
+    box_settings = {"device_size": "6G", "block_size": "4M"}
 
     def start_writers(self, directory, logs):
         return [subprocess.Popen([sys.executable, __file__, "--record", directory, logs / f"{number}", str(number)],
@@ -152,8 +152,6 @@ class PowerLoss(BoxTest):
 
 class Restarts(BoxTest):
     """One process killed and started again under a mount that goes on."""
-
-    box_settings = {"journal_copies": 3}
 
     def test_the_index_server(self):
         (self.channel / "before").write_bytes(b"1" * 100_000)

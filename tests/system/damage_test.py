@@ -8,7 +8,7 @@ from harness import Box, REELCTL, is_mounted, run, until
 
 class LostParts(unittest.TestCase):
     def setUp(self):
-        self.box = Box(journal_copies=3)
+        self.box = Box()
         self.addCleanup(self.box.close)
         self.index = self.box.directory / "index1"
         self.data = {}
@@ -79,7 +79,7 @@ class Rot(unittest.TestCase):
     """Bits that rotted on a device while its node was down. Nothing acknowledged is lost, and the node says what it found."""
 
     def setUp(self):
-        self.box = Box("--devices", "2", journal_copies=3)
+        self.box = Box("--devices", "2")
         self.addCleanup(self.box.close)
         self.channel = self.box.channel("cam1")
         self.data = {}

@@ -103,7 +103,7 @@ class Gaps(BoxTest):
         self.assertEqual([[row[0], row[1], row[3]] for row in (line.split("\t") for line in rows)], told)
         self.assertTrue(rows)
         self.assertNotIn(".reel", os.listdir(self.channel))
-        self.assertEqual(os.listdir(self.channel / ".reel"), ["gaps.tsv"])
+        self.assertEqual(os.listdir(self.channel / ".reel"), ["gaps.tsv", "paths.tsv"])
 
     def check_promise(self, silent_since, cadence=0.2):
         took = time.monotonic() - silent_since

@@ -76,7 +76,7 @@ class Stream:
 
 class DeviceHangs(unittest.TestCase):
     def setUp(self):
-        self.box = Box(device_size="512M", journal_copies=3)  # nothing that is looked at in the end is overwritten
+        self.box = Box(device_size="512M")  # nothing that is looked at in the end is overwritten
         self.addCleanup(self.box.close)
         self.channel = self.box.channel("cam1")
         self.disk = self.box.local / "disk"

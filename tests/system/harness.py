@@ -88,7 +88,7 @@ class Mount:
 
 class Box:
     def __init__(self, *options, nodes=2, workers=2, copies=2, device_size="512M", block_size="4M",
-                 journal_copies=0):  # it takes blocks, and most tests count them or fill small devices
+                 journal_copies=3):
         self.base = pathlib.Path(tempfile.mkdtemp(prefix="reelfs-test-", dir=os.environ.get("REELFS_TEST_DIR")))
         self.guardian = subprocess.Popen([sys.executable, HERE / "guardian.py", self.base], stdin=subprocess.PIPE,
                                          start_new_session=True)

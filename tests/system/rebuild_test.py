@@ -57,7 +57,7 @@ class RebuildTest(unittest.TestCase):
     nodes = 2
 
     def setUp(self):
-        self.box = Box(nodes=self.nodes, journal_copies=3)
+        self.box = Box(nodes=self.nodes)
         self.addCleanup(self.box.close)
         self.index = self.box.directory / "index1"
 

@@ -265,8 +265,8 @@ class DrainTest(RepairTest):
         until(lambda: len(recorder.written) > 3, "it records", HEALED)
         drained = self.box.reelctl("node", "drain", "node2")
         self.assertTrue(drained["node"]["leaving"])
-        until(lambda: not any(copy["node"] == number for segment in self.box.segments() for copy in segment["copies"]),
-              "it has no copy any more", HEALED)
+        until(lambda: not any(copy["node"] == number for segment in self.box.all_segments() for copy in segment["copies"]),
+              "it has no copy any more, nor one of the index's journal", HEALED)
         recorder.end()
         self.assertIsNone(recorder.error)
         print(f"\nlongest write of a MiB with fsync while a node was drained: {recorder.longest * 1e3:.0f} ms")

@@ -294,6 +294,9 @@ const Endpoint& Client::endpoint() const { return state_->endpoint; }
 void Client::set_epoch(Epoch epoch) { state_->epoch = epoch; }
 Epoch Client::epoch() const { return state_->epoch; }
 bool Client::connected() const { return state_->link != nullptr; }
+std::vector<PathState> Client::paths() const {
+  return {{state_->endpoint, connected(), {}, state_->pending.size(), state_->last_id, 0}};
+}
 
 Task<Reply> Client::call(wire::Method method, const google::protobuf::MessageLite& request, Deadline deadline,
                          SharedBuffer payload) {

@@ -72,7 +72,7 @@ class InnerWorker {
     options.identity.worker = WorkerId(2);
     options.identity.process = ProcessIdentity::self();
     options.indexes = config.indexes;
-    options.host = config.host;
+    options.addresses = config.addresses;
     options.internal_port = static_cast<std::uint16_t>(config.internal_port);
     return options;
   }

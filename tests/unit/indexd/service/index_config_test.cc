@@ -11,16 +11,27 @@ TEST(IndexConfig, HasDefaultsForWhatIsNotSaid) {
   const auto config = IndexConfig::parse(kRequired, "/etc/reelfs/indexd.toml");
   ASSERT_TRUE(config) << config.error().describe();
   EXPECT_EQ(config.value().data_dir, "/etc/reelfs/data");
-  EXPECT_EQ(config.value().listen.port, 7400);
+  ASSERT_EQ(config.value().listen.size(), 1u);
+  EXPECT_EQ(config.value().listen[0].port, 7400);
   EXPECT_EQ(config.value().copies, 2u);
   EXPECT_EQ(config.value().block_bytes, 64 * kMiB);
   EXPECT_FALSE(config.value().metrics_listen);
   EXPECT_FALSE(config.value().adopt_blank_devices);
 }
 
+TEST(IndexConfig, ListensInSeveralNetworks) {
+  const auto parse = [](const char* line) {
+    return IndexConfig::parse(std::string(kRequired) + line + "\n", "indexd.toml").value().listen;
+  };
+  EXPECT_EQ(parse("listen = \"10.0.0.5:7400\"").at(0).to_string(), "10.0.0.5:7400");
+  const auto two = parse("listen = [\"10.0.0.5:7400\", \"[fd00::5]:7401\"]");
+  ASSERT_EQ(two.size(), 2u);
+  EXPECT_EQ(two[1].to_string(), "[fd00::5]:7401");
+}
+
 TEST(IndexConfig, RefusesWhatCannotBeMeant) {
-  for (const auto* line : {"copies = 5", "copies = 0", "block_size = \"5M\"", "block_size = \"2G\"",
-                           "repair_rate = 0", "colour = \"red\""}) {
+  for (const auto* line : {"listen = []", "listen = 7400", "copies = 5", "copies = 0", "block_size = \"5M\"",
+                           "block_size = \"2G\"", "repair_rate = 0", "colour = \"red\""}) {
     SCOPED_TRACE(line);
     const auto config = IndexConfig::parse(std::string(kRequired) + line + "\n", "indexd.toml");
     ASSERT_FALSE(config);
