@@ -67,7 +67,6 @@ class Cluster {
     std::unique_ptr<IndexDisk> disk;
     Process* process = nullptr;
     bool serving = false;
-    bool hurt = false;  // it lost power once
   };
   struct Mount {
     explicit Mount(std::string name) : host{std::move(name)} {}
