@@ -128,14 +128,6 @@ void FileTable::distrust(InodeId inode) {
   if (const auto file = find(inode)) file->confirmed = file->leased_until = {};
 }
 
-void FileTable::index_began() {
-  for (const auto& [inode, file] : files_) {
-    file->attributes.version = 0;
-    file->confirmed = file->leased_until = {};
-    file->extents = ExtentCache();
-  }
-}
-
 Attributes FileTable::current(FileState& file) {
   auto attributes = file.attributes;
   attributes.lease = {};

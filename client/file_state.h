@@ -39,8 +39,6 @@ struct FileState {
   bool releasing = false;      // the index is being told that uses is 0
   bool committing = false;     // a commit of its pieces is under way
   std::uint32_t barriers = 0;  // attribute changes under way, which commits must not overtake
-  bool flushing = false;       // its pieces are being flushed, before a commit that overwrites
-  WriteBuffer::PieceNumber flushed_through = 0;  // placed pieces up to here are on stable storage
   /// Segments with pieces that may not be on stable storage, and when (as WriteBack counts) the last was
   /// placed there.
   std::map<SegmentId, std::uint64_t> unsynced;
@@ -94,9 +92,6 @@ class FileTable {
   Attributes note(const Attributes& told);
   /// Another mount has changed it: what is known of it is to be asked for anew.
   void distrust(InodeId inode);
-  /// Another index server, or the same one after a restart: changes that it forgot with its machine's power
-  /// had versions that other changes will have.
-  void index_began();
   /// What is known of it is leased: no other mount has changed it since it was told.
   bool is_leased(const FileState& file) const { return clock_.now() < file.leased_until; }
   /// What is known of the file, with what was written here. Without a lease.

@@ -267,16 +267,7 @@ FileSystem::State::State(asio::io_context& io, const Clock& machine_clock, Clust
       background(io.get_executor()) {
   locks.adopt(options.standing.locks);
   removed.adopt(options.standing.removed);
-  index.on_epoch([this](Epoch epoch) {
-    nodes.set_epoch(epoch);
-    files.index_began();
-  });
-  index.on_lost_change([this](InodeId inode, const Error& error) {
-    const auto file = files.find(inode);
-    if (!file || file->attributes.nlink == 0) return;
-    file->fail(error);
-    file->extents.clear();
-  });
+  index.on_epoch([this](Epoch epoch) { nodes.set_epoch(epoch); });
   index.on_resume([this] {
     removed.keep_open();
     return files.open_inodes();

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
-#include <map>
 #include <optional>
 #include <set>
 
@@ -11,7 +10,6 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-#include "client/unsettled_changes.h"
 #include "common/async/condition.h"
 #include "common/async/event.h"
 #include "common/async/task_group.h"
@@ -37,9 +35,6 @@ constexpr Duration kFirstLease = 3s;
 // How long a call waits once no index server has answered anything for the whole timeout: a command that
 // makes many calls is then not held for the timeout by each of them.
 constexpr Duration kAwayPatience = 1s;
-// So many changes that the index's machine may forget are kept until it is asked, and how often it is then.
-constexpr std::size_t kManyUnsettled = 256;
-constexpr Duration kMarkPause = 50ms;
 
 spdlog::logger& log() { return logger("client.index"); }
 
@@ -47,24 +42,6 @@ std::string host_name() {
   std::array<char, 256> name{};
   if (::gethostname(name.data(), name.size() - 1) != 0) return "unknown";
   return name.data();
-}
-
-// The files of a commit that the index did not take, by their inodes.
-std::map<std::uint64_t, Error> refused_in(const UnsettledChanges::Change& commit, const rpc::Reply& reply) {
-  std::map<std::uint64_t, Error> refused;
-  const auto& request = static_cast<const wire::CommitRequest&>(*commit.request);
-  wire::CommitReply message;
-  const bool parses = message.ParseFromString(reply.message);
-  for (int i = 0; i < request.files_size(); ++i) {
-    if (!parses || i >= message.attributes_size() || message.attributes(i).inode() == 0)
-      refused.emplace(request.files(i).inode(), Error(Errc::stale_handle, "the file is gone"));
-  }
-  for (const auto& file : message.refused()) {
-    if (file.file() < static_cast<std::uint32_t>(request.files_size()))
-      refused.emplace(request.files(static_cast<int>(file.file())).inode(),
-                      Error(Errc::io, file.error().message()));
-  }
-  return refused;
 }
 
 // True where an index server has said so, and not we ourselves for want of an answer.
@@ -128,15 +105,6 @@ struct IndexClient::State {
   asio::awaitable<void> reopen(std::vector<InodeId> inodes, Deadline deadline);
   asio::awaitable<void> keep_session();
   asio::awaitable<void> resume_now();
-  Task<void> renew(Deadline deadline);
-
-  void keep(UnsettledChanges::Change change, const rpc::Reply& reply);
-  void carry_to_new_session();
-  Task<void> ask_again(Deadline deadline);
-  Task<void> ask_for_all_again(Deadline deadline);
-  void note_repeated(const UnsettledChanges::Change& change, const rpc::Reply& reply);
-  void note_lost(const UnsettledChanges::Change& change, const Error& error);
-  asio::awaitable<void> ask_marks();
 
   asio::io_context& context;
   const Clock& clock;
@@ -152,20 +120,15 @@ struct IndexClient::State {
   Condition opened;
 
   SessionId session;
-  Epoch epoch;  // the greatest
-  Epoch reign;  // of who has the session; smaller where the index was made again
+  Epoch epoch;
   std::uint64_t block_bytes = 0;
   Duration lease = kFirstLease;
 
   std::uint64_t last_request;
   std::set<std::uint64_t> unanswered;
-  UnsettledChanges unsettled;
-  bool tells_marks = true;  // until it turns out that it does not: an older index server
-  bool asking_marks = false;
 
   std::function<void(Epoch)> epoch_callback;
   std::function<std::vector<InodeId>()> open_inodes;
-  std::function<void(InodeId, const Error&)> lost_change;
   LockCallbacks locks;
   std::uint64_t assertion;
 
@@ -202,9 +165,8 @@ Task<void> IndexClient::State::try_open(SessionId resume, std::vector<InodeId> i
   block_bytes = reply.block_bytes();
   if (reply.lease_ms() > 0) lease = std::chrono::milliseconds(reply.lease_ms());
   if (locks.told) locks.told(reply);
-  reign = Epoch(reply.epoch());
-  const bool epoch_grew = reign > epoch;
-  epoch = std::max(epoch, reign);
+  const bool epoch_grew = Epoch(reply.epoch()) > epoch;
+  epoch = std::max(epoch, Epoch(reply.epoch()));
   for (const auto& each : servers) each->set_epoch(epoch);
   if (epoch_grew && epoch_callback) epoch_callback(epoch);
   co_return ok();
@@ -216,7 +178,6 @@ Task<void> IndexClient::State::open_session(Deadline deadline) {
   if (session) {
     auto resumed = co_await try_open(session, inodes, deadline);
     if (resumed) {
-      REELFS_CO_TRY(co_await ask_again(deadline));
       log().info("session resumed session={} index={}", session.value, server().endpoint().to_string());
       connected = true;
       co_return ok();
@@ -226,9 +187,7 @@ Task<void> IndexClient::State::open_session(Deadline deadline) {
     if (locks.session_lost) locks.session_lost();
   }
   REELFS_CO_TRY(co_await try_open(SessionId(), inodes, deadline));
-  carry_to_new_session();
   co_await reopen(std::move(inodes), deadline);
-  REELFS_CO_TRY(co_await ask_again(deadline));
   connected = true;
   log().info("session opened session={} index={} epoch={}", session.value, server().endpoint().to_string(),
              epoch.value);
@@ -283,145 +242,25 @@ asio::awaitable<void> IndexClient::State::keep_session() {
     auto ready = co_await ensure_session(deadline);
     const auto asked_under = connection;
     if (ready) {
-      const auto renewed = co_await renew(deadline);
-      if (renewed) {
+      wire::RenewSessionRequest request;
+      request.set_session(session.value);
+      const auto reply =
+          co_await server().call_for<wire::RenewSessionReply>(wire::Method::renew_session, request, deadline);
+      if (reply) {
+        answered();
+        if (reply.value().lease_ms() > 0) lease = std::chrono::milliseconds(reply.value().lease_ms());
         backoff = kFirstBackoff;
         co_await sleep_for(lease / 3);
         continue;
       }
-      if (renewed.error().code() == Errc::cancelled) co_return;
-      log().warn("session not renewed error={}", renewed.error().describe());
+      if (reply.error().code() == Errc::cancelled) co_return;
+      log().warn("session not renewed error={}", reply.error().describe());
       lost(asked_under);
     } else if (ready.error().code() == Errc::cancelled) {
       co_return;
     }
     co_await sleep_for(backoff);
     backoff = std::min(2 * backoff, kLongestBackoff);
-  }
-}
-
-Task<void> IndexClient::State::renew(Deadline deadline) {
-  wire::RenewSessionRequest request;
-  request.set_session(session.value);
-  const auto answered_before = unsettled.added();
-  REELFS_CO_TRY(const auto reply, co_await server().call_for<wire::RenewSessionReply>(
-                                      wire::Method::renew_session, request, deadline));
-  answered();
-  if (reply.lease_ms() > 0) lease = std::chrono::milliseconds(reply.lease_ms());
-  tells_marks = reply.has_journal();
-  if (tells_marks) {
-    unsettled.marked(answered_before, reply.journal());
-  } else {
-    unsettled.settled(unsettled.added());
-  }
-  co_return ok();
-}
-
-// ---- what the index may forget
-
-void IndexClient::State::keep(UnsettledChanges::Change change, const rpc::Reply& reply) {
-  if (!tells_marks) return;
-  if (change.method == wire::Method::commit) {
-    for (const auto& [inode, error] : refused_in(change, reply)) change.refused.insert(inode);
-  }
-  if (change.method == wire::Method::create) {
-    // A file that is open here is to be the same file afterwards.
-    wire::AttributesReply made;
-    if (made.ParseFromString(reply.message))
-      static_cast<wire::CreateRequest&>(*change.request).set_inode(made.attributes().inode());
-  }
-  const bool is_late = change.epoch != reign;
-  unsettled.add(std::move(change));
-  if (is_late) {
-    // It answered after another one had taken its place, which is to be asked.
-    ++connection;
-    connected = false;
-  }
-  if (unsettled.size() >= kManyUnsettled && !stopping && !std::exchange(asking_marks, true))
-    background.spawn(ask_marks());
-}
-
-asio::awaitable<void> IndexClient::State::ask_marks() {
-  while (!stopping && connected && unsettled.size() >= kManyUnsettled) {
-    (void)co_await renew(Deadline::after(clock, lease));
-    co_await sleep_for(kMarkPause);
-  }
-  asking_marks = false;
-}
-
-// A later session knows nothing of the requests of the one before it: what has been carried out is carried
-// out again. That is harmless for commits, as in call_raw().
-void IndexClient::State::carry_to_new_session() {
-  const auto dropped =
-      unsettled.drop_if([](const auto& change) { return change.method != wire::Method::commit; });
-  if (dropped > 0) log().warn("changes may be lost, with the session that made them changes={}", dropped);
-  auto commits = unsettled.all();
-  unsettled.settled(unsettled.added());
-  for (auto& change : commits) {
-    change.number = RequestId(++last_request);
-    auto& header = *static_cast<wire::CommitRequest&>(*change.request).mutable_header();
-    header.set_session(session.value);
-    header.set_request(change.number.value);
-    unsettled.add(std::move(change));
-  }
-}
-
-// With the request ids of the first time: what is not lost is answered as it was then.
-Task<void> IndexClient::State::ask_again(Deadline deadline) {
-  while (unsettled.any_before(reign)) {
-    REELFS_CO_TRY(co_await ask_for_all_again(deadline));
-  }
-  co_return ok();
-}
-
-Task<void> IndexClient::State::ask_for_all_again(Deadline deadline) {
-  const auto changes = unsettled.all();
-  const auto upto = unsettled.added();
-  for (const auto& change : changes) {
-    const auto reply = co_await server().call(change.method, *change.request, deadline);
-    if (reply) {
-      note_repeated(change, reply.value());
-    } else if (is_retryable(reply.error().code()) || reply.error().code() == Errc::cancelled ||
-               reply.error().code() == Errc::no_session) {
-      co_return reply.error();
-    } else {
-      note_lost(change, reply.error());
-    }
-  }
-  const auto synced = co_await server().call(wire::Method::sync, wire::SyncRequest(), deadline);
-  if (!synced) co_return synced.error();
-  unsettled.settled(upto);
-  log().info("changes asked for again changes={} epoch={}", changes.size(), epoch.value);
-  co_return ok();
-}
-
-void IndexClient::State::note_repeated(const UnsettledChanges::Change& change, const rpc::Reply& reply) {
-  if (change.method != wire::Method::commit || !lost_change) return;
-  for (const auto& [inode, error] : refused_in(change, reply)) {
-    if (!change.refused.contains(inode)) lost_change(InodeId(inode), error);
-  }
-}
-
-void IndexClient::State::note_lost(const UnsettledChanges::Change& change, const Error& error) {
-  log().error("the index has lost a change, and refuses it now method={} error={}",
-              wire::to_string(change.method), error.describe());
-  if (!lost_change) return;
-  const auto& request = *change.request;
-  switch (change.method) {
-    case wire::Method::commit:
-      for (const auto& file : static_cast<const wire::CommitRequest&>(request).files())
-        lost_change(InodeId(file.inode()), error);
-      return;
-    case wire::Method::create:
-      return lost_change(InodeId(static_cast<const wire::CreateRequest&>(request).inode()), error);
-    case wire::Method::set_attributes:
-      return lost_change(InodeId(static_cast<const wire::SetAttributesRequest&>(request).inode()), error);
-    case wire::Method::punch_hole:
-      return lost_change(InodeId(static_cast<const wire::PunchHoleRequest&>(request).inode()), error);
-    case wire::Method::clone_range:
-      return lost_change(InodeId(static_cast<const wire::CloneRangeRequest&>(request).target()), error);
-    default:
-      return;
   }
 }
 
@@ -492,10 +331,6 @@ void IndexClient::on_resume(std::function<std::vector<InodeId>()> open_inodes) {
   state_->open_inodes = std::move(open_inodes);
 }
 
-void IndexClient::on_lost_change(std::function<void(InodeId, const Error&)> callback) {
-  state_->lost_change = std::move(callback);
-}
-
 void IndexClient::on_locks(LockCallbacks callbacks) { state_->locks = std::move(callbacks); }
 
 std::uint64_t IndexClient::assertion() const { return state_->assertion; }
@@ -515,20 +350,11 @@ TimePoint IndexClient::now() const { return state_->clock.now(); }
 
 RequestId IndexClient::next_request() { return RequestId(++state_->last_request); }
 
-/// What may have to be asked again is to be answered as it was.
 std::uint64_t IndexClient::acknowledged_below() const {
-  const auto unanswered = state_->unanswered.empty() ? state_->last_request + 1 : *state_->unanswered.begin();
-  return std::min(unanswered, state_->unsettled.lowest_number().value_or(unanswered));
+  return state_->unanswered.empty() ? state_->last_request + 1 : *state_->unanswered.begin();
 }
 
-std::uint64_t IndexClient::changes_answered() const { return state_->unsettled.added(); }
-
-void IndexClient::note_journal(std::uint64_t answered_before, const wire::JournalMark& mark) {
-  if (mark.epoch() != 0) state_->unsettled.marked(answered_before, mark);
-}
-
-Task<rpc::Reply> IndexClient::call_raw(wire::Method method,
-                                       std::shared_ptr<google::protobuf::MessageLite> request,
+Task<rpc::Reply> IndexClient::call_raw(wire::Method method, const google::protobuf::MessageLite& request,
                                        const Stamp& stamp, RequestId number, Deadline deadline) {
   auto& state = *state_;
   struct UnderWay {
@@ -562,22 +388,10 @@ Task<rpc::Reply> IndexClient::call_raw(wire::Method method,
       }
       const auto asked_under = state.connection;
       stamp(state.session);
-      const auto reign = state.reign;
-      const auto answered_before = state.unsettled.added();
       const auto patience = state.servers.size() > 1 ? kPatience : deadline.left(state.clock);
       const auto asked_at = state.clock.now();
-      auto reply = co_await state.server().call(method, *request, state.within(deadline, patience));
+      auto reply = co_await state.server().call(method, request, state.within(deadline, patience));
       if (reply || is_answer(reply.error().code())) state.answered();
-      if (reply && method == wire::Method::sync && reign == state.reign)
-        state.unsettled.settled(answered_before);
-      if (reply && number) {
-        UnsettledChanges::Change change;
-        change.number = number;
-        change.method = method;
-        change.request = request;
-        change.epoch = reign;
-        state.keep(std::move(change), reply.value());
-      }
       if (reply) co_return std::move(reply);
       const auto code = reply.error().code();
       // A caller in a hurry says nothing about the server.

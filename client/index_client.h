@@ -14,11 +14,7 @@
 #include "common/base/ids.h"
 #include "common/rpc/client.h"
 
-namespace google::protobuf {
-class MessageLite;
-}
 namespace reelfs::wire {
-class JournalMark;
 class OpenSessionReply;
 class OpenSessionRequest;
 }  // namespace reelfs::wire
@@ -31,9 +27,7 @@ bool may_have_happened(Errc code);
 /// Calls to the active index server: finds it among the configured ones, opens the session and keeps its
 /// lease, and repeats calls that may be repeated (reads always; changes because their request id makes a
 /// repetition harmless) until the deadline. After a reconnection the session is resumed with the inodes that
-/// are open here, and where another index server answers, or the same one after a restart, the changes that
-/// it may have lost with its machine's power are asked for once more before anything else is. Lives on one
-/// io_context.
+/// are open here. Lives on one io_context.
 class IndexClient {
  public:
   struct Options {
@@ -79,9 +73,6 @@ class IndexClient {
     std::function<void()> session_lost;                       // with all of it
   };
   void on_locks(LockCallbacks callbacks);
-  /// Told of a file to which something was done that the index answered, then forgot with its machine's
-  /// power, and refused when it was asked again.
-  void on_lost_change(std::function<void(InodeId, const Error&)> callback);
   /// Grows each time before the index is told what is locked here. What it grants under an earlier one is
   /// not ours.
   std::uint64_t assertion() const;
@@ -96,11 +87,7 @@ class IndexClient {
   Task<R> call(wire::Method method, Q request, Deadline deadline) {
     constexpr bool kChanges = requires { request.mutable_header(); };
     const auto number = kChanges ? next_request() : RequestId();
-    const auto asked = std::make_shared<Q>(std::move(request));
-    std::uint64_t answered_before = 0;
-    const Stamp stamp = [this, number, begun = now(), &request = *asked,
-                         &answered_before](SessionId session) {
-      answered_before = changes_answered();
+    const Stamp stamp = [this, number, begun = now(), &request](SessionId session) {
       if constexpr (requires { request.mutable_header(); }) {
         auto& header = *request.mutable_header();
         header.set_session(session.value);
@@ -115,10 +102,9 @@ class IndexClient {
         request.set_waited_ms(static_cast<std::uint64_t>(waited.count()));
       }
     };
-    REELFS_CO_TRY(auto reply, co_await call_raw(method, asked, stamp, number, deadline));
+    REELFS_CO_TRY(auto reply, co_await call_raw(method, request, stamp, number, deadline));
     R message;
     if (!message.ParseFromString(reply.message)) co_return Error(Errc::protocol, "reply does not parse");
-    if constexpr (requires { message.journal(); }) note_journal(answered_before, message.journal());
     co_return std::move(message);
   }
   /// The same with Options::timeout from now.
@@ -135,9 +121,7 @@ class IndexClient {
   TimePoint now() const;
   RequestId next_request();
   std::uint64_t acknowledged_below() const;
-  std::uint64_t changes_answered() const;
-  void note_journal(std::uint64_t answered_before, const wire::JournalMark& mark);
-  Task<rpc::Reply> call_raw(wire::Method method, std::shared_ptr<google::protobuf::MessageLite> request,
+  Task<rpc::Reply> call_raw(wire::Method method, const google::protobuf::MessageLite& request,
                             const Stamp& stamp, RequestId number, Deadline deadline);
 
   struct State;

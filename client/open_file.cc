@@ -132,13 +132,8 @@ Task<std::uint64_t> OpenFile::clone_from(FileHandle& source, std::uint64_t sourc
   REELFS_CO_TRY(co_await parts_.write_back->flush(file_, until));
   const WriteBack::Barrier barrier(*parts_.write_back, file_);
   REELFS_CO_TRY(co_await parts_.write_back->wait_for_commit(file_, until));
-  if (const auto source_file = parts_.files.find(source_inode)) {
-    const auto size_is_known = file_->confirmed != TimePoint{};
-    if (!size_is_known || offset < file_->attributes.size) {
-      REELFS_CO_TRY(co_await parts_.write_back->sync_stored(source_file));
-    }
+  if (const auto source_file = parts_.files.find(source_inode))
     parts_.write_back->share_unsynced(*source_file, file_);
-  }
   std::uint64_t done = 0;
   while (done < length) {
     wire::CloneRangeRequest request;

@@ -22,7 +22,6 @@ namespace {
 // Keep a request well below wire::kMaxMessageBytes: an extent takes up to 40 bytes.
 constexpr std::size_t kMaxExtentsPerFile = 4096;
 constexpr std::size_t kMaxExtentsPerCommit = 32 * 1024;
-constexpr Duration kFlushRetry = std::chrono::milliseconds(100);
 
 spdlog::logger& log() { return logger("client.write_back"); }
 
@@ -193,7 +192,7 @@ void WriteBack::look_after(const File& file, TimePoint now) {
     return;
   }
   send_ready(file);
-  if (seen.old_enough && !file->committing && !file->flushing && file->barriers == 0) join(file, false);
+  if (seen.old_enough && !file->committing && file->barriers == 0) join(file, false);
 }
 
 // Memory is short: everything goes out now.
@@ -220,7 +219,7 @@ Task<void> WriteBack::commit(File file, Piece through, bool sync, Deadline deadl
     const bool committed = file->locked([&] { return file->buffer.committed_through(through); });
     const bool settled = file->locked([&] { return file->buffer.settled_through(through); });
     if (committed && synced) co_return ok();
-    if (!committed && (file->barriers > 0 || file->flushing || !settled)) {
+    if (!committed && (file->barriers > 0 || !settled)) {
       REELFS_CO_TRY(co_await file->changed.wait(clock_, deadline));
       continue;
     }
@@ -249,7 +248,6 @@ Task<void> WriteBack::fsync(File file, Deadline deadline) {
     REELFS_CO_TRY(co_await settle(file, through, deadline));
     std::vector<File> files(1, file);
     REELFS_CO_TRY(co_await sync_segments(std::move(files)));
-    if (stored_anew == file->stored_anew) file->flushed_through = std::max(file->flushed_through, through);
     REELFS_CO_TRY(co_await commit(file, through, true, deadline));
     // Else it was committed to other segments than those that were synced.
     if (stored_anew == file->stored_anew) co_return ok();
@@ -261,11 +259,6 @@ void WriteBack::share_unsynced(const FileState& source, const File& target) {
   for (const auto& [segment, placement] : source.unsynced) target->unsynced[segment] = ++placements_;
   dirty_.insert(target);
   became_dirty_.set();
-}
-
-Task<void> WriteBack::sync_stored(File file) {
-  std::vector<File> files(1, std::move(file));
-  co_return co_await sync_segments(std::move(files));
 }
 
 Task<void> WriteBack::sync_segments(std::vector<File> files) {
@@ -384,68 +377,13 @@ asio::awaitable<void> WriteBack::run_batches() {
   }
 }
 
-// As far as is known here: another mount that writes to the file, too, may have made it longer.
-bool WriteBack::overwrites(const FileState& file, const WriteBuffer::CommitBatch& pieces) const {
-  const bool size_is_known = file.confirmed != TimePoint{};
-  return !size_is_known || std::any_of(pieces.extents.begin(), pieces.extents.end(), [&](const auto& extent) {
-    return extent.offset < file.attributes.size;
-  });
-}
-
-// Pieces that overwrite wait until they have been flushed, and nobody waits for them meanwhile.
-WriteBuffer::CommitBatch WriteBack::to_commit(const File& file) {
-  auto pieces = file->locked([&] { return file->buffer.committable(kMaxExtentsPerFile); });
-  if (pieces.through <= file->flushed_through || !overwrites(*file, pieces)) return pieces;
-  auto flushed =
-      file->locked([&] { return file->buffer.committable(kMaxExtentsPerFile, file->flushed_through); });
-  if (flushed.through == 0) {
-    file->flushing = true;
-    background_.spawn(flush_before_commit(file, pieces.through));
-  }
-  return flushed;
-}
-
-asio::awaitable<void> WriteBack::flush_before_commit(File file, Piece through) {
-  std::vector<File> files(1, file);
-  const auto synced = co_await sync_segments(std::move(files));
-  const auto code = synced ? Errc{} : synced.error().code();
-  if (!synced)
-    log().warn("overwriting bytes could not be flushed inode={} error={}", file->inode.value,
-               synced.error().describe());
-  // It may fail at once, and whoever waits for the commit asks for it at once.
-  if (is_retryable(code)) co_await sleep_for(kFlushRetry);
-  file->flushing = false;
-  if (synced) {
-    file->flushed_through = through;
-    join(file, false);
-  } else if (!is_retryable(code) && code != Errc::cancelled) {
-    // The copies are lost, and the bytes are still here.
-    store_anew(file, through);
-  }
-  file->changed.notify_all();
-}
-
-// The pieces' places did not last. Where that has been so too often they are given up.
-void WriteBack::store_anew(const File& file, Piece through) {
-  file->flushed_through = 0;
-  if (change(*file, [&](WriteBuffer& buffer) { return buffer.store_anew(through); })) {
-    ++file->stored_anew;
-    return send_ready(file);
-  }
-  change(*file, [&](WriteBuffer& buffer) {
-    const auto begun = buffer.committed(through);
-    if (file->arrivals) file->arrivals->settled(begun, Fate::lost);
-  });
-  room_.notify_all();
-}
-
 // Leaves the outcome in batch.result.
 asio::awaitable<void> WriteBack::run(Batch& batch) {
   std::vector<Committing> files;
   std::size_t extents = 0;
   for (const auto& file : batch.files) {
-    if (file->barriers > 0 || file->flushing || extents >= kMaxExtentsPerCommit) continue;
-    auto pieces = to_commit(file);
+    if (file->barriers > 0 || extents >= kMaxExtentsPerCommit) continue;
+    auto pieces = file->locked([&] { return file->buffer.committable(kMaxExtentsPerFile); });
     if (pieces.through == 0) continue;
     extents += pieces.extents.size();
     file->committing = true;
@@ -548,7 +486,6 @@ void WriteBack::finish(const std::vector<Committing>& files, const Result<void>&
       log().warn("written bytes are stored anew inode={} error={}", file->inode.value,
                  result.error().describe());
       ++file->stored_anew;
-      file->flushed_through = 0;
       send_ready(file);
       file->changed.notify_all();
       continue;

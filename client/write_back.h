@@ -43,8 +43,7 @@ struct WriteBackOptions {
 
 /// Carries what was written from the files' buffers to the nodes and the index: stores pieces as they fill or
 /// grow old, many at a time, and commits them in write order, many files in one request and one request at a
-/// time. What takes the place of bytes that are committed already is on stable storage before its commit:
-/// where all its copies lose power, the index still points at what was there.
+/// time.
 ///
 /// Lives on one io_context; try_write alone may be called from any thread. Held by a shared_ptr, because a
 /// write from another thread may still be on its way to the loop when everything else is gone.
@@ -73,8 +72,6 @@ class WriteBack : public std::enable_shared_from_this<WriteBack> {
   Task<void> fsync(File file, Deadline deadline);
   /// What was stored for `source` is the target's, too: an fsync of either brings it to stable storage.
   void share_unsynced(const FileState& source, const File& target);
-  /// All that the file has stored is on stable storage, before other bytes' place is given to it.
-  Task<void> sync_stored(File file);
   /// fsync of all files together.
   Task<void> sync_all(Deadline deadline);
   /// The index's journal is on stable storage up to what it answered before.
@@ -136,10 +133,6 @@ class WriteBack : public std::enable_shared_from_this<WriteBack> {
   Task<void> commit(File file, Piece through, bool sync, Deadline deadline);
   Task<void> sync_segments(std::vector<File> files);
   asio::awaitable<void> sync_old(std::vector<File> files);
-  bool overwrites(const FileState& file, const WriteBuffer::CommitBatch& pieces) const;
-  WriteBuffer::CommitBatch to_commit(const File& file);
-  asio::awaitable<void> flush_before_commit(File file, Piece through);
-  void store_anew(const File& file, Piece through);
   std::shared_ptr<Batch> join(const File& file, bool sync);
   asio::awaitable<void> run_batches();
   asio::awaitable<void> run(Batch& batch);

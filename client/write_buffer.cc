@@ -151,11 +151,10 @@ void WriteBuffer::forget(const Piece& piece) {
   if (piece.stage == Stage::placed) placed_bytes_ -= piece.size;
 }
 
-WriteBuffer::CommitBatch WriteBuffer::committable(std::size_t limit, PieceNumber through) const {
+WriteBuffer::CommitBatch WriteBuffer::committable(std::size_t limit) const {
   CommitBatch batch;
   for (std::size_t i = 0; i < std::min(placed_run_, limit); ++i) {
     const auto& piece = pieces_[i];
-    if (piece.number > through) break;
     batch.through = piece.number;
     batch.extents.push_back({piece.offset, piece.size, piece.segment, piece.record_offset});
     batch.end = std::max(batch.end, piece.end());

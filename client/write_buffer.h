@@ -79,9 +79,8 @@ class WriteBuffer {
   /// Forgets the piece's bytes. @return when it was begun
   TimePoint failed(PieceNumber number);
 
-  /// The longest run of placed pieces at the front, at most `limit` and none behind `through`; they stay
-  /// until committed().
-  CommitBatch committable(std::size_t limit, PieceNumber through = UINT64_MAX) const;
+  /// The longest run of placed pieces at the front, at most `limit`; they stay until committed().
+  CommitBatch committable(std::size_t limit) const;
   /// The places of the pieces up to and including this one turned out not to last: they are to be stored
   /// anew.
   /// @pre they were in a CommitBatch  @return false, and nothing is changed, where one of them has had its

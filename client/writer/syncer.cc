@@ -124,7 +124,6 @@ void Syncer::look_at(Call& call, SegmentId id, std::uint64_t number, Outlook& ou
   const auto now = clock_.now();
   const auto look_again = [&](TimePoint at) { outlook.next = std::min(outlook.next.value_or(at), at); };
   std::size_t lost = 0;
-  std::optional<Error> of_lost;
   bool others_are_sick = true;
   for (auto& copy : segment.copies) {
     if (copy.synced >= number) continue;
@@ -143,7 +142,6 @@ void Syncer::look_at(Call& call, SegmentId id, std::uint64_t number, Outlook& ou
     }
     if (copy.lost) {
       ++lost;
-      of_lost = copy.error;
     } else if (copy.asked < number) {
       if (now >= copy.retry_at) {
         join(copy, id, number);
@@ -157,8 +155,7 @@ void Syncer::look_at(Call& call, SegmentId id, std::uint64_t number, Outlook& ou
     return;
   }
   outlook.done = false;
-  if (segment.copies.size() - lost < std::max<std::size_t>(segment.needed, 1))
-    outlook.error = of_lost ? of_lost : call.error;
+  if (segment.copies.size() - lost < std::max<std::size_t>(segment.needed, 1)) outlook.error = call.error;
 }
 
 /// Who joins before the lane's next flush begins is covered by it.

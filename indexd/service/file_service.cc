@@ -6,7 +6,6 @@
 
 #include "indexd/service/convert.h"
 #include "indexd/service/hold_service.h"
-#include "indexd/service/journal_mark.h"
 #include "indexd/service/node_registry.h"
 #include "indexd/service/overwriter.h"
 #include "indexd/service/roll_forward.h"
@@ -371,10 +370,6 @@ Task<rpc::Response> FileService::commit(wire::CommitRequest request) {
   if (request.sync()) {
     REELFS_CO_TRY(co_await index_.sync());
   }
-  // Messages that stand one behind the other are one message.
-  wire::CommitReply with_mark;
-  *with_mark.mutable_journal() = journal_mark(index_);
-  message += with_mark.SerializeAsString();
   co_return Changes::response(std::move(message));
 }
 

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "indexd/journal/executor.h"
-#include "indexd/service/journal_mark.h"
 #include "indexd/tree/inode.h"
 #include "indexd/tree/recordings.h"
 
@@ -18,45 +17,6 @@ namespace {
 
 /// An index that has nothing waits so long for nodes that may know of another: they register within a second.
 constexpr Duration kNodesCome = std::chrono::seconds(3);
-/// More than can be made between two syncs of the journal.
-constexpr std::uint64_t kForgottenInodes = 1U << 20;
-
-/// Files that the reign before made and forgot with its machine's power may still be open somewhere: their
-/// numbers are theirs.
-Task<void> skip_forgotten_inodes(Executor& index) {
-  auto skip = [](Transaction& txn) -> Result<void> {
-    REELFS_TRY(const auto row, txn.find(CounterKey{Counter::inode}));
-    // Where there is none nothing has been made.
-    if (row) txn.put(CounterKey{Counter::inode}, CounterRow{row->value + kForgottenInodes});
-    return ok();
-  };
-  REELFS_CO_TRY(co_await index.run(std::move(skip)));
-  co_return co_await index.sync();
-}
-
-/// Who changes something, or wants to know that it is safe, is to have resumed its session in this reign, and
-/// asked again for what may have been forgotten: nothing overtakes that.
-bool is_of_one_reign(wire::Method method) {
-  switch (method) {
-    case wire::Method::set_attributes:
-    case wire::Method::create:
-    case wire::Method::link:
-    case wire::Method::unlink:
-    case wire::Method::rename:
-    case wire::Method::set_xattr:
-    case wire::Method::remove_xattr:
-    case wire::Method::commit:
-    case wire::Method::punch_hole:
-    case wire::Method::clone_range:
-    case wire::Method::add_holds:
-    case wire::Method::release_holds:
-    case wire::Method::sync:
-    case wire::Method::renew_session:
-      return true;
-    default:
-      return false;
-  }
-}
 
 }  // namespace
 
@@ -136,7 +96,6 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
 }
 
 Task<void> IndexService::start() {
-  REELFS_CO_TRY(co_await skip_forgotten_inodes(index_));
   REELFS_CO_TRY(co_await nodes_.start());
   REELFS_CO_TRY(co_await repair_log_.start());
   REELFS_CO_TRY(co_await sessions_.start());
@@ -158,11 +117,7 @@ Task<void> IndexService::start() {
 }
 
 Task<rpc::Response> IndexService::handle(rpc::Request request) {
-  if (request.epoch && request.epoch < options_.epoch && is_of_one_reign(request.method)) {
-    co_return Error(Errc::stale_epoch,
-                    fmt::format("epoch {} is over, this is {}", request.epoch.value, options_.epoch.value));
-  }
-  co_return co_await dispatcher_.dispatch(std::move(request));
+  return dispatcher_.dispatch(std::move(request));
 }
 
 asio::awaitable<void> IndexService::stop() {
@@ -235,7 +190,6 @@ Task<wire::RenewSessionReply> IndexService::renew_session(wire::RenewSessionRequ
   wire::RenewSessionReply reply;
   reply.set_lease_ms(static_cast<std::uint32_t>(
       std::chrono::duration_cast<std::chrono::milliseconds>(options_.lease).count()));
-  *reply.mutable_journal() = journal_mark(index_);
   co_return reply;
 }
 

@@ -6,7 +6,6 @@
 #include <sys/stat.h>
 
 #include "indexd/service/convert.h"
-#include "indexd/tree/create_again.h"
 #include "indexd/tree/holds.h"
 #include "indexd/tree/names.h"
 
@@ -67,9 +66,8 @@ Task<rpc::Response> NameService::create(wire::CreateRequest request) {
   params.exclusive = request.exclusive();
   params.umask = request.umask();
   params.channel_copies = options_.copies;
-  auto op = [&params, number = InodeId{request.inode()}](Transaction& txn,
-                                                         WallNs now) -> Result<wire::AttributesReply> {
-    REELFS_TRY(const auto inode, tree::create_again(txn, params, number, now));
+  auto op = [&params](Transaction& txn, WallNs now) -> Result<wire::AttributesReply> {
+    REELFS_TRY(const auto inode, tree::create(txn, params, now));
     auto reply = attributes_reply(inode);
     REELFS_TRY(const auto hold, tree::held_by(txn, inode.id));
     reply.set_held(hold.has_value());

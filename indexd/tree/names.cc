@@ -7,7 +7,6 @@
 #include <linux/fs.h>
 
 #include "common/base/view_names.h"
-#include "indexd/tree/create_again.h"
 #include "indexd/tree/extents.h"
 #include "indexd/tree/gaps.h"
 #include "indexd/tree/holds.h"
@@ -208,17 +207,6 @@ struct Rename {
   }
 };
 
-/// Of the numbers that were given before, one that nothing has may be given again.
-Result<InodeId> number_for(Transaction& txn, InodeId wanted) {
-  if (wanted) {
-    REELFS_TRY(const auto given, txn.find(CounterKey{Counter::inode}));
-    REELFS_TRY(const bool taken, txn.has(InodeKey{wanted}));
-    if (!taken && given && wanted.value <= given->value) return wanted;
-  }
-  REELFS_TRY(const auto number, txn.next(Counter::inode));
-  return InodeId{number};
-}
-
 }  // namespace
 
 Result<Inode> lookup(const Reader& reader, InodeId parent, const std::string& name) {
@@ -232,10 +220,6 @@ Result<Inode> lookup(const Reader& reader, InodeId parent, const std::string& na
 }
 
 Result<Inode> create(Transaction& txn, const CreateParams& params, WallNs now) {
-  return create_again(txn, params, InodeId(), now);
-}
-
-Result<Inode> create_again(Transaction& txn, const CreateParams& params, InodeId wanted, WallNs now) {
   REELFS_TRY(check_name(params.name));
   REELFS_TRY(auto parent, get_live_directory(txn, params.parent));
   REELFS_TRY(const auto existing, txn.find(DirentKey{parent.id, params.name}));
@@ -253,8 +237,8 @@ Result<Inode> create_again(Transaction& txn, const CreateParams& params, InodeId
   }
   if (is_directory && parent.row.nlink >= kMaxLinks) return Error(Errc::too_many_links);
 
-  REELFS_TRY(const auto number, number_for(txn, wanted));
-  Inode inode{.id = number, .row = {}};
+  REELFS_TRY(const auto number, txn.next(Counter::inode));
+  Inode inode{.id = InodeId{number}, .row = {}};
   auto& row = inode.row;
   row.mode = params.mode & (S_IFMT | 07777U);
   row.uid = params.uid;

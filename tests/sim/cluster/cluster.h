@@ -67,6 +67,7 @@ class Cluster {
     std::unique_ptr<IndexDisk> disk;
     Process* process = nullptr;
     bool serving = false;
+    bool hurt = false;  // it lost power once
   };
   struct Mount {
     explicit Mount(std::string name) : host{std::move(name)} {}

@@ -31,8 +31,6 @@ Duration Network::latency(const Host& a, const Host& b) {
     if (slow != slowness_.end() && slow->second > Duration::zero())
       takes += world_.between(0us, slow->second);
   }
-  const auto delayed = delays_.find(pair_of(a, b));
-  if (delayed != delays_.end()) takes += delayed->second;
   return takes;
 }
 
@@ -127,14 +125,6 @@ void Network::tell_broken(const std::shared_ptr<Link>& link, Process& about) {
 }
 
 // ---- faults
-
-void Network::delay(const Host& a, const Host& b, Duration by) {
-  if (by > Duration::zero()) {
-    delays_[pair_of(a, b)] = by;
-  } else {
-    delays_.erase(pair_of(a, b));
-  }
-}
 
 void Network::cut(const Host& a, const Host& b) { cuts_.insert(pair_of(a, b)); }
 

@@ -68,8 +68,6 @@ class Network {
   bool is_cut(const Host& a, const Host& b) const;
   /// Everything to and from this host takes up to so much longer.
   void slow_down(const Host& host, Duration most) { slowness_[&host] = most; }
-  /// Everything between these two takes so much longer.
-  void delay(const Host& a, const Host& b, Duration by);
   void process_killed(Process& process);
   void host_back(Host& host);
   /// Breaks all connections of a process, which lives on.
@@ -105,7 +103,6 @@ class Network {
   std::set<std::pair<const Host*, const Host*>> cuts_;
   std::list<Held> held_;
   std::map<const Host*, Duration> slowness_;
-  std::map<std::pair<const Host*, const Host*>, Duration> delays_;
   Watcher watcher_;
   std::uint64_t last_link_ = 0;
   std::uint16_t last_port_ = 10'000;

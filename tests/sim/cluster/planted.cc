@@ -38,10 +38,6 @@ std::string_view to_string(Bug bug) {
       return "grant_before_sync";
     case Bug::journal_sync_nothing:
       return "journal_sync_nothing";
-    case Bug::overwrite_unflushed:
-      return "overwrite_unflushed";
-    case Bug::ask_nothing_again:
-      return "ask_nothing_again";
   }
   return "unknown";
 }

@@ -46,14 +46,6 @@ reelfs_plant_statement(place_after_first_copy
   [=[std::uint64_t most = 0; for (const auto& copy : copies) most = std::max(most, copy.acked); return std::min(least, most);]=])
 reelfs_planted(planted_sources)
 
-reelfs_plant_in(client/write_back.cc)
-reelfs_plant(overwrite_unflushed [=[overwrites(*file, pieces)]=] [=[false]=])
-reelfs_planted(planted_sources)
-
-reelfs_plant_in(client/index_client.cc)
-reelfs_plant(ask_nothing_again [=[unsettled.any_before(reign)]=] [=[false]=])
-reelfs_planted(planted_sources)
-
 reelfs_plant_in(noded/shm/device_table.cc)
 reelfs_plant(accept_old_generation
   [=[append.generation.value < descriptor.generation || descriptor.fenced == 1]=] [=[false]=])

@@ -20,8 +20,6 @@ enum class Bug {
   free_any_generation,     // a late order to free a copy reaches the one that was made since
   grant_before_sync,       // a grant is given before its row is on stable storage
   journal_sync_nothing,    // the index answers a sync without one
-  overwrite_unflushed,     // what takes the place of something is committed before it is flushed
-  ask_nothing_again,       // a mount believes that an index server that began again has all it was told
 };
 inline constexpr Bug kAllBugs[] = {
     Bug::place_after_first_copy, Bug::accept_old_generation,
@@ -30,7 +28,6 @@ inline constexpr Bug kAllBugs[] = {
     Bug::flush_nothing,          Bug::seal_before_sync,
     Bug::commit_unchecked,       Bug::free_any_generation,
     Bug::grant_before_sync,      Bug::journal_sync_nothing,
-    Bug::overwrite_unflushed,    Bug::ask_nothing_again,
 };
 std::string_view to_string(Bug bug);
 

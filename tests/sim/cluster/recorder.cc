@@ -21,14 +21,14 @@ std::uint64_t mixed(std::uint64_t value) {
 }  // namespace
 
 void RecordedFile::fill(std::uint32_t write, std::uint64_t offset, std::span<std::byte> into) const {
-  while (!into.empty()) {
-    const auto value = mixed((std::uint64_t{write} << 40) ^ (inode.value << 24) ^ (offset / 8));
-    const auto within = offset % 8;
-    const auto count = std::min<std::size_t>(8 - within, into.size());
-    const auto bytes = std::as_bytes(std::span(&value, 1)).subspan(within, count);
-    std::memcpy(into.data(), bytes.data(), count);
-    into = into.subspan(count);
-    offset += count;
+  std::uint64_t word = UINT64_MAX, value = 0;
+  for (std::size_t i = 0; i < into.size(); ++i) {
+    const auto at = offset + i;
+    if (at / 8 != word) {
+      word = at / 8;
+      value = mixed((std::uint64_t{write} << 40) ^ (inode.value << 24) ^ word);
+    }
+    into[i] = static_cast<std::byte>(value >> (8 * (at % 8)));
   }
 }
 
@@ -43,32 +43,26 @@ void RecordedFile::acknowledge(std::uint32_t upto) {
   }
 }
 
-std::optional<std::size_t> RecordedFile::first_wrong(const Cell& cell, std::uint64_t offset,
-                                                     std::span<const std::byte> part) const {
-  std::vector<std::byte> expected(part.size());
-  for (const auto write : cell.writes) {
-    fill(write, offset, expected);
-    if (std::memcmp(part.data(), expected.data(), part.size()) == 0) return std::nullopt;
-  }
-  std::vector<bool> right(part.size(), false);
-  for (const auto write : cell.writes) {
-    fill(write, offset, expected);
-    for (std::size_t i = 0; i < part.size(); ++i) right[i] = right[i] || part[i] == expected[i];
-  }
-  const auto wrong = std::find(right.begin(), right.end(), false);
-  if (wrong == right.end()) return std::nullopt;
-  return static_cast<std::size_t>(wrong - right.begin());
-}
-
 std::string RecordedFile::check(std::uint64_t offset, std::span<const std::byte> bytes) const {
+  std::vector<std::byte> expected;
   while (!bytes.empty()) {
     const auto number = offset / kCellBytes;
     const auto count = std::min<std::size_t>(bytes.size(), (number + 1) * kCellBytes - offset);
-    if (number < cells.size() && cells[number].acknowledged) {
+    const auto part = bytes.subspan(0, count);
+    if (number < cells.size() && must_hold(cells[number])) {
       const auto& cell = cells[number];
-      if (const auto wrong = first_wrong(cell, offset, bytes.first(count))) {
+      // Parts of one write may have been stored, and others not: each byte is to be of one of those.
+      std::vector<bool> right(count, false);
+      expected.resize(count);
+      for (const auto write : cell.writes) {
+        fill(write, offset, expected);
+        for (std::size_t i = 0; i < count; ++i) right[i] = right[i] || part[i] == expected[i];
+      }
+      const auto wrong = std::find(right.begin(), right.end(), false);
+      if (wrong != right.end()) {
         return fmt::format("byte {} of {} is not that of write {}, which an fsync has acknowledged",
-                           offset + *wrong, name, cell.writes.front());
+                           offset + static_cast<std::uint64_t>(wrong - right.begin()), name,
+                           cell.writes.front());
       }
     }
     bytes = bytes.subspan(count);
@@ -84,7 +78,7 @@ std::uint64_t RecordedFile::acknowledged_bytes() const {
 
 bool RecordedFile::has_acknowledged(std::uint64_t offset, std::uint64_t length) const {
   for (auto cell = offset / kCellBytes; cell * kCellBytes < offset + length && cell < cells.size(); ++cell) {
-    if (cells[cell].acknowledged) return true;
+    if (must_hold(cells[cell])) return true;
   }
   return false;
 }
@@ -143,6 +137,7 @@ asio::awaitable<bool> Recorder::fsync() {
     co_return false;
   }
   written.acknowledge(upto);
+  written.overwritten_may_be_lost = may_be_lost_();
   ++syncs_;
   world_.note("fsync of {} acknowledges {} bytes of {}", written.name, written.acknowledged_bytes(),
               written.size());

@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -29,6 +28,12 @@ struct RecordedFile {
   std::vector<Cell> cells;
   std::uint32_t last_write = 0;
   std::uint32_t forgiven = 0;  // writes up to this one may be lost: an error was told
+  /// All copies may have lost what was not flushed: with a later write, which the index knew of, what an
+  /// fsync had acknowledged in its place. docs/design/simulation.md, "Not mended"
+  bool overwritten_may_be_lost = false;
+  bool must_hold(const Cell& cell) const {
+    return cell.acknowledged && !(overwritten_may_be_lost && cell.writes.size() > 1);
+  }
 
   std::uint64_t size() const { return cells.size() * kCellBytes; }
   /// The bytes that write number `write` put at `offset` of this file.
@@ -36,9 +41,6 @@ struct RecordedFile {
   /// An fsync that began after write number `upto` has succeeded.
   void acknowledge(std::uint32_t upto);
   void failed() { forgiven = last_write; }
-  /// Parts of one write may have been stored, and others not: each byte is to be of one of the cell's writes.
-  std::optional<std::size_t> first_wrong(const Cell& cell, std::uint64_t offset,
-                                         std::span<const std::byte> part) const;
   /// Whether bytes that were read at `offset` may be there. @return what is wrong; empty: nothing
   std::string check(std::uint64_t offset, std::span<const std::byte> bytes) const;
   std::uint64_t acknowledged_bytes() const;

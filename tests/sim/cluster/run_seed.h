@@ -22,10 +22,6 @@ struct Outcome {
 Outcome run_seed(std::uint64_t seed, Bug bug, bool traced);
 
 /// So many, of 1, 2, ..., are run where nobody asks for others.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-inline constexpr std::uint64_t kQuickSeeds = 12;
-#else
 inline constexpr std::uint64_t kQuickSeeds = 60;
-#endif
 
 }  // namespace reelfs::sim

@@ -133,23 +133,6 @@ asio::awaitable<void> FakeCluster::restart_index(bool forget_sessions) {
   listen(*server_, endpoint_);
 }
 
-asio::awaitable<void> FakeCluster::lose_power() {
-  co_await server_->stop();
-  ++epoch_;
-  journal_index_ = synced_.index;
-  files_ = synced_.files;
-  names_ = synced_.names;
-  answered_ = synced_.answered;
-  version_ = synced_.version;
-  co_await restart_index(false);
-}
-
-void FakeCluster::mark(wire::JournalMark& mark) const {
-  mark.set_epoch(epoch_);
-  mark.set_index(journal_index_);
-  mark.set_synced(synced_.index);
-}
-
 client::ClusterConfig FakeCluster::config() const {
   client::ClusterConfig config;
   config.cluster = cluster_;
@@ -198,7 +181,6 @@ FakeCluster::Answer FakeCluster::carry_out(const rpc::Request& request) {
     if (found != answered_.end()) return found->second;
     const Answer answer = body(message);
     answered_.emplace(key, answer);
-    ++journal_index_;
     return answer;
   };
   switch (request.method) {
@@ -211,7 +193,6 @@ FakeCluster::Answer FakeCluster::carry_out(const rpc::Request& request) {
       if (!session_is_open(message.session())) return Error(Errc::no_session);
       wire::RenewSessionReply reply;
       reply.set_lease_ms(3000);
-      if (tells_marks_) mark(*reply.mutable_journal());
       return reply.SerializeAsString();
     }
     case wire::Method::close_session: {
@@ -263,10 +244,7 @@ FakeCluster::Answer FakeCluster::carry_out(const rpc::Request& request) {
     }
     case wire::Method::commit: {
       REELFS_TRY(const auto message, request.parse<wire::CommitRequest>());
-      REELFS_TRY(auto answer, once(message, [this](const auto& m) { return commit(m); }));
-      wire::CommitReply with_mark;
-      if (tells_marks_) mark(*with_mark.mutable_journal());
-      return answer + with_mark.SerializeAsString();
+      return once(message, [this](const auto& m) { return commit(m); });
     }
     case wire::Method::punch_hole: {
       REELFS_TRY(const auto message, request.parse<wire::PunchHoleRequest>());
@@ -277,7 +255,6 @@ FakeCluster::Answer FakeCluster::carry_out(const rpc::Request& request) {
       return once(message, [this](const auto& m) { return clone_range(m); });
     }
     case wire::Method::sync:
-      synced_ = {journal_index_, files_, names_, answered_, version_};
       return std::string();
     case wire::Method::open_segment: {
       REELFS_TRY(const auto message, request.parse<wire::OpenSegmentRequest>());
@@ -307,7 +284,7 @@ FakeCluster::Answer FakeCluster::open_session(const wire::OpenSessionRequest& re
   wire::OpenSessionReply reply;
   reply.set_session(session);
   reply.set_cluster(cluster_.raw());
-  reply.set_epoch(epoch_);
+  reply.set_epoch(1);
   reply.set_block_bytes(block_bytes);
   reply.set_lease_ms(3000);
   reply.set_root(1);
@@ -328,9 +305,8 @@ FakeCluster::Answer FakeCluster::lookup(const wire::LookupRequest& request) {
   return attributes(found->second);
 }
 
-FakeCluster::File& FakeCluster::make(std::uint64_t parent, const std::string& name, std::uint32_t mode,
-                                     std::uint64_t again) {
-  const auto inode = again != 0 ? again : ++last_inode_;
+FakeCluster::File& FakeCluster::make(std::uint64_t parent, const std::string& name, std::uint32_t mode) {
+  const auto inode = ++last_inode_;
   names_[{parent, name}] = inode;
   auto& file = files_[inode];
   file.attributes.set_inode(inode);
@@ -344,10 +320,9 @@ FakeCluster::File& FakeCluster::make(std::uint64_t parent, const std::string& na
 FakeCluster::Answer FakeCluster::create(const wire::CreateRequest& request) {
   const auto found = names_.find({request.parent(), request.name()});
   if (found != names_.end() && request.exclusive()) return Error(Errc::exists);
-  const auto inode =
-      found != names_.end()
-          ? found->second
-          : make(request.parent(), request.name(), request.mode(), request.inode()).attributes.inode();
+  const auto inode = found != names_.end()
+                         ? found->second
+                         : make(request.parent(), request.name(), request.mode()).attributes.inode();
   if (request.open()) open_inodes[request.header().session()].insert(inode);
   return attributes(inode);
 }

@@ -62,10 +62,6 @@ class FakeCluster {
   asio::awaitable<void> stop();
   /// Ends the index server and starts it anew on the same port; sessions are lost with `forget_sessions`.
   asio::awaitable<void> restart_index(bool forget_sessions);
-  /// From now on answers tell how far the journal is synced: as far as it was at the last sync.
-  void tell_marks() { tells_marks_ = true; }
-  /// The index server's machine loses power: what was not synced is forgotten, sessions excepted.
-  asio::awaitable<void> lose_power();
   asio::awaitable<void> stop_index() { co_await server_->stop(); }
 
   client::ClusterConfig config() const;
@@ -108,7 +104,7 @@ class FakeCluster {
   Answer attributes(std::uint64_t inode);
   wire::SegmentLocation location(std::uint64_t segment) const;
   static void cut_out(File& file, std::uint64_t begin, std::uint64_t end);
-  File& make(std::uint64_t parent, const std::string& name, std::uint32_t mode, std::uint64_t again = 0);
+  File& make(std::uint64_t parent, const std::string& name, std::uint32_t mode);
 
   asio::io_context& context_;
   const Clock& clock_;
@@ -125,19 +121,6 @@ class FakeCluster {
   std::uint64_t last_segment_ = 0;
   std::uint64_t last_session_ = 0;
   std::uint64_t version_ = 0;
-
-  struct Journal {  // and what it leads to
-    std::uint64_t index = 0;
-    std::map<std::uint64_t, File> files;
-    std::map<std::pair<std::uint64_t, std::string>, std::uint64_t> names;
-    std::map<std::pair<std::uint64_t, std::uint64_t>, Answer> answered;
-    std::uint64_t version = 0;
-  };
-  void mark(wire::JournalMark& mark) const;
-  bool tells_marks_ = false;
-  std::uint64_t epoch_ = 1;
-  std::uint64_t journal_index_ = 0;
-  Journal synced_;
 };
 
 }  // namespace reelfs::testing

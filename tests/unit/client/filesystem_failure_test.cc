@@ -113,38 +113,6 @@ TEST_F(FileSystemTest, ARestartedIndexIsToldWhatIsOpenEvenWhereNobodyCalled) {
   EXPECT_TRUE(cluster.open_inodes.begin()->second.contains(file->inode().value));
 }
 
-TEST_F(FileSystemTest, WhatTheIndexForgotIsThereAgainBeforeAnFsyncSucceeds) {
-  cluster.tell_marks();
-  auto& fs = mount();
-  ASSERT_TRUE(run(fs.sync()));
-  const auto file = create(fs, "a.ts");
-  write(*file, 0, "precious");
-  ASSERT_TRUE(run(file->flush()));
-  run(cluster.lose_power());
-  ASSERT_TRUE(run(file->fsync()));
-  EXPECT_EQ(read(*open(mount(), file->inode())), "precious") << "under the number that it had";
-  // What was synced is not asked for again.
-  const auto creates = cluster.calls(wire::Method::create);
-  run(cluster.lose_power());
-  ASSERT_TRUE(run(file->fsync()));
-  EXPECT_EQ(cluster.calls(wire::Method::create), creates);
-  EXPECT_EQ(read(*open(mount(), file->inode())), "precious");
-}
-
-TEST_F(FileSystemTest, WhatTheIndexForgotAndRefusesNowIsToldByFsync) {
-  cluster.tell_marks();
-  auto& fs = mount();
-  ASSERT_TRUE(run(fs.sync()));
-  const auto file = create(fs, "a.ts");
-  write(*file, 0, "precious");
-  ASSERT_TRUE(run(file->flush()));
-  cluster.before = [&](wire::Method method) {
-    return method == wire::Method::create ? Result<void>(Error(Errc::exists)) : Result<void>(ok());
-  };
-  run(cluster.lose_power());
-  EXPECT_NE(error_of(run(file->fsync())), Errc{});
-}
-
 TEST_F(FileSystemTest, OneFilesRefusedCommitIsNotTheOthers) {
   auto& fs = mount();
   const auto bad = create(fs, "bad"), good = create(fs, "good");

@@ -220,46 +220,6 @@ TEST_F(FileSystemTest, FsyncSyncsTheCopiesBeforeTheJournal) {
   EXPECT_TRUE(cluster.commits[0].sync());
 }
 
-TEST_F(FileSystemTest, WhatOverwritesIsFlushedBeforeItIsCommittedAndWhatAppendsIsNot) {
-  auto& fs = mount();
-  const auto file = create(fs, "a.ts");
-  write(*file, 0, "precious");
-  ASSERT_TRUE(run(file->fsync()));
-  const auto syncs = [&] { return cluster.nodes[0]->syncs + cluster.nodes[1]->syncs; };
-  int syncs_at_commit = 0;
-  cluster.before = [&](wire::Method method) {
-    if (method == wire::Method::commit) syncs_at_commit = syncs();
-    return Result<void>(ok());
-  };
-  EXPECT_EQ(syncs(), 2);
-  write(*file, 8, "appended");
-  ASSERT_TRUE(run(file->flush()));
-  EXPECT_EQ(syncs_at_commit, 2);
-  ASSERT_EQ(cluster.commits.size(), 2u);
-  write(*file, 4, "xxxx");
-  ASSERT_TRUE(run(file->flush()));
-  EXPECT_EQ(syncs_at_commit, 4);
-  ASSERT_EQ(cluster.commits.size(), 3u);
-  EXPECT_EQ(read(*open(mount(), file->inode())), "precxxxxappended");
-}
-
-TEST_F(FileSystemTest, ACloneOverSomethingIsOfBytesThatWereFlushed) {
-  auto& fs = mount();
-  const auto source = create(fs, "source");
-  const auto target = create(fs, "target");
-  write(*target, 0, "precious");
-  ASSERT_TRUE(run(target->fsync()));
-  write(*source, 0, "cloned..");
-  int syncs_at_clone = 0;
-  cluster.before = [&](wire::Method method) {
-    if (method == wire::Method::clone_range)
-      syncs_at_clone = cluster.nodes[0]->syncs + cluster.nodes[1]->syncs;
-    return Result<void>(ok());
-  };
-  EXPECT_EQ(run(target->clone_from(*source, 0, 0, 8)).value(), 8U);
-  EXPECT_EQ(syncs_at_clone, 4);
-}
-
 TEST_F(FileSystemTest, ACloneReadsTheSourcesRecordsAtItsOwnPlace) {
   auto& fs = mount();
   const auto source = create(fs, "source");

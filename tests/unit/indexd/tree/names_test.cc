@@ -2,7 +2,6 @@
 
 #include <linux/fs.h>
 
-#include "indexd/tree/create_again.h"
 #include "tests/unit/indexd/tree/tree_test.h"
 
 namespace reelfs::indexd::tree {
@@ -45,23 +44,6 @@ TEST_F(Names, CreateMakesWhatWasAskedFor) {
   EXPECT_EQ(code(lookup(*txn_, cam1_, "other")), Errc::not_found);
   EXPECT_EQ(code(lookup(*txn_, made.id, "x")), Errc::not_directory);
   EXPECT_EQ(code(lookup(*txn_, InodeId{999}, "x")), Errc::stale_handle);
-}
-
-TEST_F(Names, WhatWasForgottenHasItsNumberAgainUnlessSomethingElseHasIt) {
-  const auto taken = make(cam1_, "taken");
-  CreateParams params;
-  params.parent = cam1_;
-  params.mode = S_IFREG | 0644;
-  // As at the beginning of a reign: numbers that were forgotten are left out.
-  txn_->put(CounterKey{Counter::inode}, CounterRow{taken.value + 100});
-  const auto again = [&](const char* name, std::uint64_t number) {
-    params.name = name;
-    return run([&] { return create_again(*txn_, params, InodeId{number}, now_); }).value().id.value;
-  };
-  EXPECT_EQ(again("forgotten", taken.value + 7), taken.value + 7);
-  EXPECT_EQ(again("late", taken.value), taken.value + 101);
-  EXPECT_EQ(again("never given", taken.value + 5000), taken.value + 102);
-  EXPECT_EQ(again("new", 0), taken.value + 103);
 }
 
 TEST_F(Names, CreateRefusesAnExistingNameUnlessItMayBeOpened) {
