@@ -95,13 +95,25 @@ std::optional<SegmentStore::Located> SegmentStore::look(const DevicePtr& device,
   return located;
 }
 
-Result<SegmentStore::Located> SegmentStore::locate(SegmentId segment) {
+Result<SegmentStore::Located> SegmentStore::locate(SegmentId segment, DeviceId on) {
+  std::optional<Located> open;
+  std::optional<Error> refused;
   for (const auto& device : devices_) {
+    if (on && device->id() != on) continue;
     const auto block = device->table().find(segment);
     if (!block) continue;
-    REELFS_TRY(device->usable());
-    if (auto located = look(device, *block, segment)) return std::move(*located);
+    if (auto usable = device->usable(); !usable) {
+      refused = std::move(usable).error();
+      continue;
+    }
+    auto located = look(device, *block, segment);
+    if (!located) continue;
+    // While a copy is moved to another device there are two, and the one that is being made is open.
+    if (located->found.slot.descriptor.state == BlockState::sealed) return std::move(*located);
+    if (!open) open = std::move(located);
   }
+  if (open) return std::move(*open);
+  if (refused) return std::move(*refused);
   auto error = explain(Error(Errc::not_found), segment);
   if (dropped_.empty()) return error;
   auto text = error.message();
@@ -110,18 +122,18 @@ Result<SegmentStore::Located> SegmentStore::locate(SegmentId segment) {
 }
 
 /// As locate, for a segment that is to have a writer again: one look instead of one at each device.
-Result<SegmentStore::Located> SegmentStore::locate_unfilled(SegmentId segment) {
-  if (const auto noted = unfilled_->find(segment)) {
+Result<SegmentStore::Located> SegmentStore::locate_unfilled(SegmentId segment, DeviceId on) {
+  if (const auto noted = unfilled_->find(segment); noted && (!on || on.value == noted->device)) {
     const auto device = find_device(DeviceId(noted->device));
     if (device && device->usable()) {
       if (auto located = look(device, noted->block, segment)) return std::move(*located);
     }
   }
-  return locate(segment);
+  return locate(segment, on);
 }
 
-Result<SegmentBlock> SegmentStore::find(SegmentId segment) {
-  REELFS_TRY(const auto located, locate(segment));
+Result<SegmentBlock> SegmentStore::find(SegmentId segment, DeviceId on) {
+  REELFS_TRY(const auto located, locate(segment, on));
   return located.found;
 }
 
@@ -165,16 +177,18 @@ Error SegmentStore::no_free_block() const {
   return Error(Errc::no_space, std::move(text));
 }
 
-/// Free blocks weigh less where calls wait.
+/// Free blocks weigh less where calls wait; those of slow devices only where there are no others.
 DevicePtr SegmentStore::choose_device() const {
   DevicePtr best;
-  double most = 0;
+  std::pair<bool, double> most(false, 0);
   for (const auto& device : devices_) {
     if (!device->usable()) continue;
     const auto free = static_cast<double>(device->table().counts().free);
+    if (free == 0) continue;
     const auto welcome = free / (1 + static_cast<double>(device->queue_depth()) / kBusyCalls);
-    if (welcome <= most) continue;
-    most = welcome;
+    const std::pair rank(!slow_.contains(device->id()), welcome);
+    if (rank <= most) continue;
+    most = rank;
     best = device;
   }
   return best;
@@ -254,10 +268,10 @@ Task<SegmentStore::Fenced> SegmentStore::fence(SegmentId segment, Generation gen
 }
 
 Task<void> SegmentStore::cut(SegmentId segment, Generation generation, std::uint64_t length, After after,
-                             Deadline deadline) {
+                             Deadline deadline, DeviceId on) {
   if (length % kPageBytes != 0)
     co_return Error(Errc::invalid, "a segment's length is a whole number of pages");
-  REELFS_CO_TRY(const auto located, locate_unfilled(segment));
+  REELFS_CO_TRY(const auto located, locate_unfilled(segment, on));
   const auto& [found, device_ptr] = located;
   auto& device = *device_ptr;
   const auto block = found.address.block;
@@ -282,8 +296,8 @@ Task<void> SegmentStore::cut(SegmentId segment, Generation generation, std::uint
   co_return ok();
 }
 
-Task<void> SegmentStore::free(SegmentId segment, Generation newest, Deadline deadline) {
-  const auto present = locate(segment);
+Task<void> SegmentStore::free(SegmentId segment, Generation newest, Deadline deadline, DeviceId on) {
+  const auto present = locate(segment, on);
   if (!present) {
     if (present.error().code() == Errc::not_found) co_return ok();
     co_return present.error();

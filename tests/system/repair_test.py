@@ -19,8 +19,9 @@ def content(number, size):
 class Recording(threading.Thread):
     """Writes files of a MiB one after the other, each with an fsync, until it is told to end."""
 
-    def __init__(self, channel, prefix):
+    def __init__(self, channel, prefix, pause=0.02):
         super().__init__()
+        self.pause = pause
         self.channel = channel
         self.prefix = prefix
         self.written = []
@@ -38,7 +39,7 @@ class Recording(threading.Thread):
                     os.fsync(file.fileno())
                 self.longest = max(self.longest, time.monotonic() - began)
                 self.written.append(name)
-                self.done.wait(0.02)
+                self.done.wait(self.pause)
         except OSError as error:
             self.error = error
 
