@@ -1,12 +1,9 @@
 #include "admin/render.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "admin/output.h"
-#include "common/base/clock.h"
 #include "common/base/ids.h"
 
 namespace reelfs::admin {
@@ -51,45 +48,6 @@ std::string state_name(wire::SegmentState state) {
   }
 }
 
-std::string state_name(wire::CopyState state) {
-  switch (state) {
-    case wire::COPY_OPEN:
-      return "open";
-    case wire::COPY_SEALED:
-      return "sealed";
-    case wire::COPY_BEHIND:
-      return "behind";
-    case wire::COPY_STALE:
-      return "stale";
-    case wire::COPY_CORRUPT:
-      return "corrupt";
-    case wire::COPY_MISSING:
-      return "missing";
-    case wire::COPY_COPYING:
-      return "copying";
-    default:
-      return "unknown";
-  }
-}
-
-std::string slow_text(const wire::DeviceInfo& device) {
-  if (device.slow_since_ns() == 0) return {};
-  const auto now = SystemClock().wall().time_since_epoch().count();
-  const auto ago_ns = std::max<std::int64_t>(now - device.slow_since_ns(), 0);
-  return fmt::format("slow for {}: a write takes {:.1f} ms, a flush {:.1f} ms",
-                     human_time(static_cast<std::uint64_t>(ago_ns) / 1'000'000),
-                     static_cast<double>(device.write_us()) / 1e3,
-                     static_cast<double>(device.flush_us()) / 1e3);
-}
-
-json describe_damage(const wire::DamageCounts& counts) {
-  return {
-      {"found_by_scrub", counts.found_by_scrub()},          {"found_by_readers", counts.found_by_readers()},
-      {"found_by_copiers", counts.found_by_copiers()},      {"repaired_ranges", counts.repaired_ranges()},
-      {"repaired_bytes", counts.repaired_bytes()},          {"pending_ranges", counts.pending_ranges()},
-      {"unrepairable_ranges", counts.unrepairable_ranges()}};
-}
-
 std::string endpoint_text(const wire::Endpoint& endpoint) {
   return fmt::format("{}:{}", endpoint.host(), endpoint.port());
 }
@@ -107,12 +65,7 @@ json describe_device(const wire::DeviceInfo& device) {
           {"open_blocks", device.open_blocks()},
           {"sealed_blocks", device.sealed_blocks()},
           {"reason", device.reason()},
-          {"since_ns", device.since_ns()},
-          {"write_us", device.write_us()},
-          {"flush_us", device.flush_us()},
-          {"slow", device.slow_since_ns() != 0},
-          {"slow_since_ns", device.slow_since_ns()},
-          {"damage", describe_damage(device.damage())}};
+          {"since_ns", device.since_ns()}};
 }
 
 json describe_node(const wire::NodeInfo& node) {
@@ -131,55 +84,11 @@ json describe_node(const wire::NodeInfo& node) {
   }
   json devices = json::array();
   for (const auto& device : node.devices()) devices.push_back(describe_device(device));
-  return {{"node", node.node()},
-          {"name", node.name()},
-          {"rack", node.rack()},
-          {"state", state_name(node.state())},
-          {"workers", workers},
-          {"devices", devices},
-          {"leaving", node.leaving()},
-          {"slow", node.slow_since_ns() != 0},
-          {"slow_since_ns", node.slow_since_ns()}};
+  return {{"node", node.node()},      {"name", node.name()},
+          {"rack", node.rack()},      {"state", state_name(node.state())},
+          {"workers", workers},       {"devices", devices},
+          {"leaving", node.leaving()}};
 }
-
-namespace {
-
-json describe(const google::protobuf::RepeatedPtrField<wire::CopyUnderWay>& copies) {
-  json under_way = json::array();
-  for (const auto& copy : copies) {
-    under_way.push_back({{"segment", copy.segment()},
-                         {"node", copy.node()},
-                         {"node_name", copy.node_name()},
-                         {"valid_bytes", copy.valid_bytes()},
-                         {"length", copy.length()}});
-  }
-  return under_way;
-}
-
-json describe(const wire::RebalanceStatus& status) {
-  json fills = json::array();
-  for (const auto& fill : status.fills()) {
-    fills.push_back({{"node", fill.node()},
-                     {"node_name", fill.node_name()},
-                     {"device", fill.device()},
-                     {"blocks", fill.blocks()},
-                     {"used_blocks", fill.used_blocks()}});
-  }
-  return {{"rate", status.rate()},
-          {"active", status.active()},
-          {"fills", fills},
-          {"planned_moves", status.planned_moves()},
-          {"left_bytes", status.left_bytes()},
-          {"bytes_per_second", status.bytes_per_second()},
-          {"expected_ms", status.expected_ms()},
-          {"waits_for", status.waits_for()},
-          {"under_way", describe(status.under_way())},
-          {"moved_copies", status.moved_copies()},
-          {"moved_bytes", status.moved_bytes()},
-          {"failures", status.failures()}};
-}
-
-}  // namespace
 
 json describe_repair(const wire::RepairStatus& status) {
   json at_risk = json::array();
@@ -188,9 +97,14 @@ json describe_repair(const wire::RepairStatus& status) {
     at_risk.push_back({{"copies", entry.copies()}, {"segments", entry.segments()}, {"bytes", entry.bytes()}});
     bytes += entry.bytes();
   }
-  json copies = json::object();
-  for (const auto& entry : status.copies())
-    copies[state_name(entry.state())] = {{"copies", entry.copies()}, {"bytes", entry.bytes()}};
+  json under_way = json::array();
+  for (const auto& copy : status.under_way()) {
+    under_way.push_back({{"segment", copy.segment()},
+                         {"node", copy.node()},
+                         {"node_name", copy.node_name()},
+                         {"valid_bytes", copy.valid_bytes()},
+                         {"length", copy.length()}});
+  }
   json leaving = json::array();
   for (const auto& node : status.leaving()) {
     leaving.push_back({{"node", node.node()},
@@ -200,9 +114,7 @@ json describe_repair(const wire::RepairStatus& status) {
   }
   return {{"at_risk", at_risk},
           {"at_risk_bytes", bytes},
-          {"copies", copies},
-          {"rebalance", describe(status.rebalance())},
-          {"under_way", describe(status.under_way())},
+          {"under_way", under_way},
           {"leaving", leaving},
           {"queued_segments", status.queued_segments()},
           {"left_bytes", status.left_bytes()},
@@ -234,17 +146,6 @@ std::string repair_line(const wire::RepairStatus& status) {
   return line;
 }
 
-std::string rebalance_line(const wire::RebalanceStatus& status) {
-  const bool works = status.planned_moves() > 0 || !status.under_way().empty();
-  if (!works && status.waits_for().empty()) return {};
-  if (!works) return "rebalance waits for " + status.waits_for();
-  auto line = fmt::format("rebalance {} known to move, {}/s", human_bytes(status.left_bytes()),
-                          human_bytes(status.bytes_per_second()));
-  if (!status.waits_for().empty()) return line + "; waits for " + status.waits_for();
-  if (status.expected_ms() > 0) line += ", done in about " + human_time(status.expected_ms());
-  return line;
-}
-
 json describe_segment(const wire::SegmentInfo& segment, const wire::ListNodesReply& nodes) {
   json copies = json::array();
   for (const auto& copy : segment.copies()) {
@@ -253,8 +154,6 @@ json describe_segment(const wire::SegmentInfo& segment, const wire::ListNodesRep
                 {"device", copy.device()},
                 {"block", copy.block()},
                 {"available", copy.available()},
-                {"state", state_name(copy.state())},
-                {"valid_bytes", copy.valid_bytes()},
                 {"node_name", ""},
                 {"device_path", ""},
                 {"process", ""}};

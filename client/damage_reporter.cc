@@ -45,7 +45,6 @@ asio::awaitable<void> DamageReporter::send(Place place, std::string why) {
   damage.set_segment(place.segment.value);
   damage.set_node(place.node.value);
   damage.set_why(std::move(why));
-  damage.set_finder(wire::DAMAGE_FINDER_READER);
   auto& range = *damage.add_ranges();
   range.set_offset(place.offset);
   range.set_length(place.length);

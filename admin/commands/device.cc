@@ -42,11 +42,10 @@ Result<void> list(const ClusterOptions& options) {
   for (const auto& node : reply.nodes()) {
     for (const auto& device : node.devices()) {
       table.add({device.device() == 0 ? "-" : std::to_string(device.device()), node.name(), device.path(),
-                 state_name(device.state()) + (device.slow_since_ns() != 0 ? ", slow" : ""),
-                 human_bytes(device.blocks() * device.block_bytes()), std::to_string(device.blocks()),
-                 std::to_string(device.free_blocks()), std::to_string(device.open_blocks()),
-                 std::to_string(device.sealed_blocks()), since(device.since_ns()),
-                 device.reason().empty() ? slow_text(device) : device.reason()});
+                 state_name(device.state()), human_bytes(device.blocks() * device.block_bytes()),
+                 std::to_string(device.blocks()), std::to_string(device.free_blocks()),
+                 std::to_string(device.open_blocks()), std::to_string(device.sealed_blocks()),
+                 since(device.since_ns()), device.reason()});
     }
   }
   table.print(std::cout);

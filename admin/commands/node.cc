@@ -30,8 +30,7 @@ Result<void> list(const ClusterOptions& options) {
       auto endpoints = endpoint_text(worker.endpoint());
       for (const auto& other : worker.endpoint().others()) endpoints += ' ' + endpoint_text(other);
       table.add({node.name(), std::to_string(node.node()), node.rack().empty() ? "-" : node.rack(),
-                 state_name(node.state()) + (node.leaving() ? ", drained" : "") +
-                     (node.slow_since_ns() != 0 ? ", slow" : ""),
+                 state_name(node.state()) + (node.leaving() ? ", drained" : ""),
                  std::to_string(worker.worker()), worker.leader() ? "leader" : "follower",
                  std::to_string(worker.pid()), std::move(endpoints), state_name(worker.state()),
                  human_time(worker.silent_ms()) + " ago"});

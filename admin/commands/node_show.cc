@@ -126,16 +126,6 @@ json describe(const wire::NodeInfo& known, const wire::DescribeNodeReply& told) 
     absent.set_block_bytes(device.block_bytes());
     devices.push_back(describe(absent));
   }
-  for (auto& device : devices) {
-    for (const auto& info : known.devices()) {
-      if (device["path"] != info.path()) continue;
-      device["write_us"] = info.write_us();
-      device["flush_us"] = info.flush_us();
-      device["slow_since_ns"] = info.slow_since_ns();
-      device["slow"] = slow_text(info);
-      device["damage"] = describe_damage(info.damage());
-    }
-  }
   json processes = json::array();
   for (const auto& process : told.processes()) processes.push_back(describe(process));
   for (const auto& worker : known.workers()) {
@@ -187,21 +177,6 @@ std::string age(std::int64_t started_ns) {
   return human_time(static_cast<std::uint64_t>(now - started_ns) / 1'000'000);
 }
 
-/// Empty where nothing was found.
-std::string damage_line(const json& device) {
-  if (!device.contains("damage")) return {};
-  const auto& damage = device["damage"];
-  const auto count = [&](const char* what) { return damage[what].get<std::uint64_t>(); };
-  const auto found = count("found_by_scrub") + count("found_by_readers") + count("found_by_copiers");
-  if (found + count("pending_ranges") + count("unrepairable_ranges") == 0) return {};
-  return fmt::format(
-      "had {} damaged ranges ({} found by scrub, {} by readers, {} by copying): {} repaired ({}), {} to be "
-      "repaired, {} damaged in every copy",
-      found, count("found_by_scrub"), count("found_by_readers"), count("found_by_copiers"),
-      count("repaired_ranges"), human_bytes(count("repaired_bytes")), count("pending_ranges"),
-      count("unrepairable_ranges"));
-}
-
 void print(const json& node) {
   const auto text = [](const json& value) { return value.get<std::string>(); };
   const auto rack = text(node["rack"]);
@@ -220,12 +195,6 @@ void print(const json& node) {
                  text(device["reason"])});
   }
   devices.print(std::cout);
-  for (const auto& device : node["devices"]) {
-    const auto of = fmt::format("device {} ", number(device["device"]));
-    const auto slow = device.value("slow", std::string());
-    if (!slow.empty()) std::cout << of << "is " << slow << '\n';
-    if (const auto line = damage_line(device); !line.empty()) std::cout << of << line << '\n';
-  }
   std::cout << '\n';
   Table processes({"WORKER", "PID", "ROLE", "STATE", "ENDPOINT", "RUNS FOR", "BLOCKS", "PAGES", "APPENDS"});
   for (const auto& process : node["processes"]) {

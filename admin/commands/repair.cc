@@ -25,44 +25,6 @@ using nlohmann::json;
 
 constexpr std::uint64_t kPage = 1024;
 
-/// How many copies are in which state.
-void print_copies(const wire::RepairStatus& status) {
-  std::string line;
-  for (const auto& entry : status.copies()) {
-    line += fmt::format("{}{} {} ({})", line.empty() ? "" : ", ", entry.copies(), state_name(entry.state()),
-                        human_bytes(entry.bytes()));
-  }
-  if (!line.empty()) std::cout << "copies: " << line << '\n';
-}
-
-void print(const wire::RebalanceStatus& status) {
-  Table table({"NODE", "DEVICE", "BLOCKS", "USED", "FULL"});
-  for (const auto& fill : status.fills()) {
-    const auto full = fill.blocks() == 0 ? 0.0
-                                         : 100 * static_cast<double>(fill.used_blocks()) /
-                                               static_cast<double>(fill.blocks());
-    table.add({fill.node_name(), fill.device() == 0 ? "all" : std::to_string(fill.device()),
-               std::to_string(fill.blocks()), std::to_string(fill.used_blocks()),
-               fmt::format("{:.1f} %", full)});
-  }
-  std::cout << '\n';
-  table.print(std::cout);
-  const auto line = rebalance_line(status);
-  if (status.rate() == 0) {
-    std::cout << "rebalancing is off\n";
-  } else if (!line.empty()) {
-    std::cout << line << '\n';
-  } else {
-    std::cout << (status.active() ? "rebalancing\n" : "nothing is to be moved\n");
-  }
-  for (const auto& copy : status.under_way()) {
-    std::cout << fmt::format("  segment {} to {}: {} of {}\n", copy.segment(), copy.node_name(),
-                             human_bytes(copy.valid_bytes()), human_bytes(copy.length()));
-  }
-  std::cout << fmt::format("{} copies moved, {}, {} failures since the index server began\n",
-                           status.moved_copies(), human_bytes(status.moved_bytes()), status.failures());
-}
-
 void print(const wire::RepairStatus& status) {
   if (status.at_risk().empty()) {
     std::cout << "every segment has the copies it is to have\n";
@@ -80,16 +42,11 @@ void print(const wire::RepairStatus& status) {
                              human_bytes(copy.valid_bytes()), human_bytes(copy.length()));
   }
   for (const auto& node : status.leaving()) {
-    std::cout << fmt::format("{} is drained: {} segments, {} left", node.node_name(), node.segments(),
+    std::cout << fmt::format("{} is drained: {} segments, {} left\n", node.node_name(), node.segments(),
                              human_bytes(node.bytes()));
-    if (status.bytes_per_second() > 0)
-      std::cout << ", done in about " << human_time(node.bytes() * 1000 / status.bytes_per_second());
-    std::cout << '\n';
   }
   std::cout << fmt::format("{} copies made, {}, {} failures since the index server began\n",
                            status.copies_made(), human_bytes(status.copied_bytes()), status.failures());
-  print_copies(status);
-  print(status.rebalance());
 }
 
 void answer(const ClusterOptions& options, const wire::RepairStatus& status) {
@@ -204,8 +161,7 @@ Result<void> show_log(const LogOptions& options) {
 void add_repair(CLI::App& app, Action& action) {
   auto* repair = app.add_subcommand("repair", "Copies that are missing, and how they are made again");
   repair->require_subcommand(1);
-  add_query(*repair, "status",
-            "What has too few copies, what is being done about it, and for how long; how full nodes are",
+  add_query(*repair, "status", "What has too few copies, what is being done about it, and for how long",
             status, action);
   add_query(*repair, "now",
             "Make the copies of nodes and devices that are away again without waiting for them", now, action);

@@ -63,8 +63,7 @@ json describe(const wire::DeviceInfo& device, const std::string& node) {
           {"percent", percent(scrub)},
           {"all_verified_since", time_of(scrub.oldest_ns())},
           {"read_bytes", scrub.read_bytes()},
-          {"damaged_blocks", scrub.damaged_blocks()},
-          {"damage", describe_damage(device.damage())}};
+          {"damaged_blocks", scrub.damaged_blocks()}};
 }
 
 json describe(const wire::DamageInfo& damage, const Names& names) {
@@ -90,16 +89,8 @@ json describe(const wire::ScrubStatusReply& status) {
     for (const auto& device : node.devices()) devices.push_back(describe(device, node.name()));
   }
   for (const auto& damage : status.damages()) damages.push_back(describe(damage, names));
-  json counts = json::array();
-  for (const auto& count : status.counts()) {
-    auto described = describe_damage(count);
-    described["node"] = name_of(names, count.node());
-    described["device"] = count.device();
-    counts.push_back(std::move(described));
-  }
   return {{"devices", devices},
           {"damages", damages},
-          {"counts", counts},
           {"reported_ranges", status.reported_ranges()},
           {"repaired_ranges", status.repaired_ranges()},
           {"rewritten_bytes", status.repaired_bytes()},
@@ -131,20 +122,6 @@ void print(const wire::ScrubStatusReply& status) {
     }
   }
   devices.print(std::cout);
-  Table counts({"NODE", "DEVICE", "FOUND BY SCRUB", "BY READERS", "BY COPYING", "REPAIRED", "REWRITTEN",
-                "TO BE REPAIRED", "LOST"});
-  const auto counted_names = names_of(status);
-  for (const auto& count : status.counts()) {
-    counts.add({name_of(counted_names, count.node()), std::to_string(count.device()),
-                std::to_string(count.found_by_scrub()), std::to_string(count.found_by_readers()),
-                std::to_string(count.found_by_copiers()), std::to_string(count.repaired_ranges()),
-                human_bytes(count.repaired_bytes()), std::to_string(count.pending_ranges()),
-                std::to_string(count.unrepairable_ranges())});
-  }
-  if (!status.counts().empty()) {
-    std::cout << "\nDamaged ranges since the index server began\n";
-    counts.print(std::cout);
-  }
   std::cout << fmt::format(
       "\nSince the index server began: {} damaged ranges reported, {} repaired ({} rewritten). Now: {} to be "
       "repaired, {} damaged in every copy\n",

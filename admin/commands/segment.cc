@@ -31,7 +31,7 @@ struct SegmentOptions {
 std::vector<std::string> copy_cells(const json& copy) {
   return {copy.at("node_name").get<std::string>(), copy.at("process").get<std::string>(),
           fmt::format("{} {}", copy.at("device").get<unsigned>(), copy.at("device_path").get<std::string>()),
-          std::to_string(copy.at("block").get<unsigned>()), copy.at("state").get<std::string>()};
+          std::to_string(copy.at("block").get<unsigned>()), copy.at("available").get<bool>() ? "yes" : "no"};
 }
 
 Result<std::vector<wire::SegmentInfo>> list_segments(Connection& connection, std::uint64_t channel,
@@ -52,9 +52,8 @@ Result<std::vector<wire::SegmentInfo>> list_segments(Connection& connection, std
 }
 
 bool is_degraded(const wire::SegmentInfo& segment) {
-  return std::any_of(segment.copies().begin(), segment.copies().end(), [](const auto& copy) {
-    return copy.state() != wire::COPY_OPEN && copy.state() != wire::COPY_SEALED;
-  });
+  return std::any_of(segment.copies().begin(), segment.copies().end(),
+                     [](const auto& copy) { return !copy.available(); });
 }
 
 Result<void> list(const SegmentOptions& options) {
@@ -79,11 +78,8 @@ Result<void> list(const SegmentOptions& options) {
     const auto described = describe_segment(segment, nodes);
     std::string copies;
     for (const auto& copy : described.at("copies")) {
-      const auto state = copy.at("state").get<std::string>();
-      const bool is_usual = state == "open" || state == "sealed";
-      copies += fmt::format("{}{} {}/{}{}", copies.empty() ? "" : ", ", copy.at("process").get<std::string>(),
-                            copy.at("device").get<unsigned>(), copy.at("block").get<unsigned>(),
-                            is_usual ? "" : " (" + state + ")");
+      copies += fmt::format("{}{} {}/{}", copies.empty() ? "" : ", ", copy.at("process").get<std::string>(),
+                            copy.at("device").get<unsigned>(), copy.at("block").get<unsigned>());
     }
     table.add({std::to_string(segment.segment()), segment.channel_name(), state_name(segment.state()),
                human_bytes(segment.length()), human_bytes(segment.live_bytes()),
@@ -100,7 +96,7 @@ void print_segment(const json& segment) {
       segment.at("state").get<std::string>(), human_bytes(segment.at("length").get<std::uint64_t>()),
       human_bytes(segment.at("live_bytes").get<std::uint64_t>()),
       segment.at("generation").get<std::uint64_t>());
-  Table copies({"NODE", "PROCESS", "DEVICE", "BLOCK", "COPY"});
+  Table copies({"NODE", "PROCESS", "DEVICE", "BLOCK", "AVAILABLE"});
   for (const auto& copy : segment.at("copies")) copies.add(copy_cells(copy));
   copies.print(std::cout);
 }
@@ -172,7 +168,7 @@ Result<void> show_file(Connection& connection, const SegmentOptions& options) {
   std::cout << fmt::format("{}: inode {}, {}, in {} segment{}\n", options.what, file.st_ino,
                            human_bytes(static_cast<std::uint64_t>(file.st_size)), all.size(),
                            all.size() == 1 ? "" : "s");
-  Table table({"SEGMENT", "STATE", "BYTES HERE", "NODE", "PROCESS", "DEVICE", "BLOCK", "COPY"});
+  Table table({"SEGMENT", "STATE", "BYTES HERE", "NODE", "PROCESS", "DEVICE", "BLOCK", "AVAILABLE"});
   for (const auto& segment : all) {
     for (const auto& copy : segment.at("copies")) {
       std::vector<std::string> cells = {std::to_string(segment.at("segment").get<std::uint64_t>()),
@@ -206,8 +202,7 @@ void add_segment(CLI::App& app, Action& action) {
     auto options = std::make_shared<SegmentOptions>();
     options->cluster.add_to(*command);
     command->add_option("--channel", options->channel, "Only those of this channel");
-    command->add_flag("--degraded", options->degraded,
-                      "Only those with a copy that is missing, behind, corrupt or being copied");
+    command->add_flag("--degraded", options->degraded, "Only those with a copy out of reach");
     command->callback([options, &action] { action = [options] { return list(*options); }; });
   }
   {

@@ -48,7 +48,6 @@ struct Placer::Candidate {
   double weight;
   std::uint64_t free_blocks;  // less those planned here
   bool avoided;
-  bool slow;
   bool used_before;  // by a segment of the same request
 };
 
@@ -59,7 +58,6 @@ Result<std::vector<SegmentPlace>> Placer::place(std::span<const NodeLoad> nodes,
   std::vector<Candidate> candidates;
   std::vector<const NodeLoad*> full;
   std::uint32_t good = 0, good_and_full = 0;
-  std::uint32_t quick = 0;  // good and not slow
   for (const auto& node : nodes) {
     if (!node.online()) continue;
     const bool avoided = node.suspect || std::find(request.avoid.begin(), request.avoid.end(), node.node) !=
@@ -74,8 +72,7 @@ Result<std::vector<SegmentPlace>> Placer::place(std::span<const NodeLoad> nodes,
     for (const auto& worker : node.workers) waiting += worker.appends_in_flight;
     const auto per_worker = static_cast<double>(waiting) / static_cast<double>(node.workers.size());
     const auto weight = static_cast<double>(node.free_blocks) / (1.0 + per_worker / 16.0);
-    candidates.push_back({&node, weight, node.free_blocks, avoided, node.slow, false});
-    quick += avoided || node.slow ? 0 : 1;
+    candidates.push_back({&node, weight, node.free_blocks, avoided, false});
   }
   if (candidates.size() + full.size() < least) return too_few_online(nodes, least);
   const bool is_full = good < request.copies && good + good_and_full >= request.copies;
@@ -114,10 +111,7 @@ Result<std::vector<SegmentPlace>> Placer::place(std::span<const NodeLoad> nodes,
       Candidate* best = nullptr;
       const auto rank = [&](const Candidate& c) {
         const bool same_rack = !c.node->rack.empty() && racks.contains(c.node->rack);
-        // Spares on the nodes of what they are for would be no way out.
-        const bool used_weighs_more = is_spare && quick <= request.copies && c.used_before;
-        return std::tuple(c.avoided, same_rack, used_weighs_more, c.slow, c.used_before,
-                          -credit_[c.node->node], c.node->node);
+        return std::tuple(c.avoided, same_rack, c.used_before, -credit_[c.node->node], c.node->node);
       };
       for (auto& candidate : candidates) {
         if (candidate.free_blocks == 0 || (good_only && candidate.avoided)) continue;

@@ -23,8 +23,6 @@ class RepairPace {
   /// A piece was copied. @param appends_waiting  on the busiest process of the nodes that took part
   /// @return when its copier goes on
   TimePoint after(TimePoint now, std::uint64_t bytes, std::uint32_t appends_waiting);
-  /// When whoever begins may.
-  TimePoint free_at() const { return used_up_; }
 
  private:
   std::uint64_t rate_;

@@ -73,8 +73,7 @@ std::optional<CopyPlace> RepairPlan::choose_place(const SegmentStanding& segment
   const auto rank = [&](const NodeLoad& node) {
     const auto made = making.find(node.node);
     const auto at_work = made == making.end() ? 0 : made->second;
-    return std::tuple(racks.contains(node.rack), node.slow, at_work, UINT64_MAX - node.free_blocks,
-                      node.node);
+    return std::tuple(racks.contains(node.rack), at_work, UINT64_MAX - node.free_blocks, node.node);
   };
   const NodeLoad* best = nullptr;
   for (const auto& node : nodes) {
@@ -87,7 +86,7 @@ std::optional<CopyPlace> RepairPlan::choose_place(const SegmentStanding& segment
   const auto worker = std::min_element(
       best->workers.begin(), best->workers.end(),
       [](const auto& a, const auto& b) { return a.appends_in_flight < b.appends_in_flight; });
-  return CopyPlace{best->node, worker->worker, {}};
+  return CopyPlace{best->node, worker->worker};
 }
 
 }  // namespace reelfs::indexd

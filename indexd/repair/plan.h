@@ -65,8 +65,7 @@ class RepairPlan {
   /// The fewest copies within reach first, drained nodes last, then the oldest.
   static bool is_more_urgent(const RepairNeed& a, const RepairNeed& b);
   /// The node that a copy is to be made on, and the process that is to make it: one that answers, has room
-  /// and no copy of the segment; in another rack than the copies that stay; then one that is not slow; then
-  /// the one on which fewest are
+  /// and no copy of the segment; in another rack than the copies that stay; then the one on which fewest are
   /// being made, then the one with most room.
   /// @param nodes   without those that get nothing new
   /// @param making  copies that are being made, by node

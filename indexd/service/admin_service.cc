@@ -9,7 +9,6 @@
 
 #include "indexd/service/compactor.h"
 #include "indexd/service/convert.h"
-#include "indexd/service/copy_monitor.h"
 #include "indexd/service/gap_keeper.h"
 #include "indexd/service/node_log.h"
 #include "indexd/service/node_registry.h"
@@ -96,11 +95,13 @@ Task<wire::ListChannelsReply> AdminService::list_channels(wire::ListChannelsRequ
 
 Task<wire::ListNodesReply> AdminService::list_nodes(wire::ListNodesRequest) {
   wire::ListNodesReply reply;
-  for (auto& node : nodes_.list()) {
-    scrubs_.tell_of(node);
-    *reply.add_nodes() = std::move(node);
-  }
+  for (auto& node : nodes_.list()) *reply.add_nodes() = std::move(node);
   co_return reply;
+}
+
+void AdminService::note_availability(wire::SegmentInfo& segment) const {
+  for (auto& copy : *segment.mutable_copies())
+    copy.set_available(nodes_.reachable(NodeId{copy.node()}, DeviceId{copy.device()}));
 }
 
 Task<std::map<DeviceId, AdminService::Degraded>> AdminService::degraded_by(std::set<DeviceId> devices) const {
@@ -311,7 +312,7 @@ Task<wire::ListSegmentsReply> AdminService::list_segments(wire::ListSegmentsRequ
     return reply;
   };
   REELFS_CO_TRY(auto reply, co_await index_.read(std::move(read)));
-  for (auto& segment : *reply.mutable_segments()) copy_monitor_.describe(segment);
+  for (auto& segment : *reply.mutable_segments()) note_availability(segment);
   co_return std::move(reply);
 }
 
@@ -340,8 +341,7 @@ Task<wire::ShowSegmentReply> AdminService::show_segment(wire::ShowSegmentRequest
     return reply;
   };
   REELFS_CO_TRY(auto reply, co_await index_.read(std::move(read)));
-  copy_monitor_.describe(*reply.mutable_segment());
-  copy_monitor_.add_others(*reply.mutable_segment());
+  note_availability(*reply.mutable_segment());
   co_return std::move(reply);
 }
 

@@ -18,7 +18,6 @@ class GapKeeper;
 class NodeLog;
 class NodeRegistry;
 class Compactor;
-class CopyMonitor;
 class Overwriter;
 class RepairLog;
 class Repairer;
@@ -30,8 +29,8 @@ class AdminService {
  public:
   AdminService(Executor& index, Sessions& sessions, NodeRegistry& nodes, SegmentKeeper& segments,
                Overwriter& overwriter, GapKeeper& gaps, Compactor& compactor, Repairer& repairer,
-               const CopyMonitor& copy_monitor, RepairLog& repair_log, ScrubKeeper& scrubs,
-               const NodeLog& node_log, const ServiceOptions& options)
+               RepairLog& repair_log, ScrubKeeper& scrubs, const NodeLog& node_log,
+               const ServiceOptions& options)
       : index_(index),
         sessions_(sessions),
         nodes_(nodes),
@@ -40,7 +39,6 @@ class AdminService {
         gaps_(gaps),
         compactor_(compactor),
         repairer_(repairer),
-        copy_monitor_(copy_monitor),
         repair_log_(repair_log),
         scrubs_(scrubs),
         node_log_(node_log),
@@ -73,6 +71,7 @@ class AdminService {
   /// What is without its copies on these devices.
   Task<std::map<DeviceId, Degraded>> degraded_by(std::set<DeviceId> devices) const;
   Task<void> note_degraded(wire::ClusterStatusReply& reply) const;
+  void note_availability(wire::SegmentInfo& segment) const;
 
   Executor& index_;
   Sessions& sessions_;
@@ -82,7 +81,6 @@ class AdminService {
   GapKeeper& gaps_;
   Compactor& compactor_;
   Repairer& repairer_;
-  const CopyMonitor& copy_monitor_;
   RepairLog& repair_log_;
   ScrubKeeper& scrubs_;
   const NodeLog& node_log_;

@@ -20,11 +20,9 @@ using namespace std::chrono_literals;
 
 /// Of one order: a recorder's append that comes meanwhile waits for no more than some of it.
 constexpr std::uint64_t kPieceBytes = 8 * kMiB;
-constexpr std::size_t kMostAtOnce = 4;  // of those that are repaired
-constexpr std::size_t kMostMoves = 2;
+constexpr std::size_t kMostAtOnce = 4;
 constexpr int kMostTries = 4;  // without getting on
 constexpr Duration kPause = 100ms;
-constexpr Duration kMovePatience = 2s;  // of what is moved, while something is repaired
 /// So many times as long a piece takes where recorders' appends queue up.
 constexpr int kRepairSlower = 4;
 constexpr int kBalanceSlower = 16;
@@ -46,7 +44,7 @@ class CopyOrders::Slot {
   Slot(CopyOrders& orders, CopyOrder order, WorkerId worker)
       : orders_(orders),
         at_(orders.under_way_.insert(orders.under_way_.end(),
-                                     UnderWay{std::move(order), worker, 0, orders.clock_.now(), false})) {}
+                                     UnderWay{std::move(order), worker, 0, orders.clock_.now()})) {}
   ~Slot() {
     orders_.under_way_.erase(at_);
     orders_.slot_free_.notify_all();
@@ -66,39 +64,19 @@ CopyOrders::CopyOrders(const Clock& clock, NodeRegistry& nodes, const ServiceOpt
       nodes_(nodes),
       pace_(options.repair_rate, kRepairSlower),
       balance_pace_(std::max<std::uint64_t>(options.rebalance_rate, 1), kBalanceSlower),
-      repairs_{
-          counter(registry, "reelfs_indexd_repair_copied_bytes_total",
-                  "Bytes that nodes wrote to make copies of segments whole."),
-          counter(registry, "reelfs_indexd_repair_copies_total", "Copies of segments that were made whole."),
-          counter(registry, "reelfs_indexd_repair_failures_total",
-                  "Attempts to make a copy of a segment whole that failed.")},
-      moves_{counter(registry, "reelfs_indexd_rebalance_copied_bytes_total",
-                     "Bytes that nodes wrote to move copies, so that all are about equally full."),
-             counter(registry, "reelfs_indexd_rebalance_copies_total",
-                     "Copies that were made where they are to be instead."),
-             counter(registry, "reelfs_indexd_rebalance_failures_total",
-                     "Attempts to move a copy that failed, or gave way to repair.")} {}
-
-CopyOrders::Done CopyOrders::done(CopyUse use) const {
-  const auto& counted = counters(use);
-  return {static_cast<std::uint64_t>(counted.copies.Value()),
-          static_cast<std::uint64_t>(counted.failures.Value()),
-          static_cast<std::uint64_t>(counted.bytes.Value())};
-}
-
-std::size_t CopyOrders::repairs_under_way() const {
-  return static_cast<std::size_t>(
-      std::count_if(under_way_.begin(), under_way_.end(),
-                    [](const UnderWay& copy) { return copy.order.use == CopyUse::repair; }));
-}
+      copied_bytes_(counter(registry, "reelfs_indexd_repair_copied_bytes_total",
+                            "Bytes that nodes wrote to make copies of segments whole.")),
+      copies_(
+          counter(registry, "reelfs_indexd_repair_copies_total", "Copies of segments that were made whole.")),
+      failures_(counter(registry, "reelfs_indexd_repair_failures_total",
+                        "Attempts to make a copy of a segment whole that failed.")) {}
 
 /// None: all that answer are making one.
 WorkerId CopyOrders::free_worker(const CopyOrder& order) const {
   for (const auto& address : nodes_.workers(order.node, order.worker)) {
     const WorkerId worker{address.worker()};
     const bool busy = std::any_of(under_way_.begin(), under_way_.end(), [&](const UnderWay& copy) {
-      const bool gives_way = copy.rests && order.use == CopyUse::repair;
-      return copy.order.node == order.node && copy.worker == worker && !gives_way;
+      return copy.order.node == order.node && copy.worker == worker;
     });
     if (!busy) return worker;
   }
@@ -141,90 +119,45 @@ Task<wire::CopySegmentReply> CopyOrders::give(UnderWay& copy) {
   co_return std::move(message);
 }
 
-Task<WorkerId> CopyOrders::wait_for_slot(const CopyOrder& order) {
-  struct Waiting {
-    std::size_t& count;
-    explicit Waiting(std::size_t& of) : count(of) { ++count; }
-    ~Waiting() { --count; }
-    Waiting(const Waiting&) = delete;
-    Waiting& operator=(const Waiting&) = delete;
-  };
-  std::optional<Waiting> waiting;
-  if (order.use == CopyUse::repair) waiting.emplace(repairs_waiting_);
+Task<BlockPlace> CopyOrders::carry_out(CopyOrder order) {
+  WorkerId worker;
   for (;;) {
     if (!nodes_.online(order.node))
       co_return Error(Errc::unavailable, fmt::format("node {} is offline", nodes_.name(order.node)));
-    const auto repairs = repairs_under_way();
-    const bool is_turn = order.use == CopyUse::repair
-                             ? repairs < kMostAtOnce
-                             : repairs + repairs_waiting_ == 0 && under_way_.size() < kMostMoves;
-    if (is_turn) {
-      if (const auto worker = free_worker(order)) co_return worker;
-    }
+    if (under_way_.size() < kMostAtOnce) worker = free_worker(order);
+    if (worker) break;
     const auto changed = co_await slot_free_.wait(clock_, Deadline::after(clock_, kSlotLook));
     if (!changed && changed.error().code() == Errc::cancelled) co_return changed.error();
   }
-}
-
-/// Between two pieces. What is only moved lets those go first that are repaired, and ends where that lasts:
-/// it may be of a segment that is to be repaired itself.
-Task<void> CopyOrders::rest(UnderWay& copy, std::uint64_t copied_bytes) {
-  const bool is_move = copy.order.use == CopyUse::balance;
-  auto& pace = is_move ? balance_pace_ : pace_;
-  const auto rested = pace.after(clock_.now(), copied_bytes, appends_waiting(copy.order));
-  copy.rests = is_move;
-  co_await sleep_for(rested - clock_.now());
-  const auto patience = Deadline::after(clock_, kMovePatience);
-  while (is_move && repairs_under_way() + repairs_waiting_ > 0) {
-    if (patience.left(clock_) <= Duration::zero()) co_return Error(Errc::busy, "it gives way to repair");
-    const auto changed = co_await slot_free_.wait(clock_, patience);
-    if (!changed && changed.error().code() == Errc::cancelled) co_return changed.error();
-  }
-  copy.rests = false;
-  co_return ok();
-}
-
-Task<BlockPlace> CopyOrders::carry_out(CopyOrder order) {
-  if (order.use == CopyUse::balance) co_await sleep_for(balance_pace_.free_at() - clock_.now());
-  REELFS_CO_TRY(const auto worker, co_await wait_for_slot(order));
-  const auto& counted = counters(order.use);
   Slot slot(*this, std::move(order), worker);
   auto& copy = slot.copy();
-  auto made = co_await make(copy);
-  if (made) {
-    counted.copies.Increment();
-    nodes_.block_taken(copy.order.node);
-    log().info("copy made segment={} node={} length={}", copy.order.segment.value,
-               nodes_.name(copy.order.node), copy.order.length);
-  } else {
-    counted.failures.Increment();
-    log().warn("copy not made segment={} node={} why=\"{}\"", copy.order.segment.value,
-               nodes_.name(copy.order.node), made.error().describe());
-  }
-  co_return std::move(made);
-}
-
-Task<BlockPlace> CopyOrders::make(UnderWay& copy) {
-  const auto use = copy.order.use;
   for (int tries = 0; tries < kMostTries; ++tries) {
     auto reply = co_await give(copy);
     if (!reply) {
-      if (!passes(reply.error().code()) || tries + 1 >= kMostTries) co_return std::move(reply).error();
-      co_await sleep_for(kPause);
-      continue;
+      if (passes(reply.error().code()) && tries + 1 < kMostTries) {
+        co_await sleep_for(kPause);
+        continue;
+      }
+      failures_.Increment();
+      log().warn("copy not made segment={} node={} why=\"{}\"", copy.order.segment.value,
+                 nodes_.name(copy.order.node), reply.error().describe());
+      co_return std::move(reply).error();
     }
     const auto& done = reply.value();
-    counters(use).bytes.Increment(static_cast<double>(done.copied_bytes()));
+    copied_bytes_.Increment(static_cast<double>(done.copied_bytes()));
     copy.valid = done.valid();
     if (done.valid() == copy.order.length) {
-      // The next one that is moved waits for it.
-      if (use == CopyUse::balance)
-        (void)balance_pace_.after(clock_.now(), done.copied_bytes(), appends_waiting(copy.order));
+      copies_.Increment();
+      nodes_.block_taken(copy.order.node);
+      log().info("copy made segment={} node={} length={}", copy.order.segment.value,
+                 nodes_.name(copy.order.node), copy.order.length);
       co_return BlockPlace{DeviceId{done.device()}, done.block()};
     }
     if (done.copied_bytes() > 0) tries = -1;  // it gets on
-    REELFS_CO_TRY(co_await rest(copy, done.copied_bytes()));
+    const auto rested = pace_.after(clock_.now(), done.copied_bytes(), appends_waiting(copy.order));
+    co_await sleep_for(rested - clock_.now());
   }
+  failures_.Increment();
   co_return Error(Errc::unavailable, fmt::format("node {} does not get on with the copy of segment {}",
                                                  nodes_.name(copy.order.node), copy.order.segment.value));
 }

@@ -38,8 +38,7 @@ struct CopyOrder {
 };
 
 /// Has nodes make copies whole, piece by piece: a few at once in the whole cluster, one at a time through
-/// each worker, at one pace for all that is repaired and another for all that is only moved, which rests
-/// while anything is repaired. docs/design/repair.md, "Copying one segment"
+/// each worker, at one pace for all. docs/design/repair.md, "Copying one segment"
 ///
 /// Lives on one io_context and outlives those who wait.
 class CopyOrders {
@@ -58,29 +57,15 @@ class CopyOrders {
     WorkerId worker;          // that makes it
     std::uint64_t valid = 0;  // bytes of it that are there
     TimePoint since;
-    bool rests = false;  // between two pieces, for those that are repaired: its worker is free
   };
   const std::list<UnderWay>& under_way() const { return under_way_; }
-  /// Since this process began.
-  struct Done {
-    std::uint64_t copies = 0;
-    std::uint64_t failures = 0;
-    std::uint64_t bytes = 0;
-  };
-  Done done(CopyUse use) const;
+  /// Since this process began, as those below.
+  std::uint64_t copies_made() const { return static_cast<std::uint64_t>(copies_.Value()); }
+  std::uint64_t failures() const { return static_cast<std::uint64_t>(failures_.Value()); }
+  std::uint64_t copied_bytes() const { return static_cast<std::uint64_t>(copied_bytes_.Value()); }
 
  private:
   class Slot;
-  struct Counters {
-    prometheus::Counter& bytes;
-    prometheus::Counter& copies;
-    prometheus::Counter& failures;
-  };
-  const Counters& counters(CopyUse use) const { return use == CopyUse::repair ? repairs_ : moves_; }
-  std::size_t repairs_under_way() const;
-  Task<WorkerId> wait_for_slot(const CopyOrder& order);
-  Task<BlockPlace> make(UnderWay& copy);
-  Task<void> rest(UnderWay& copy, std::uint64_t copied_bytes);
   WorkerId free_worker(const CopyOrder& order) const;
   Task<wire::CopySegmentReply> give(UnderWay& copy);
   std::uint32_t appends_waiting(const CopyOrder& order) const;
@@ -91,9 +76,9 @@ class CopyOrders {
   RepairPace balance_pace_;
   std::list<UnderWay> under_way_;
   Condition slot_free_;
-  std::size_t repairs_waiting_ = 0;  // for a slot
-  Counters repairs_;
-  Counters moves_;
+  prometheus::Counter& copied_bytes_;
+  prometheus::Counter& copies_;
+  prometheus::Counter& failures_;
 };
 
 }  // namespace reelfs::indexd

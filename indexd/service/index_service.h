@@ -13,7 +13,6 @@
 #include "indexd/service/admin_service.h"
 #include "indexd/service/changes.h"
 #include "indexd/service/compactor.h"
-#include "indexd/service/copy_monitor.h"
 #include "indexd/service/copy_orders.h"
 #include "indexd/service/dispatcher.h"
 #include "indexd/service/file_service.h"
@@ -87,8 +86,6 @@ class IndexService {
   RepairLog repair_log_;
   CopyOrders copies_;
   SegmentKeeper segments_;
-  ScrubKeeper scrubs_;
-  CopyMonitor copy_monitor_;
   NodeLog node_log_;
   Rebuilder rebuilder_;
   Repairer repairer_;
@@ -103,6 +100,7 @@ class IndexService {
   SegmentService grants_;
   LockService locks_;
   GapKeeper gaps_;
+  ScrubKeeper scrubs_;
   AdminService admin_;
   Dispatcher dispatcher_;
   TimePoint began_;

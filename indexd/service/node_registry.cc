@@ -21,7 +21,6 @@ namespace {
 constexpr std::uint32_t kMaxWorkers = 1024;
 constexpr std::size_t kMaxNodeName = 255;
 constexpr auto kKnownLimit = std::chrono::seconds(3);  // several heartbeats
-constexpr auto kNodesCome = std::chrono::seconds(5);
 constexpr auto kKnownPause = std::chrono::milliseconds(20);
 constexpr std::array kPunctualFirst{false, true};  // whether late ones are asked
 constexpr auto kWatchInterval = std::chrono::milliseconds(250);
@@ -43,12 +42,6 @@ Result<void> check_status(const wire::WorkerStatus& status) {
   if (status.endpoint().others_size() >= kMaxEndpoints)
     return Error(Errc::invalid, "worker with too many addresses");
   return ok();
-}
-
-double milliseconds(Duration duration) { return std::chrono::duration<double, std::milli>(duration).count(); }
-
-std::uint64_t microseconds(Duration duration) {
-  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(duration).count());
 }
 
 bool is_full(const wire::DeviceInfo& device) {
@@ -131,8 +124,7 @@ NodeRegistry::NodeRegistry(asio::io_context& context, const Clock& clock, Execut
       options_(options),
       client_options_(std::move(client_options)),
       group_(context.get_executor()),
-      started_(clock.wall()),
-      slow_watch_({options.slow_factor, options.slow_after, options.fast_after}) {}
+      started_(clock.wall()) {}
 
 NodeRegistry::~NodeRegistry() = default;
 
@@ -142,14 +134,6 @@ Task<void> NodeRegistry::start() {
       auto& node = nodes_[key.node];
       node.row = std::move(row);
       node.changed = clock_.wall();
-      return true;
-    }));
-    REELFS_TRY(view.scan_table<NodeTimesKey>([this](NodeTimesKey key, const NodeTimesRow& row) {
-      const auto node = nodes_.find(key.node);
-      if (node == nodes_.end()) return true;
-      node->second.times = row;
-      const WallTime away(std::chrono::nanoseconds(row.away_since_ns));
-      if (row.away_since_ns != 0) node->second.changed = std::min(node->second.changed, away);
       return true;
     }));
     return view.scan_table<DeviceKey>([this](DeviceKey key, DeviceRow row) {
@@ -281,9 +265,6 @@ wire::HeartbeatReply NodeRegistry::heartbeat(const wire::HeartbeatRequest& reque
     reply.set_register_again(true);
     return reply;
   }
-  for (const auto& [path, device] : node->second.devices) {
-    if (slow_device(device.info) != nullptr) reply.add_slow_devices(device.info.device());
-  }
   const bool new_leader = request.status().leader() && !worker->second.status.leader();
   auto& reports = node->second.reports;
   if (new_leader) ++reports.wanted;
@@ -301,19 +282,8 @@ void NodeRegistry::take_status(NodeId id, Node& node, Worker& worker, const wire
     take_devices(id, node, status);
     for (auto& [other_id, other] : node.workers) other.status.set_leader(false);
   }
-  for (const auto& told : status.latencies()) {
-    DeviceCalls calls;
-    calls.writes = told.writes();
-    calls.write_time = std::chrono::microseconds(told.write_us());
-    calls.flushes = told.flushes();
-    calls.flush_time = std::chrono::microseconds(told.flush_us());
-    calls.oldest_write = std::chrono::microseconds(told.oldest_write_us());
-    calls.oldest_flush = std::chrono::microseconds(told.oldest_flush_us());
-    slow_watch_.heard(DeviceId{told.device()}, WorkerId{status.worker()}, clock_.now(), calls);
-  }
   worker.status = status;
   worker.status.clear_devices();
-  worker.status.clear_latencies();
 }
 
 void NodeRegistry::take_devices(NodeId id, Node& node, const wire::WorkerStatus& status) {
@@ -415,8 +385,6 @@ void NodeRegistry::mark_heard(NodeId id, Node& node, WorkerId worker_id, Worker&
   }
   if (!returned) return;
   node.changed = clock_.wall();
-  node.heard = true;
-  if (std::exchange(node.times.away_since_ns, 0) != 0) group_.spawn(store_times(id));
   log().info("node online node={} worker={}", node.row.name, worker_id.value);
   if (node_returned_) node_returned_(id);
   if (changed_) changed_();
@@ -428,8 +396,6 @@ void NodeRegistry::mark_silent(NodeId id, Node& node, WorkerId worker_id, Worker
   log().warn("worker silent node={} worker={} why=\"{}\"", node.row.name, worker_id.value, why);
   if (node.online()) return;
   node.changed = clock_.wall();
-  node.times.away_since_ns = node.changed.time_since_epoch().count();
-  group_.spawn(store_times(id));
   log().warn("node offline node={} id={}", node.row.name, id.value);
   if (changed_) changed_();
 }
@@ -461,61 +427,7 @@ asio::awaitable<void> NodeRegistry::watch() {
           mark_silent(id, node, worker_id, worker, "no heartbeat");
       }
     }
-    look_for_slow(now);
   }
-}
-
-void NodeRegistry::look_for_slow(TimePoint now) {
-  for (const auto& [id, node] : nodes_) {
-    for (const auto& [path, device] : node.devices) {
-      if (node.online() && device.info.state() == wire::STATE_ONLINE) continue;
-      slow_watch_.forget(DeviceId{device.info.device()});
-      slow_devices_.erase(DeviceId{device.info.device()});
-    }
-  }
-  const auto changes = slow_watch_.look(now);
-  for (const auto& change : changes) {
-    const auto row = devices_.find(change.device);
-    const auto where = row == devices_.end() ? std::string("?") : name(row->second.node);
-    log().warn("device {} device={} node={} by={} takes_ms={:.1f} peers_take_ms={:.1f}",
-               change.slow ? "slow" : "fast again", change.device.value, where,
-               change.by_flushes ? "flushes" : "writes", milliseconds(change.takes),
-               milliseconds(change.peers_take));
-    if (change.slow)
-      slow_devices_[change.device] = {clock_.wall(), change};
-    else
-      slow_devices_.erase(change.device);
-  }
-  if (!changes.empty() && changed_) changed_();
-}
-
-const NodeRegistry::SlowDevice* NodeRegistry::slow_device(const wire::DeviceInfo& device) const {
-  const auto found = slow_devices_.find(DeviceId{device.device()});
-  return found == slow_devices_.end() ? nullptr : &found->second;
-}
-
-std::optional<WallTime> NodeRegistry::slow_since(const Node& node) const {
-  std::optional<WallTime> since;
-  for (const auto& [path, device] : node.devices) {
-    if (device.info.state() != wire::STATE_ONLINE) continue;
-    const auto* slow = slow_device(device.info);
-    if (slow == nullptr) return std::nullopt;
-    since = std::max(since.value_or(slow->since), slow->since);
-  }
-  return since;
-}
-
-/// For the next index server, which is not to wait anew for a node that has been away for long.
-asio::awaitable<void> NodeRegistry::store_times(NodeId node) {
-  auto store = [node, times = nodes_.at(node).times](Transaction& txn) -> Result<void> {
-    if (times == NodeTimesRow())
-      txn.erase(NodeTimesKey{node});
-    else
-      txn.put(NodeTimesKey{node}, times);
-    return ok();
-  };
-  const auto stored = co_await executor_.run(std::move(store));
-  if (!stored) log().warn("times not stored node={} why=\"{}\"", name(node), stored.error().describe());
 }
 
 asio::awaitable<void> NodeRegistry::retire(std::shared_ptr<rpc::Client> client) { co_await client->stop(); }
@@ -782,10 +694,6 @@ std::optional<Duration> NodeRegistry::away_for(NodeId node, DeviceId device) con
   const auto found = nodes_.find(node);
   if (found == nodes_.end()) return clock_.wall() - started_;
   const auto& [id, known] = *found;
-  // Right after the start whoever lives is on its way, and was away no longer than this process was not
-  // there.
-  const auto of_start = clock_.wall() - started_;
-  if (!known.heard && of_start < kNodesCome) return of_start;
   if (!known.online()) return clock_.wall() - known.changed;
   for (const auto& [path, told] : known.devices) {
     if (told.info.device() != device.value) continue;
@@ -867,22 +775,12 @@ std::vector<NodeLoad> NodeRegistry::loads() const {
     // Of one whose followers alone have been heard nobody can say that it is full.
     if (!node.devices_told || !node.withheld.empty()) continue;
     if (node.row.service != NodeService::in_service) continue;  // it gets nothing new
-    NodeLoad load;
-    load.node = id;
-    load.name = node.row.name;
-    load.rack = node.row.rack;
-    load.suspect = node.online() && !healthy(id);
+    NodeLoad load{id, node.row.name, node.row.rack, 0, 0, {}, node.online() && !healthy(id)};
     for (const auto& [path, device] : node.devices) {
       if (device.info.state() != wire::STATE_ONLINE) continue;
       load.blocks += device.info.blocks();
       load.free_blocks += device.info.free_blocks();
-      load.devices.push_back({DeviceId{device.info.device()}, device.info.blocks(), device.info.free_blocks(),
-                              slow_device(device.info) != nullptr});
     }
-    const auto is_quick = [](const DeviceLoad& device) { return !device.slow && device.free_blocks > 0; };
-    const bool any_slow = std::any_of(load.devices.begin(), load.devices.end(),
-                                      [](const DeviceLoad& device) { return device.slow; });
-    load.slow = any_slow && std::none_of(load.devices.begin(), load.devices.end(), is_quick);
     load.free_blocks -= std::min(load.free_blocks, node.taken);
     for (const auto& [worker_id, worker] : node.workers) {
       if (!worker.online || (suspect(worker) && !load.suspect)) continue;
@@ -987,15 +885,9 @@ std::vector<wire::NodeInfo> NodeRegistry::list() const {
           std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - worker.heard).count()));
       described.set_appends_in_flight(worker.status.appends_in_flight());
     }
-    if (const auto since = slow_since(node)) info.set_slow_since_ns(since->time_since_epoch().count());
     std::set<std::uint32_t> told;
     for (const auto& [path, device] : node.devices) {
       auto& described = *info.add_devices() = device.info;
-      const auto latency = slow_watch_.latency(DeviceId{device.info.device()});
-      described.set_write_us(microseconds(latency.write));
-      described.set_flush_us(microseconds(latency.flush));
-      if (const auto* slow = slow_device(device.info))
-        described.set_slow_since_ns(slow->since.time_since_epoch().count());
       if (!is_online && device.info.state() != wire::STATE_REMOVED) {
         described.set_state(wire::STATE_OFFLINE);
         described.set_reason("the node is offline");
@@ -1057,13 +949,6 @@ std::vector<wire::Problem> NodeRegistry::problems() const {
         case wire::STATE_ONLINE:
           if (is_full(device.info))
             add(where + " is full", "add a device or delete recordings", device.since);
-          if (const auto* slow = slow_device(device.info)) {
-            add(fmt::format("{} is slow: {} take {:.0f} ms, those of other devices {:.1f} ms", where,
-                            slow->found.by_flushes ? "flushes" : "writes", milliseconds(slow->found.takes),
-                            milliseconds(slow->found.peers_take)),
-                "look at the disk before it fails; what is new is put elsewhere as far as others have room",
-                slow->since);
-          }
           break;
         case wire::STATE_BLANK:
           if (!options_.adopt_blank_devices) {

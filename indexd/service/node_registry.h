@@ -21,7 +21,6 @@
 #include "common/rpc/client.h"
 #include "common/wire/node.pb.h"
 #include "indexd/placement/placer.h"
-#include "indexd/placement/slow_watch.h"
 #include "indexd/schema/rows.h"
 #include "indexd/service/options.h"
 
@@ -61,7 +60,7 @@ class NodeRegistry {
 
   /// Told when a node answers again after all its workers were silent, or for the first time.
   void on_node_returned(std::function<void(NodeId)> callback);
-  /// Told when a node or a device came or went, became slow or fast again, or is to be drained.
+  /// Told when a node or a device came or went, or is to be drained.
   void on_changed(std::function<void()> callback);
 
   // ---- what workers say
@@ -89,8 +88,6 @@ class NodeRegistry {
   /// How long a copy there has not been readable; none: it can be read. Duration::max() where that is for
   /// ever.
   std::optional<Duration> away_for(NodeId node, DeviceId device) const;
-  /// It is slower than its peers.
-  bool slow(DeviceId device) const { return slow_devices_.contains(device); }
   /// It is being drained.
   bool leaving(NodeId node) const;
   /// It never comes back.
@@ -163,9 +160,7 @@ class NodeRegistry {
     struct {                                // block reports: the number of the newest that was …
       std::uint64_t wanted = 0, asked_for = 0, begun = 0, ended = 0;
     } reports;
-    WallTime changed;    // to online or offline
-    bool heard = false;  // since the start
-    NodeTimesRow times;  // as it is to be stored
+    WallTime changed;  // to online or offline
     bool online() const;
   };
   struct Adoption {
@@ -173,16 +168,7 @@ class NodeRegistry {
     TimePoint not_before;
   };
 
-  struct SlowDevice {
-    WallTime since;
-    SlowWatch::Change found;
-  };
-
   bool suspect(const Worker& worker) const;
-  void look_for_slow(TimePoint now);
-  const SlowDevice* slow_device(const wire::DeviceInfo& device) const;
-  /// When the last of its devices in service became slow; none: not all are.
-  std::optional<WallTime> slow_since(const Node& node) const;
   Result<void> check_cluster(const std::string& raw) const;
   Task<NodeId> node_of(std::string name, std::string rack);
   void take_status(NodeId id, Node& node, Worker& worker, const wire::WorkerStatus& status);
@@ -190,7 +176,6 @@ class NodeRegistry {
   void mark_heard(NodeId id, Node& node, WorkerId worker_id, Worker& worker, std::uint64_t connection);
   void mark_silent(NodeId id, Node& node, WorkerId worker_id, Worker& worker, const char* why);
   asio::awaitable<void> watch();
-  asio::awaitable<void> store_times(NodeId node);
   asio::awaitable<void> retire(std::shared_ptr<rpc::Client> client);
   asio::awaitable<void> adopt(NodeId node, std::string path);
   Task<void> initialise(NodeId node, std::string path);
@@ -219,8 +204,6 @@ class NodeRegistry {
   TimePoint watched_;  // when it last looked for silence
   std::map<NodeId, Node> nodes_;
   std::map<DeviceId, DeviceRow> devices_;  // the rows
-  SlowWatch slow_watch_;
-  std::map<DeviceId, SlowDevice> slow_devices_;
   std::set<Uuid> being_recorded_;
   std::map<std::pair<NodeId, std::string>, Adoption> adoptions_;  // by path of the blank device
   std::unordered_map<std::uint64_t, std::vector<std::pair<NodeId, WorkerId>>> by_connection_;

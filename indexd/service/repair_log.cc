@@ -5,8 +5,6 @@
 #include <optional>
 #include <utility>
 
-#include <fmt/format.h>
-
 #include "common/async/timeout.h"
 #include "common/observe/log.h"
 #include "indexd/journal/executor.h"
@@ -137,19 +135,6 @@ void RepairLog::situation_changed() {
     for (const auto& device : node.devices()) {
       if (device.device() == 0 || device.state() == wire::STATE_BLANK) continue;
       const bool serves = device.state() == wire::STATE_ONLINE;
-      const bool is_slow = serves && device.slow_since_ns() != 0;
-      if (const bool was_slow = slow_.contains(DeviceId{device.device()}); is_slow != was_slow && serves) {
-        auto row = of_node(is_slow ? RepairEvent::device_slow : RepairEvent::device_fast, id);
-        row.device = DeviceId{device.device()};
-        row.details = fmt::format("{}: a write takes {:.1f} ms, a flush {:.1f} ms", device.path(),
-                                  static_cast<double>(device.write_us()) / 1e3,
-                                  static_cast<double>(device.flush_us()) / 1e3);
-        note(std::move(row));
-      }
-      if (is_slow)
-        slow_.insert(DeviceId{device.device()});
-      else
-        slow_.erase(DeviceId{device.device()});
       const auto served = serving_.emplace(DeviceId{device.device()}, true).first;
       if (std::exchange(served->second, serves) == serves) continue;
       auto row = of_node(serves ? RepairEvent::device_back : RepairEvent::device_away, id);

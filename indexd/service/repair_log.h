@@ -69,7 +69,6 @@ class RepairLog {
   std::set<std::pair<SegmentId, NodeId>> behind_;  // noted, and not completed since
   std::map<NodeId, bool> online_;                  // as noted last
   std::map<DeviceId, bool> serving_;
-  std::set<DeviceId> slow_;
   std::set<NodeId> heard_;  // since start()
   TimePoint started_;
   Event work_there_;

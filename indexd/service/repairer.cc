@@ -1,7 +1,6 @@
 #include "indexd/service/repairer.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <utility>
 
@@ -27,43 +26,26 @@ constexpr Duration kAfterFailure = 2s;         // until the same segment has its
 constexpr int kRestAfterLook = 20;
 constexpr std::uint32_t kMostCopies = 4;
 constexpr Duration kMeasured = 2s;
-constexpr Duration kStillMeasured = 3 * kMeasured;
 
 spdlog::logger& log() {
   static auto& instance = logger("indexd.repair");
   return instance;
 }
 
-constexpr std::size_t kMostMovesAtOnce = 2;
-constexpr std::size_t kMostPlanned = 256;
-
-constexpr std::array kStates{
-    std::pair(wire::COPY_OPEN, "open"),       std::pair(wire::COPY_SEALED, "sealed"),
-    std::pair(wire::COPY_BEHIND, "behind"),   std::pair(wire::COPY_STALE, "stale"),
-    std::pair(wire::COPY_CORRUPT, "corrupt"), std::pair(wire::COPY_MISSING, "missing"),
-    std::pair(wire::COPY_COPYING, "copying")};
-
 double seconds(Duration duration) { return std::chrono::duration<double>(duration).count(); }
 
 }  // namespace
 
 Repairer::Repairer(asio::any_io_executor executor, const Clock& clock, Executor& index, NodeRegistry& nodes,
-                   SegmentKeeper& segments, CopyOrders& copies, const CopyMonitor& monitor,
-                   RepairLog& repair_log, const ServiceOptions& options, prometheus::Registry& registry)
+                   SegmentKeeper& segments, CopyOrders& copies, RepairLog& repair_log,
+                   const ServiceOptions& options, prometheus::Registry& registry)
     : clock_(clock),
       index_(index),
       nodes_(nodes),
       segments_(segments),
       copies_(copies),
-      monitor_(monitor),
       repair_log_(repair_log),
       options_(options),
-      fill_spread_(
-          prometheus::BuildGauge()
-              .Name("reelfs_indexd_fill_spread_ratio")
-              .Help("By how much the fullest node, or device of a node, is fuller than the emptiest.")
-              .Register(registry)
-              .Add({})),
       group_(std::move(executor)) {
   auto& family = prometheus::BuildGauge()
                      .Name("reelfs_indexd_at_risk_bytes")
@@ -73,11 +55,6 @@ Repairer::Repairer(asio::any_io_executor executor, const Clock& clock, Executor&
                      .Register(registry);
   for (std::uint32_t copies_left = 0; copies_left < kMostCopies; ++copies_left)
     at_risk_bytes_.push_back(&family.Add({{"copies", std::to_string(copies_left)}}));
-  auto& states = prometheus::BuildGauge()
-                     .Name("reelfs_indexd_copies")
-                     .Help("Copies of segments by state, when the index server last looked at all of them.")
-                     .Register(registry);
-  for (const auto& [state, name] : kStates) copies_by_state_[state] = &states.Add({{"state", name}});
 }
 
 void Repairer::start() { group_.spawn(run()); }
@@ -111,7 +88,6 @@ SegmentStanding Repairer::standing(SegmentId segment, const SegmentRow& row) con
 }
 
 void Repairer::note(SegmentId segment, const SegmentRow& row, Seen& seen) const {
-  monitor_.count(segment, row, seen.copies);
   // What is dead goes by itself.
   const bool ended = row.state == SegmentState::sealed || row.state == SegmentState::unfilled;
   if ((ended && row.live_bytes == 0) || (!ended && row.state != SegmentState::open)) return;
@@ -128,10 +104,7 @@ void Repairer::note(SegmentId segment, const SegmentRow& row, Seen& seen) const 
     ++seen.leaving[copy.node].segments;
     seen.leaving[copy.node].bytes += row.length;
   }
-  if (RepairPlan::next_step(found).kind == RepairStep::Kind::none) {
-    if (seen.plan && seen.plan->wanted() && !moving_.contains(segment)) offer(segment, row, *seen.plan);
-    return;
-  }
+  if (RepairPlan::next_step(found).kind == RepairStep::Kind::none) return;
   if (seen.needs.size() >= kMostNeeds) {
     ++seen.rest;
     return;
@@ -139,24 +112,8 @@ void Repairer::note(SegmentId segment, const SegmentRow& row, Seen& seen) const 
   seen.needs.push_back({segment, row.length, row.sealed_ns, within_reach, !is_at_risk});
 }
 
-/// Nothing is to be done about it, so all its copies are within reach, or it waits for one that is not.
-void Repairer::offer(SegmentId segment, const SegmentRow& row, BalancePlan& plan) const {
-  const auto is_sealed = [&](const SegmentCopy& copy) {
-    return monitor_.state(segment, row, copy) == wire::COPY_SEALED;
-  };
-  if (row.state != SegmentState::sealed || !std::all_of(row.copies.begin(), row.copies.end(), is_sealed))
-    return;
-  MovableSegment movable;
-  movable.segment = segment;
-  movable.length = row.length;
-  movable.sealed_ns = row.sealed_ns;
-  movable.copies = row.copies;
-  plan.offer(std::move(movable));
-}
-
 Task<Repairer::Seen> Repairer::look() {
   Seen seen;
-  if (options_.rebalance_rate > 0) seen.plan.emplace(loads(), balancing_);
   for (SegmentId from;;) {
     auto read = [from, limit = options_.sweep_rows](const View& view) -> Result<Page> {
       Page page;
@@ -172,7 +129,6 @@ Task<Repairer::Seen> Repairer::look() {
     if (page.size() < options_.sweep_rows) break;
     from = SegmentId{page.back().first.value + 1};
   }
-  monitor_.count_others(seen.copies);
   co_return std::move(seen);
 }
 
@@ -184,12 +140,6 @@ void Repairer::take(Seen seen) {
     const auto found = at_risk_.find(copies);
     at_risk_bytes_[copies]->Set(found == at_risk_.end() ? 0 : static_cast<double>(found->second.bytes));
   }
-  seen_copies_ = std::move(seen.copies);
-  for (const auto& [state, gauge] : copies_by_state_) {
-    const auto found = seen_copies_.find(state);
-    gauge->Set(found == seen_copies_.end() ? 0 : static_cast<double>(found->second.copies));
-  }
-  plan_moves(std::move(seen.plan));
   queue_ = std::move(seen.needs);
   std::sort(queue_.begin(), queue_.end(),
             [](const RepairNeed& a, const RepairNeed& b) { return RepairPlan::is_more_urgent(b, a); });
@@ -216,9 +166,7 @@ asio::awaitable<void> Repairer::run() {
     }
     const auto rest =
         std::max(changed_ ? options_.repair_interval / 4 : options_.repair_interval, kRestAfterLook * took);
-    const auto until = Deadline::after(clock_, rest);
-    co_await balance(until);
-    co_await pause(until.left(clock_));
+    co_await pause(rest);
   }
 }
 
@@ -227,7 +175,14 @@ asio::awaitable<void> Repairer::run() {
 asio::awaitable<void> Repairer::work_through() {
   while (!queue_.empty() || under_way_ > 0) {
     const auto now = clock_.now();
-    measure();
+    if (now - measured_ >= kMeasured) {
+      const auto bytes = copies_.copied_bytes();
+      rate_ = measured_ == TimePoint{}
+                  ? 0
+                  : static_cast<double>(bytes - measured_bytes_) / seconds(now - measured_);
+      measured_ = now;
+      measured_bytes_ = bytes;
+    }
     while (!queue_.empty() && under_way_ < kMostAtOnce) {
       const auto need = queue_.back();
       queue_.pop_back();
@@ -242,144 +197,8 @@ asio::awaitable<void> Repairer::work_through() {
     // Nodes came or went: another order may be the right one.
     if (wake_.is_set()) queue_.clear();
   }
-}
-
-void Repairer::measure() {
-  const auto now = clock_.now();
-  if (now - measured_ < kMeasured) return;
-  const auto bytes = [this](CopyUse use) { return copies_.done(use).bytes; };
-  for (const auto use : {CopyUse::repair, CopyUse::balance}) {
-    auto& speed = use == CopyUse::repair ? repair_speed_ : move_speed_;
-    // Where nobody measured for long, nothing was copied.
-    const bool is_recent = now - measured_ < kStillMeasured;
-    const auto copied = static_cast<double>(bytes(use) - speed.bytes);
-    speed.rate = is_recent ? copied / seconds(now - measured_) : 0;
-    speed.bytes = bytes(use);
-  }
-  measured_ = now;
-}
-
-// ---- moving copies, so that nodes and devices are about equally full
-
-/// What is under way is counted as done, as far as it frees a block: the one it takes is taken already.
-std::vector<NodeLoad> Repairer::loads() const {
-  auto loads = nodes_.loads();
-  for (const auto& [segment, move] : moving_) {
-    for (auto& load : loads) {
-      if (load.node == move.from) load.free_blocks = std::min(load.free_blocks + 1, load.blocks);
-    }
-  }
-  return loads;
-}
-
-void Repairer::note_balance(RepairEvent event, std::string details) {
-  log().info("{} moved={} \"{}\"",
-             event == RepairEvent::rebalance_began ? "rebalancing begins" : "rebalancing ends", moved_,
-             details);
-  RepairLogRow row;
-  row.event = event;
-  row.details = std::move(details);
-  repair_log_.note(std::move(row));
-}
-
-void Repairer::plan_moves(std::optional<BalancePlan> plan) {
-  moves_.clear();
-  balance_waits_.clear();
-  if (!plan) return;
-  fill_spread_.Set(plan->spread());
-  const auto fills = plan->describe();
-  auto chosen = plan->choose(kMostPlanned);
-  if (chosen.empty() && plan->wanted() && moving_.empty())
-    balance_waits_ = "sealed segments that may be moved: " + fills;
-  const bool is_active = !chosen.empty() || !moving_.empty();
-  if (is_active && !balancing_) {
-    moved_ = 0;
-    note_balance(RepairEvent::rebalance_began, fills);
-  } else if (!is_active && balancing_) {
-    note_balance(RepairEvent::rebalance_ended, fmt::format("{} copies moved; {}", moved_, fills));
-  }
-  balancing_ = is_active;
-  moves_.assign(chosen.rbegin(), chosen.rend());
-}
-
-/// Begins moves until then, unless something is to be repaired. Those that are under way go on.
-asio::awaitable<void> Repairer::balance(Deadline until) {
-  while ((!moves_.empty() || !moving_.empty()) && until.left(clock_) > Duration::zero()) {
-    measure();
-    while (!moves_.empty() && moving_.size() < kMostMovesAtOnce) {
-      const auto chosen = moves_.back();
-      moves_.pop_back();
-      const auto after = not_before_.find(chosen.segment);
-      if (after != not_before_.end() && after->second > clock_.now()) continue;
-      moving_.emplace(chosen.segment, chosen);
-      group_.spawn(move(chosen));
-    }
-    const auto ended = co_await ended_.wait(
-        clock_, Deadline::after(clock_, std::min<Duration>(kMeasured, until.left(clock_))));
-    if (!ended && ended.error().code() == Errc::cancelled) co_return;
-    if (!wake_.is_set()) continue;
-    moves_.clear();
-    co_return;
-  }
-}
-
-asio::awaitable<void> Repairer::move(CopyMove move) {
-  struct UnderWay {
-    Repairer& repairer;
-    SegmentId segment;
-    ~UnderWay() {
-      repairer.moving_.erase(segment);
-      repairer.ended_.notify_all();
-    }
-  };
-  const UnderWay until_the_end{*this, move.segment};
-  const auto done = co_await try_to_move(move);
-  if (done) co_return;
-  not_before_[move.segment] = clock_.now() + kAfterFailure;
-  log().info("copy not moved segment={} from={} to={} why=\"{}\"", move.segment.value, nodes_.name(move.from),
-             nodes_.name(move.to), done.error().describe());
-}
-
-/// Looks again: nodes and segments are not as they were when it was planned.
-Task<void> Repairer::try_to_move(CopyMove move) {
-  auto find = [segment = move.segment](const View& view) { return view.find(SegmentKey{segment}); };
-  REELFS_CO_TRY(const auto row, co_await index_.read(std::move(find)));
-  if (!row || row->state != SegmentState::sealed || row->live_bytes == 0) co_return ok();
-  const auto now_standing = standing(move.segment, *row);
-  const bool is_whole = std::all_of(now_standing.copies.begin(), now_standing.copies.end(),
-                                    [](const auto& copy) { return copy.standing == CopyStanding::whole; });
-  if (!is_whole) co_return ok();
-  MovableSegment segment;
-  segment.segment = move.segment;
-  segment.length = row->length;
-  segment.sealed_ns = row->sealed_ns;
-  segment.copies = row->copies;
-  auto now_loads = nodes_.loads();
-  if (!BalancePlan::is_useful(move, segment, now_loads)) co_return ok();
-  CopyPlace place;
-  place.node = move.to;
-  place.device = move.device;
-  for (const auto& load : now_loads) {
-    if (load.node != move.to) continue;
-    const auto idlest = std::min_element(
-        load.workers.begin(), load.workers.end(),
-        [](const auto& a, const auto& b) { return a.appends_in_flight < b.appends_in_flight; });
-    if (idlest != load.workers.end()) place.worker = idlest->worker;
-  }
-  REELFS_CO_TRY(co_await segments_.add_copy(move.segment, place, move.from, CopyUse::balance));
-  ++moved_;
-  changed_ = true;
-  RepairLogRow moved;
-  moved.event = RepairEvent::copy_moved;
-  moved.segment = move.segment;
-  moved.node = move.to;
-  moved.other = move.from;
-  moved.device = move.device;
-  moved.bytes = row->length;
-  repair_log_.note(std::move(moved));
-  log().info("copy moved segment={} from={} to={} device={} length={}", move.segment.value,
-             nodes_.name(move.from), nodes_.name(move.to), move.device.value, row->length);
-  co_return ok();
+  rate_ = 0;
+  measured_ = {};
 }
 
 asio::awaitable<void> Repairer::repair(RepairNeed need) {
@@ -459,52 +278,6 @@ std::string Repairer::waits_for() const {
   return {};
 }
 
-void Repairer::describe(const CopyOrders::UnderWay& copy, wire::CopyUnderWay& entry) const {
-  entry.set_segment(copy.order.segment.value);
-  entry.set_node(copy.order.node.value);
-  entry.set_node_name(nodes_.name(copy.order.node));
-  entry.set_valid_bytes(copy.valid);
-  entry.set_length(copy.order.length);
-}
-
-wire::RebalanceStatus Repairer::rebalance_status() const {
-  wire::RebalanceStatus status;
-  status.set_rate(options_.rebalance_rate);
-  status.set_active(balancing_);
-  for (const auto& load : nodes_.loads()) {
-    if (!load.online()) continue;
-    const auto add = [&](DeviceId device, std::uint64_t blocks, std::uint64_t free_blocks) {
-      auto& fill = *status.add_fills();
-      fill.set_node(load.node.value);
-      fill.set_node_name(load.name);
-      fill.set_device(device.value);
-      fill.set_blocks(blocks);
-      fill.set_used_blocks(blocks - std::min(blocks, free_blocks));
-    };
-    add(DeviceId(), load.blocks, load.free_blocks);
-    for (const auto& device : load.devices) add(device.device, device.blocks, device.free_blocks);
-  }
-  std::uint64_t left = 0;
-  for (const auto& copy : copies_.under_way()) {
-    if (copy.order.use != CopyUse::balance) continue;
-    describe(copy, *status.add_under_way());
-    left += copy.order.length - std::min(copy.valid, copy.order.length);
-  }
-  for (const auto& chosen : moves_) left += chosen.length;
-  status.set_planned_moves(moves_.size());
-  status.set_left_bytes(left);
-  const auto rate = moving_.empty() ? 0 : move_speed_.rate;
-  status.set_bytes_per_second(static_cast<std::uint64_t>(rate));
-  if (rate >= 1) status.set_expected_ms(static_cast<std::uint64_t>(static_cast<double>(left) / rate * 1e3));
-  const bool waits_for_repair = !moves_.empty() && moving_.empty() && (under_way_ > 0 || !queue_.empty());
-  status.set_waits_for(waits_for_repair ? "repair, which comes first" : balance_waits_);
-  const auto done = copies_.done(CopyUse::balance);
-  status.set_moved_copies(done.copies);
-  status.set_moved_bytes(done.bytes);
-  status.set_failures(done.failures);
-  return status;
-}
-
 wire::RepairStatus Repairer::status() const {
   wire::RepairStatus status;
   for (const auto& [copies, at_risk] : at_risk_) {
@@ -515,30 +288,24 @@ wire::RepairStatus Repairer::status() const {
   }
   std::uint64_t left = 0;
   for (const auto& copy : copies_.under_way()) {
-    if (copy.order.use != CopyUse::repair) continue;
-    describe(copy, *status.add_under_way());
+    auto& entry = *status.add_under_way();
+    entry.set_segment(copy.order.segment.value);
+    entry.set_node(copy.order.node.value);
+    entry.set_node_name(nodes_.name(copy.order.node));
+    entry.set_valid_bytes(copy.valid);
+    entry.set_length(copy.order.length);
     left += copy.order.length - std::min(copy.valid, copy.order.length);
   }
   for (const auto& need : queue_) left += need.length;
   status.set_queued_segments(queue_.size() + rest_);
   status.set_left_bytes(left);
   status.set_rate(options_.repair_rate);
-  const bool is_busy = under_way_ > 0 || !status.under_way().empty();
-  const auto rate = is_busy ? repair_speed_.rate : 0;
-  status.set_bytes_per_second(static_cast<std::uint64_t>(rate));
-  if (rate >= 1) status.set_expected_ms(static_cast<std::uint64_t>(static_cast<double>(left) / rate * 1e3));
+  status.set_bytes_per_second(static_cast<std::uint64_t>(rate_));
+  if (rate_ >= 1) status.set_expected_ms(static_cast<std::uint64_t>(static_cast<double>(left) / rate_ * 1e3));
   status.set_waits_for(waits_for());
-  const auto done = copies_.done(CopyUse::repair);
-  status.set_copies_made(done.copies);
-  status.set_copied_bytes(done.bytes);
-  status.set_failures(done.failures);
-  for (const auto& [state, count] : seen_copies_) {
-    auto& entry = *status.add_copies();
-    entry.set_state(state);
-    entry.set_copies(count.copies);
-    entry.set_bytes(count.bytes);
-  }
-  *status.mutable_rebalance() = rebalance_status();
+  status.set_copies_made(copies_.copies_made());
+  status.set_copied_bytes(copies_.copied_bytes());
+  status.set_failures(copies_.failures());
   for (const auto& node : nodes_.list()) {
     const NodeId id{node.node()};
     if (!nodes_.leaving(id)) continue;

@@ -18,15 +18,13 @@
 #include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/wire/index.pb.h"
-#include "indexd/repair/balance.h"
 #include "indexd/repair/plan.h"
 #include "indexd/schema/rows.h"
-#include "indexd/service/copy_monitor.h"
-#include "indexd/service/copy_orders.h"
 #include "indexd/service/options.h"
 
 namespace reelfs::indexd {
 
+class CopyOrders;
 class Executor;
 class NodeRegistry;
 class RepairLog;
@@ -34,15 +32,14 @@ class SegmentKeeper;
 
 /// Sees to it that segments have the copies they are to have: looks through all of them when nodes and
 /// devices came or went, or from time to time, and has the copies of those that have too few made again, the
-/// most endangered first, several at once. While there is nothing of that to do, and nodes or devices are
-/// unequally full, has copies moved. docs/design/repair.md
+/// most endangered first, several at once. docs/design/repair.md
 ///
 /// Lives on one io_context; `stop()` before destroying.
 class Repairer {
  public:
   Repairer(asio::any_io_executor executor, const Clock& clock, Executor& index, NodeRegistry& nodes,
-           SegmentKeeper& segments, CopyOrders& copies, const CopyMonitor& monitor, RepairLog& repair_log,
-           const ServiceOptions& options, prometheus::Registry& registry);
+           SegmentKeeper& segments, CopyOrders& copies, RepairLog& repair_log, const ServiceOptions& options,
+           prometheus::Registry& registry);
   Repairer(const Repairer&) = delete;
   Repairer& operator=(const Repairer&) = delete;
 
@@ -66,8 +63,6 @@ class Repairer {
     std::map<std::uint32_t, AtRisk> at_risk;  // by copies within reach
     std::map<NodeId, AtRisk> leaving;         // by node that is being drained
     std::uint64_t rest = 0;                   // that did not fit into `needs`
-    CopyMonitor::Counts copies;               // all there are
-    std::optional<BalancePlan> plan;          // what could be moved; none: it is off
   };
   using Page = std::vector<std::pair<SegmentId, SegmentRow>>;
 
@@ -75,7 +70,6 @@ class Repairer {
   asio::awaitable<void> pause(Duration duration);
   Task<Seen> look();
   void note(SegmentId segment, const SegmentRow& row, Seen& seen) const;
-  void offer(SegmentId segment, const SegmentRow& row, BalancePlan& plan) const;
   SegmentStanding standing(SegmentId segment, const SegmentRow& row) const;
   CopyStanding standing(const SegmentCopy& copy) const;
   void take(Seen seen);
@@ -84,27 +78,14 @@ class Repairer {
   Task<void> step(RepairNeed need);
   std::string waits_for() const;
 
-  std::vector<NodeLoad> loads() const;
-  void plan_moves(std::optional<BalancePlan> plan);
-  asio::awaitable<void> balance(Deadline until);
-  asio::awaitable<void> move(CopyMove move);
-  Task<void> try_to_move(CopyMove move);
-  void note_balance(RepairEvent event, std::string details);
-  void measure();
-  void describe(const CopyOrders::UnderWay& copy, wire::CopyUnderWay& entry) const;
-  wire::RebalanceStatus rebalance_status() const;
-
   const Clock& clock_;
   Executor& index_;
   NodeRegistry& nodes_;
   SegmentKeeper& segments_;
   CopyOrders& copies_;
-  const CopyMonitor& monitor_;
   RepairLog& repair_log_;
   const ServiceOptions& options_;
   std::vector<prometheus::Gauge*> at_risk_bytes_;  // by copies within reach
-  std::map<wire::CopyState, prometheus::Gauge*> copies_by_state_;
-  prometheus::Gauge& fill_spread_;
 
   std::map<std::uint32_t, AtRisk> at_risk_;
   std::map<NodeId, AtRisk> leaving_;
@@ -118,19 +99,10 @@ class Repairer {
   bool changed_ = false;   // something was done since the last look
   Condition ended_;
   Event wake_;
-  CopyMonitor::Counts seen_copies_;
-  bool balancing_ = false;                // fills were too far apart, and are not near enough yet
-  std::vector<CopyMove> moves_;           // the most useful last
-  std::map<SegmentId, CopyMove> moving_;  // under way
-  std::uint64_t moved_ = 0;               // since balancing_ began
-  std::string balance_waits_;
   /// How fast it goes: what had been copied a while ago.
-  struct Speed {
-    std::uint64_t bytes = 0;
-    double rate = 0;  // bytes per second
-  };
   TimePoint measured_;
-  Speed repair_speed_, move_speed_;
+  std::uint64_t measured_bytes_ = 0;
+  double rate_ = 0;
   TaskGroup group_;
 };
 

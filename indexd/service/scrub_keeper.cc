@@ -1,7 +1,6 @@
 #include "indexd/service/scrub_keeper.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -44,15 +43,6 @@ spdlog::logger& log() {
   static auto& instance = logger("indexd.scrub");
   return instance;
 }
-
-prometheus::Family<prometheus::Counter>& family(prometheus::Registry& registry, const char* name,
-                                                const char* help) {
-  return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
-}
-
-constexpr std::array kFinders{
-    std::pair(wire::DAMAGE_FINDER_UNKNOWN, "unknown"), std::pair(wire::DAMAGE_FINDER_SCRUB, "scrub"),
-    std::pair(wire::DAMAGE_FINDER_READER, "reader"), std::pair(wire::DAMAGE_FINDER_COPIER, "copier")};
 
 prometheus::Gauge& gauge(prometheus::Registry& registry, const char* name, const char* help) {
   return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
@@ -112,12 +102,6 @@ ScrubKeeper::ScrubKeeper(asio::any_io_executor executor, const Clock& clock, Exe
       index_(index),
       nodes_(nodes),
       repair_log_(repair_log),
-      found_family_(family(registry, "reelfs_indexd_damage_found_ranges_total",
-                           "Ranges of copies that were found damaged, by device and by who found them.")),
-      repaired_family_(family(registry, "reelfs_indexd_device_repaired_ranges_total",
-                              "Ranges of copies that were repaired in place, by device.")),
-      rewritten_family_(family(registry, "reelfs_indexd_device_rewritten_bytes_total",
-                               "Bytes that were written in place to repair copies, by device.")),
       reported_(counter(registry, "reelfs_indexd_damage_reported_ranges_total",
                         "Ranges of copies that were reported as damaged, each once.")),
       repaired_(counter(registry, "reelfs_indexd_damage_repaired_ranges_total",
@@ -192,8 +176,7 @@ Task<wire::ReportDamageReply> ScrubKeeper::report_damage(wire::ReportDamageReque
       co_return Error(Errc::invalid, "damage is of 1 to 256 ranges");
     const CopyId copy{SegmentId{damage.segment()}, NodeId{damage.node()}};
     if (!damaged_.contains(copy) && damaged_.size() >= kMostKnown) break;
-    Found found{from_wire(damage.ranges()), damage.finder(), damage.why()};
-    REELFS_CO_TRY(co_await add(copy, std::move(found)));
+    REELFS_CO_TRY(co_await add(copy, from_wire(damage.ranges()), damage.why()));
     reply.set_accepted(reply.accepted() + 1);
   }
   co_return reply;
@@ -210,9 +193,8 @@ void ScrubKeeper::log_event(RepairEvent event, CopyId copy, std::uint64_t bytes,
 }
 
 /// Makes it known, unless it is, or there is no such copy.
-Task<void> ScrubKeeper::add(CopyId copy, Found found) {
+Task<void> ScrubKeeper::add(CopyId copy, ByteRanges ranges, std::string why) {
   const auto [segment, node] = copy;
-  const auto& ranges = found.ranges;
   const auto known = damaged_.find(copy);
   if (known != damaged_.end()) {
     auto news = ranges;
@@ -220,39 +202,29 @@ Task<void> ScrubKeeper::add(CopyId copy, Found found) {
     if (news.empty()) co_return ok();  // reported again, by another reader maybe
   }
   const WallNs now = clock_.wall().time_since_epoch().count();
-  struct Noted {
-    DamageRow row;
-    SegmentCopy copy;
-  };
   auto note = [segment = segment, node = node, ranges,
-               now](Transaction& txn) -> Result<std::optional<Noted>> {
+               now](Transaction& txn) -> Result<std::optional<DamageRow>> {
     REELFS_TRY(const auto row, txn.find(SegmentKey{segment}));
-    const auto* bad = row && has_blocks(*row) ? copy_on(*row, node) : nullptr;
-    if (bad == nullptr) return std::optional<Noted>();
+    std::optional<DamageRow> noted;
+    if (!row || !has_blocks(*row) || copy_on(*row, node) == nullptr) return noted;
     const DamageKey key{segment, node};
     REELFS_TRY(const auto before, txn.find(key));
     auto all = before ? ranges_of(*before) : ByteRanges();
     all.add(ranges);
     all = all.within(0, row->block_bytes).coarser(kRangesKept);
-    if (all.empty()) return std::optional<Noted>();
-    Noted noted{row_of(all, false, before ? before->since_ns : now), *bad};
-    txn.put(key, noted.row);
-    return std::optional<Noted>(std::move(noted));
+    if (all.empty()) return noted;
+    noted = row_of(all, false, before ? before->since_ns : now);
+    txn.put(key, *noted);
+    return noted;
   };
   REELFS_CO_TRY(const auto noted, co_await index_.run(std::move(note)));
   if (!noted) co_return ok();
   reported_.Increment(static_cast<double>(ranges.size()));
-  auto& of_device = tally(node, noted->copy.device).found;
-  const auto finder = of_device.find(found.finder);
-  (finder != of_device.end() ? finder : of_device.find(wire::DAMAGE_FINDER_UNKNOWN))
-      ->second->Increment(static_cast<double>(ranges.size()));
   log().warn("copy is damaged segment={} node={} ranges={} bytes={} why=\"{}\"", segment.value,
-             nodes_.name(node), ranges.size(), ranges.bytes(), found.why);
-  log_event(RepairEvent::copy_damaged, copy, ranges.bytes(), found.why);
-  take_row(copy, noted->row);
+             nodes_.name(node), ranges.size(), ranges.bytes(), why);
+  log_event(RepairEvent::copy_damaged, copy, ranges.bytes(), why);
+  take_row(copy, *noted);
   auto& damaged = damaged_[copy];
-  damaged.device = noted->copy.device;
-  damaged.block = noted->copy.block;
   damaged.lost.remove(ranges);  // it is to be looked at once more
   damaged.not_before = TimePoint();
   damaged.pause = Duration::zero();
@@ -391,9 +363,6 @@ Task<void> ScrubKeeper::conclude(CopyId copy, const Order& order, const wire::Re
     if (reply.written_bytes() > 0 && still_bad.within(range.begin, range.end).empty()) ++repaired;
   }
   repaired_.Increment(static_cast<double>(repaired));
-  auto& of_device = tally(node, damaged_.at(copy).device);
-  of_device.repaired->Increment(static_cast<double>(repaired));
-  of_device.rewritten_bytes->Increment(static_cast<double>(reply.written_bytes()));
   if (repaired > 0) {
     log_event(RepairEvent::damage_repaired, copy, reply.written_bytes(), fmt::format("{} ranges", repaired));
     log().info("copy repaired segment={} node={} ranges={} written_bytes={}", segment.value,
@@ -428,8 +397,8 @@ Task<void> ScrubKeeper::conclude(CopyId copy, const Order& order, const wire::Re
     auto ranges = from_wire(source.bad());
     if (ranges.empty() || !source.failure().empty()) continue;
     const CopyId other{segment, NodeId{source.node()}};
-    Found found{std::move(ranges), wire::DAMAGE_FINDER_COPIER, "met when another copy was repaired"};
-    REELFS_CO_TRY(co_await add(other, std::move(found)));
+    std::string why("met when another copy was repaired");
+    REELFS_CO_TRY(co_await add(other, std::move(ranges), std::move(why)));
   }
   co_return ok();
 }
@@ -462,21 +431,10 @@ Task<wire::StartScrubReply> ScrubKeeper::start_scrub(wire::StartScrubRequest req
   co_return reply;
 }
 
-void ScrubKeeper::tell_of(wire::NodeInfo& node) const {
-  const auto counted = counts();
-  for (auto& device : *node.mutable_devices()) {
-    for (const auto& count : counted) {
-      if (count.node() == node.node() && count.device() == device.device() && count.device() != 0)
-        *device.mutable_damage() = count;
-    }
-  }
-}
-
 Task<wire::ScrubStatusReply> ScrubKeeper::scrub_status(wire::ScrubStatusRequest) {
   wire::ScrubStatusReply reply;
   for (auto& node : nodes_.list()) {
     node.clear_workers();
-    tell_of(node);
     *reply.add_nodes() = std::move(node);
   }
   for (const auto& [copy, damaged] : damaged_) {
@@ -495,7 +453,6 @@ Task<wire::ScrubStatusReply> ScrubKeeper::scrub_status(wire::ScrubStatusRequest)
       told.set_length(range.length());
     }
   }
-  for (auto& count : counts()) *reply.add_counts() = std::move(count);
   reply.set_reported_ranges(static_cast<std::uint64_t>(reported_.Value()));
   reply.set_repaired_ranges(static_cast<std::uint64_t>(repaired_.Value()));
   reply.set_repaired_bytes(static_cast<std::uint64_t>(repaired_bytes_.Value()));
@@ -566,50 +523,6 @@ Task<void> ScrubKeeper::name_files(wire::ScrubStatusReply& reply) {
     return ok();
   };
   co_return co_await index_.read(std::move(look));
-}
-
-ScrubKeeper::Tally& ScrubKeeper::tally(NodeId node, DeviceId device) {
-  auto& counted = tallies_[{node, device}];
-  if (counted.repaired != nullptr) return counted;
-  const prometheus::Labels labels{{"node", nodes_.name(node)}, {"device", std::to_string(device.value)}};
-  for (const auto& [finder, name] : kFinders) {
-    auto found = labels;
-    found["by"] = name;
-    counted.found[finder] = &found_family_.Add(found);
-  }
-  counted.repaired = &repaired_family_.Add(labels);
-  counted.rewritten_bytes = &rewritten_family_.Add(labels);
-  return counted;
-}
-
-std::vector<wire::DamageCounts> ScrubKeeper::counts() const {
-  std::map<std::pair<NodeId, DeviceId>, wire::DamageCounts> counts;
-  for (const auto& [place, tally] : tallies_) {
-    auto& count = counts[place];
-    const auto found = [&of = tally.found](wire::DamageFinder finder) {
-      return static_cast<std::uint64_t>(of.at(finder)->Value());
-    };
-    count.set_found_by_scrub(found(wire::DAMAGE_FINDER_SCRUB));
-    // Clients of an earlier version do not say who they are.
-    count.set_found_by_readers(found(wire::DAMAGE_FINDER_READER) + found(wire::DAMAGE_FINDER_UNKNOWN));
-    count.set_found_by_copiers(found(wire::DAMAGE_FINDER_COPIER));
-    count.set_repaired_ranges(static_cast<std::uint64_t>(tally.repaired->Value()));
-    count.set_repaired_bytes(static_cast<std::uint64_t>(tally.rewritten_bytes->Value()));
-  }
-  for (const auto& [copy, damaged] : damaged_) {
-    auto& count = counts[{copy.second, damaged.device}];
-    auto hopeful = damaged.ranges;
-    hopeful.remove(damaged.lost);
-    count.set_pending_ranges(count.pending_ranges() + hopeful.size());
-    count.set_unrepairable_ranges(count.unrepairable_ranges() + damaged.lost.size());
-  }
-  std::vector<wire::DamageCounts> list;
-  for (auto& [place, count] : counts) {
-    count.set_node(place.first.value);
-    count.set_device(place.second.value);
-    list.push_back(std::move(count));
-  }
-  return list;
 }
 
 std::vector<wire::Problem> ScrubKeeper::problems() const {

@@ -51,12 +51,6 @@ class ScrubKeeper {
   Task<wire::StartScrubReply> start_scrub(wire::StartScrubRequest request);
   Task<wire::ScrubStatusReply> scrub_status(wire::ScrubStatusRequest request);
   std::vector<wire::Problem> problems() const;
-  /// What was found and repaired of copies on devices, since this process began.
-  std::vector<wire::DamageCounts> counts() const;
-  /// Sets those of the node's devices.
-  void tell_of(wire::NodeInfo& node) const;
-  /// Something of the copy is known to be bad.
-  bool is_damaged(SegmentId segment, NodeId node) const { return damaged_.contains({segment, node}); }
 
  private:
   using CopyId = std::pair<SegmentId, NodeId>;
@@ -75,19 +69,7 @@ class ScrubKeeper {
   struct Order;
 
   void log_event(RepairEvent event, CopyId copy, std::uint64_t bytes, std::string details);
-  struct Found {
-    ByteRanges ranges;
-    wire::DamageFinder finder = wire::DAMAGE_FINDER_UNKNOWN;
-    std::string why;
-  };
-  Task<void> add(CopyId copy, Found found);
-  /// What is counted of copies on one device.
-  struct Tally {
-    std::map<wire::DamageFinder, prometheus::Counter*> found;  // ranges
-    prometheus::Counter* repaired = nullptr;
-    prometheus::Counter* rewritten_bytes = nullptr;
-  };
-  Tally& tally(NodeId node, DeviceId device);
+  Task<void> add(CopyId copy, ByteRanges ranges, std::string why);
   asio::awaitable<void> work();
   asio::awaitable<void> repair(CopyId copy);
   Task<void> try_to_repair(CopyId copy);
@@ -104,10 +86,6 @@ class ScrubKeeper {
   RepairLog& repair_log_;
   std::map<CopyId, Damaged> damaged_;  // the rows, and how far each is
   std::set<NodeId> busy_;              // with a repair
-  std::map<std::pair<NodeId, DeviceId>, Tally> tallies_;
-  prometheus::Family<prometheus::Counter>& found_family_;
-  prometheus::Family<prometheus::Counter>& repaired_family_;
-  prometheus::Family<prometheus::Counter>& rewritten_family_;
   prometheus::Counter& reported_;
   prometheus::Counter& repaired_;
   prometheus::Counter& repaired_bytes_;

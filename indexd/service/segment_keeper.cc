@@ -336,12 +336,10 @@ asio::awaitable<void> SegmentKeeper::complete(SegmentId segment, std::uint64_t s
   order.sources = std::move(action.sources);
   order.device = action.device;
   if (!is_behind) order.use = tracked.copy_use;
-  const auto use = order.use;
   auto place = co_await copies_.carry_out(std::move(order));
-  const bool gave_way = !place && use == CopyUse::balance && place.error().code() == Errc::busy;
-  if (!place && !gave_way) {
+  if (!place) {
     repair_log_.note_failure(segment, action.node, place.error());
-  } else if (place && is_behind) {
+  } else if (is_behind) {
     note(RepairEvent::copy_completed, segment, action.node, length);
   }
   tell(segment, serial, [&](SegmentLife& life) { return life.completed(action.node, std::move(place)); });
@@ -383,22 +381,16 @@ std::vector<SegmentId> SegmentKeeper::claim_unfilled(const OpenParams& params) {
   const auto channel = unfilled_.find(params.channel);
   if (channel == unfilled_.end()) return claimed;
   const bool has_choice = nodes_.online_nodes() > params.copies;
-  const auto loads = nodes_.loads();
-  const auto quick = std::count_if(loads.begin(), loads.end(), [](const NodeLoad& node) {
-    return node.online() && !node.suspect && !node.slow && node.free_blocks > 0;
-  });
-  const bool may_be_slow = static_cast<std::uint32_t>(quick) < params.copies;
   std::vector<std::set<NodeId>> node_sets;
   for (auto at = channel->second.begin(); at != channel->second.end() && claimed.size() < params.count;) {
     const auto& copies = at->second;
-    const bool fits = copies.size() == params.copies && !lives_.contains(at->first) &&
-                      std::all_of(copies.begin(), copies.end(), [&](const auto& copy) {
-                        const bool avoided = std::find(params.avoid.begin(), params.avoid.end(), copy.node) !=
-                                             params.avoid.end();
-                        const bool is_slow = !may_be_slow && nodes_.slow(copy.device);
-                        return nodes_.healthy(copy.node) && nodes_.reachable(copy.node, copy.device) &&
-                               !avoided && !is_slow;
-                      });
+    const bool fits =
+        copies.size() == params.copies && !lives_.contains(at->first) &&
+        std::all_of(copies.begin(), copies.end(), [&](const auto& copy) {
+          const bool avoided =
+              std::find(params.avoid.begin(), params.avoid.end(), copy.node) != params.avoid.end();
+          return nodes_.healthy(copy.node) && nodes_.reachable(copy.node, copy.device) && !avoided;
+        });
     // A spare is to be on other nodes, where there are any.
     const bool repeats = std::any_of(node_sets.begin(), node_sets.end(),
                                      [&](const auto& nodes) { return same_nodes(copies, nodes); });
@@ -606,12 +598,10 @@ bool SegmentKeeper::is_behind(SegmentId segment, NodeId node) const {
   return found != lives_.end() && found->second->life.is_behind(node);
 }
 
-std::vector<SegmentKeeper::StaleCopy> SegmentKeeper::stale_copies(SegmentId segment) const {
+std::vector<SegmentKeeper::StaleCopy> SegmentKeeper::stale_copies() const {
   std::vector<StaleCopy> stale;
-  for (const auto& [node, listed] : stale_) {
-    std::copy_if(listed.copies.begin(), listed.copies.end(), std::back_inserter(stale),
-                 [&](const StaleCopy& copy) { return !segment || copy.segment == segment; });
-  }
+  for (const auto& [node, listed] : stale_)
+    stale.insert(stale.end(), listed.copies.begin(), listed.copies.end());
   return stale;
 }
 

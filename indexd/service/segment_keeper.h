@@ -98,8 +98,8 @@ class SegmentKeeper {
     std::uint32_t block = 0;
     std::uint64_t length = 0;
   };
-  /// The first 4096 of each node. @param segment  none: of all
-  std::vector<StaleCopy> stale_copies(SegmentId segment = {}) const;
+  /// The first 4096 of each node.
+  std::vector<StaleCopy> stale_copies() const;
   /// One that is unfilled, or open, is to be sealed soon: who writes it goes on elsewhere.
   void finish(SegmentId segment) { later(segment, Reason::finish); }
   /// Its open segments are fenced; what it has not committed is nobody's.

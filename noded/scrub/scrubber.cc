@@ -192,7 +192,6 @@ Task<void> Scrubber::conclude(Block& block) {
     wire::Damage damage;
     damage.set_segment(block.segment().value);
     damage.set_why("found by the scrubber");
-    damage.set_finder(wire::DAMAGE_FINDER_SCRUB);
     for (const auto& range : block.bad) {
       auto& told = *damage.add_ranges();
       told.set_offset(range.begin);

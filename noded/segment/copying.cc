@@ -56,14 +56,9 @@ class SegmentStore::CopyWrite {
 
 Task<SegmentStore::CopyStart> SegmentStore::begin_copy(SegmentId segment, Generation generation,
                                                        InodeId channel, std::uint64_t length,
-                                                       Deadline deadline, DeviceId on) {
-  BlockAddress address;
-  if (on) {
-    REELFS_CO_TRY(address, allocate_on(on, segment, generation, channel));
-  } else {
-    REELFS_CO_TRY(address, co_await allocate(segment, generation, channel));
-  }
-  REELFS_CO_TRY(const auto located, locate(segment, on));
+                                                       Deadline deadline) {
+  REELFS_CO_TRY(const auto address, co_await allocate(segment, generation, channel));
+  REELFS_CO_TRY(const auto located, locate(segment));
   const auto& device = located.device;
   auto& table = device->table();
   const auto block = address.block;
@@ -92,22 +87,8 @@ Task<SegmentStore::CopyStart> SegmentStore::begin_copy(SegmentId segment, Genera
   co_return start;
 }
 
-Result<BlockAddress> SegmentStore::allocate_on(DeviceId on, SegmentId segment, Generation generation,
-                                               InodeId channel) {
-  const auto device = find_device(on);
-  if (!device)
-    return Error(Errc::invalid, "this node has no device " + std::to_string(on.value) + " in service");
-  REELFS_TRY(device->usable());
-  const UnfilledTable::AllocationLock lock(*unfilled_);
-  if (const auto present = device->table().find(segment)) return BlockAddress{on, *present};
-  auto block = device->table().allocate(segment, generation, channel, options_.worker,
-                                        clock_.wall().time_since_epoch().count());
-  if (!block) return Error(Errc::no_space, "device " + std::to_string(on.value) + " is full");
-  return BlockAddress{on, block.value()};
-}
-
-Task<std::uint64_t> SegmentStore::last_unit(SegmentId segment, std::uint64_t valid, DeviceId on) {
-  REELFS_CO_TRY(const auto located, locate(segment, on));
+Task<std::uint64_t> SegmentStore::last_unit(SegmentId segment, std::uint64_t valid) {
+  REELFS_CO_TRY(const auto located, locate(segment));
   const auto base = located.device->table().geometry().block_offset(located.found.address.block);
   RecordWalk::Rules rules;
   rules.segment = segment;
@@ -123,8 +104,8 @@ Task<std::uint64_t> SegmentStore::last_unit(SegmentId segment, std::uint64_t val
 }
 
 Task<void> SegmentStore::extend_copy(SegmentId segment, Generation generation, std::uint64_t offset,
-                                     std::shared_ptr<const Buffer> bytes, DeviceId on) {
-  REELFS_CO_TRY(const auto located, locate(segment, on));
+                                     std::shared_ptr<const Buffer> bytes) {
+  REELFS_CO_TRY(const auto located, locate(segment));
   const auto& [found, device] = located;
   REELFS_CO_TRY(device->usable());
   const auto from = found.slot.end;

@@ -42,8 +42,7 @@ struct Device::Call {
   bool is_advice = false;  // its failure says nothing about the device
   bool may_fail = false;   // its caller judges that
   bool is_flush = false;   // who flushed for all judges that
-  bool is_write = false;
-  TimePoint began;  // once it runs
+  TimePoint began;         // once it runs
   std::shared_ptr<Pending<void>> pending = std::make_shared<Pending<void>>();
 };
 
@@ -206,26 +205,8 @@ asio::awaitable<void> Device::carry_out(Running running) {
   running.end(std::move(outcome));
 }
 
-bool Device::Calls::any() const {
-  return writes > 0 || flushes > 0 || oldest_write > Duration::zero() || oldest_flush > Duration::zero();
-}
-
-Device::Calls Device::take_calls() {
-  auto calls = std::exchange(calls_, {});
-  const auto now = clock_.now();
-  for (const auto& call : running_) {
-    if (call->is_write) calls.oldest_write = std::max(calls.oldest_write, now - call->began);
-    if (call->is_flush) calls.oldest_flush = std::max(calls.oldest_flush, now - call->began);
-  }
-  return calls;
-}
-
 void Device::finish(const CallPtr& call, Result<void> result) {
   running_.erase(call);
-  if (result && (call->is_write || call->is_flush)) {
-    ++(call->is_write ? calls_.writes : calls_.flushes);
-    (call->is_write ? calls_.write_time : calls_.flush_time) += clock_.now() - call->began;
-  }
   if (call->is_advice) --running_advice_;
   // Space was set aside for every block: a device that has none left does not keep its word.
   const bool broken =
@@ -266,7 +247,6 @@ Task<void> Device::write(std::uint64_t offset, std::shared_ptr<const Buffer> fro
   call->work = file_->write(offset, from->span());
   call->memory = std::move(from);
   call->name = "a write";
-  call->is_write = true;
   return submit(std::move(call));
 }
 
@@ -291,20 +271,15 @@ Task<void> Device::persist_all() {
   co_return ok();
 }
 
-Task<void> Device::probe() {
-  REELFS_CO_TRY(co_await write_page(0, true));
-  co_return co_await sync();
-}
-
-Task<void> Device::write_page(std::uint32_t page, bool once_more) {
+Task<void> Device::write_page(std::uint32_t page) {
   auto pending = std::make_shared<Pending<void>>();
-  const auto wanted = table_->page_changes(page) + (once_more ? 1 : 0);
-  group_.spawn(run_write_page(shared_from_this(), page, wanted, Answer<void>(pending)));
+  group_.spawn(run_write_page(shared_from_this(), page, Answer<void>(pending)));
   return Pending<void>::wait(std::move(pending));
 }
 
 asio::awaitable<void> Device::run_write_page(std::shared_ptr<Device> self, std::uint32_t page,
-                                             std::uint64_t wanted, Answer<void> answer) {
+                                             Answer<void> answer) {
+  auto wanted = table_->page_changes(page);
   auto copy = std::make_shared<Buffer>(kPageBytes);
   DeviceTable::PageWriter writer;
   writer.worker = options_.worker;

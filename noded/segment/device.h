@@ -71,20 +71,6 @@ class Device : public std::enable_shared_from_this<Device> {
   Task<void> persist(std::uint32_t block);
   /// Writes every page that is not on the device as it is in memory.
   Task<void> persist_all();
-  /// Writes a page of the table as it is, and syncs: for how long that takes.
-  Task<void> probe();
-  /// How long writes and flushes took that ended since the last question, in this process.
-  struct Calls {
-    std::uint64_t writes = 0;
-    Duration write_time{};
-    std::uint64_t flushes = 0;
-    Duration flush_time{};
-    Duration oldest_write{};  // of those under way: for how long the first one has been; 0: there is none
-    Duration oldest_flush{};
-    bool any() const;
-  };
-  Calls take_calls();
-
   /// Everything written before is on stable storage when this returns. Those who wait together, in this
   /// process and in others of the node, share one fdatasync.
   Task<void> sync();
@@ -101,10 +87,8 @@ class Device : public std::enable_shared_from_this<Device> {
   void finish(const CallPtr& call, Result<void> result);
   void give_up(const Error& why);
   asio::awaitable<void> carry_out(Running running);
-  /// @param once_more  though the device has it as it is
-  Task<void> write_page(std::uint32_t page, bool once_more = false);
-  asio::awaitable<void> run_write_page(std::shared_ptr<Device> self, std::uint32_t page, std::uint64_t wanted,
-                                       Answer<void> answer);
+  Task<void> write_page(std::uint32_t page);
+  asio::awaitable<void> run_write_page(std::shared_ptr<Device> self, std::uint32_t page, Answer<void> answer);
   asio::awaitable<void> run_syncs(std::shared_ptr<Device> self);
   CallPtr new_sync();
   CallPtr new_read(std::uint64_t offset, std::shared_ptr<Buffer> into, std::size_t begin);
@@ -115,7 +99,6 @@ class Device : public std::enable_shared_from_this<Device> {
   const Clock& clock_;
   const Options options_;
   TaskGroup& group_;
-  Calls calls_;
   std::set<CallPtr> running_;
   std::deque<CallPtr> waiting_;
   std::deque<CallPtr> waiting_advice_;

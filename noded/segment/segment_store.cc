@@ -95,25 +95,13 @@ std::optional<SegmentStore::Located> SegmentStore::look(const DevicePtr& device,
   return located;
 }
 
-Result<SegmentStore::Located> SegmentStore::locate(SegmentId segment, DeviceId on) {
-  std::optional<Located> open;
-  std::optional<Error> refused;
+Result<SegmentStore::Located> SegmentStore::locate(SegmentId segment) {
   for (const auto& device : devices_) {
-    if (on && device->id() != on) continue;
     const auto block = device->table().find(segment);
     if (!block) continue;
-    if (auto usable = device->usable(); !usable) {
-      refused = std::move(usable).error();
-      continue;
-    }
-    auto located = look(device, *block, segment);
-    if (!located) continue;
-    // While a copy is moved to another device there are two, and the one that is being made is open.
-    if (located->found.slot.descriptor.state == BlockState::sealed) return std::move(*located);
-    if (!open) open = std::move(located);
+    REELFS_TRY(device->usable());
+    if (auto located = look(device, *block, segment)) return std::move(*located);
   }
-  if (open) return std::move(*open);
-  if (refused) return std::move(*refused);
   auto error = explain(Error(Errc::not_found), segment);
   if (dropped_.empty()) return error;
   auto text = error.message();
@@ -122,18 +110,18 @@ Result<SegmentStore::Located> SegmentStore::locate(SegmentId segment, DeviceId o
 }
 
 /// As locate, for a segment that is to have a writer again: one look instead of one at each device.
-Result<SegmentStore::Located> SegmentStore::locate_unfilled(SegmentId segment, DeviceId on) {
-  if (const auto noted = unfilled_->find(segment); noted && (!on || on.value == noted->device)) {
+Result<SegmentStore::Located> SegmentStore::locate_unfilled(SegmentId segment) {
+  if (const auto noted = unfilled_->find(segment)) {
     const auto device = find_device(DeviceId(noted->device));
     if (device && device->usable()) {
       if (auto located = look(device, noted->block, segment)) return std::move(*located);
     }
   }
-  return locate(segment, on);
+  return locate(segment);
 }
 
-Result<SegmentBlock> SegmentStore::find(SegmentId segment, DeviceId on) {
-  REELFS_TRY(const auto located, locate(segment, on));
+Result<SegmentBlock> SegmentStore::find(SegmentId segment) {
+  REELFS_TRY(const auto located, locate(segment));
   return located.found;
 }
 
@@ -177,18 +165,16 @@ Error SegmentStore::no_free_block() const {
   return Error(Errc::no_space, std::move(text));
 }
 
-/// Free blocks weigh less where calls wait; those of slow devices only where there are no others.
+/// Free blocks weigh less where calls wait.
 DevicePtr SegmentStore::choose_device() const {
   DevicePtr best;
-  std::pair<bool, double> most(false, 0);
+  double most = 0;
   for (const auto& device : devices_) {
     if (!device->usable()) continue;
     const auto free = static_cast<double>(device->table().counts().free);
-    if (free == 0) continue;
     const auto welcome = free / (1 + static_cast<double>(device->queue_depth()) / kBusyCalls);
-    const std::pair rank(!slow_.contains(device->id()), welcome);
-    if (rank <= most) continue;
-    most = rank;
+    if (welcome <= most) continue;
+    most = welcome;
     best = device;
   }
   return best;
@@ -268,10 +254,10 @@ Task<SegmentStore::Fenced> SegmentStore::fence(SegmentId segment, Generation gen
 }
 
 Task<void> SegmentStore::cut(SegmentId segment, Generation generation, std::uint64_t length, After after,
-                             Deadline deadline, DeviceId on) {
+                             Deadline deadline) {
   if (length % kPageBytes != 0)
     co_return Error(Errc::invalid, "a segment's length is a whole number of pages");
-  REELFS_CO_TRY(const auto located, locate_unfilled(segment, on));
+  REELFS_CO_TRY(const auto located, locate_unfilled(segment));
   const auto& [found, device_ptr] = located;
   auto& device = *device_ptr;
   const auto block = found.address.block;
@@ -296,8 +282,8 @@ Task<void> SegmentStore::cut(SegmentId segment, Generation generation, std::uint
   co_return ok();
 }
 
-Task<void> SegmentStore::free(SegmentId segment, Generation newest, Deadline deadline, DeviceId on) {
-  const auto present = locate(segment, on);
+Task<void> SegmentStore::free(SegmentId segment, Generation newest, Deadline deadline) {
+  const auto present = locate(segment);
   if (!present) {
     if (present.error().code() == Errc::not_found) co_return ok();
     co_return present.error();

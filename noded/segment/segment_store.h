@@ -6,7 +6,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -59,10 +58,8 @@ class SegmentStore {
   /// call has ended.
   void drop_device(DeviceId device);
 
-  /// The copy of a segment here; of two, of which one is being moved to another device, the one that counts.
-  /// @param on  only on this device
-  /// @errors not_found; io: it is on a device that does not serve
-  Result<SegmentBlock> find(SegmentId segment, DeviceId on = {});
+  /// The copy of a segment here. @errors not_found; io: it is on a device that does not serve
+  Result<SegmentBlock> find(SegmentId segment);
   /// Blocks that are not free, of the devices that serve: of segments from this one on and in their order,
   /// the first so many.
   std::vector<SegmentBlock> list(SegmentId from = SegmentId(), std::size_t most = SIZE_MAX);
@@ -86,17 +83,15 @@ class SegmentStore {
     reopened,  // ready for a writer of this generation
   };
   /// Cuts the copy to `length`; durable when it returns. Repeating it is safe.
-  /// @param on  only the block on this device
   /// @errors not_found, stale_generation, invalid (the copy is shorter), timed_out, io
   Task<void> cut(SegmentId segment, Generation generation, std::uint64_t length, After after,
-                 Deadline deadline, DeviceId on = {});
+                 Deadline deadline);
 
   /// Gives the block back; its space is handed to the device in the background before it is taken again. What
   /// is not here is freed.
   /// @param newest  none, or: only a copy that was told of no later generation
-  /// @param on  only the block on this device
   /// @errors timed_out, io, stale_generation (it was made anew since)
-  Task<void> free(SegmentId segment, Generation newest, Deadline deadline, DeviceId on = {});
+  Task<void> free(SegmentId segment, Generation newest, Deadline deadline);
 
   /// The writer of this generation is done with it: an unfilled block now, which nobody owns.
   /// @errors not_found (not open), stale_generation (it has another writer), busy (writes under way), io
@@ -162,19 +157,17 @@ class SegmentStore {
   };
   /// Readies the copy of a sealed segment for extend_copy: takes a block where there is none, else goes on
   /// with what is valid in it. @param generation  granted to no writer
-  /// @param on  on this device, even where there is a copy on another one, which stays as it is and is the
-  /// one that counts until this one is sealed. Named in the calls below, too
   /// @errors no_space, stale_generation, invalid, timed_out (writes under way do not end), io
   Task<CopyStart> begin_copy(SegmentId segment, Generation generation, InodeId channel, std::uint64_t length,
-                             Deadline deadline, DeviceId on = {});
+                             Deadline deadline);
   /// Where the last append unit before `valid` begins. The copy may end within a unit of which the rest was
   /// lost, and then in the middle of a page: from here on it is to be written again.
-  Task<std::uint64_t> last_unit(SegmentId segment, std::uint64_t valid, DeviceId on = {});
+  Task<std::uint64_t> last_unit(SegmentId segment, std::uint64_t valid);
   /// Adds bytes to it, which the caller has verified. What they have in common with it is written again.
   /// @param offset  at most where it ends
   /// @errors not_found, stale_generation, invalid (a gap), busy, no_space, io
   Task<void> extend_copy(SegmentId segment, Generation generation, std::uint64_t offset,
-                         std::shared_ptr<const Buffer> bytes, DeviceId on = {});
+                         std::shared_ptr<const Buffer> bytes);
 
   struct RawPiece {
     std::shared_ptr<Buffer> bytes;
@@ -196,9 +189,6 @@ class SegmentStore {
   /// Where the worker was killed and calls of it hang, the devices that they are on are left out.
   /// @pre every device of the node that serves is attached here; the worker does not run
   Task<Adopted> adopt(ProcessTable& dead);
-  /// Blocks are taken on these where no other device has one.
-  void set_slow(std::set<DeviceId> devices) { slow_ = std::move(devices); }
-  const std::set<DeviceId>& slow() const { return slow_; }
   Duration device_call_limit() const { return options_.device_call_limit; }
 
   std::size_t appends_under_way() const { return appends_under_way_; }
@@ -214,12 +204,11 @@ class SegmentStore {
     DevicePtr device;
   };
 
-  Result<Located> locate(SegmentId segment, DeviceId on = {});
-  Result<BlockAddress> allocate_on(DeviceId on, SegmentId segment, Generation generation, InodeId channel);
+  Result<Located> locate(SegmentId segment);
   static Result<void> reaches(const Located& located, const Flushed& wanted);
   Task<RecordPiece> read_at(Located located, RecordRange range);
   Task<RecordList> list_at(Located located, std::uint64_t from, std::size_t most);
-  Result<Located> locate_unfilled(SegmentId segment, DeviceId on = {});
+  Result<Located> locate_unfilled(SegmentId segment);
   static std::optional<Located> look(const DevicePtr& device, std::uint32_t block, SegmentId segment);
   void note_work(BlockAddress address);
   DevicePtr choose_device() const;
@@ -245,7 +234,6 @@ class SegmentStore {
   ProcessTable* process_ = nullptr;
   UnfilledTable* unfilled_ = nullptr;
   std::vector<DevicePtr> devices_;
-  std::set<DeviceId> slow_;                         // as the index says
   std::map<DeviceId, std::string> dropped_;         // why it is not among them
   std::unordered_map<SegmentId, QueuePtr> queues_;  // of segments with appends under way
   AppendQueue::Ticket last_ticket_ = 0;

@@ -1,8 +1,6 @@
 #include "noded/service/index_link.h"
 
 #include <algorithm>
-#include <chrono>
-#include <set>
 #include <utility>
 
 #include <boost/asio/io_context.hpp>
@@ -20,7 +18,6 @@ constexpr Duration kCallLimit = 2s;
 constexpr Duration kRetryPause = 250ms;
 constexpr Duration kFreeLimit = 10s;
 constexpr std::size_t kReportPart = 65536;  // blocks in one message, at most 44 bytes each
-constexpr Duration kProbePause = 500ms;
 constexpr std::chrono::milliseconds kShortestHeartbeat{50};
 constexpr std::chrono::milliseconds kLongestHeartbeat{
     1000};  // the index is to know of load and health within a second
@@ -28,10 +25,6 @@ constexpr std::chrono::milliseconds kLongestHeartbeat{
 spdlog::logger& log() {
   static auto& instance = logger("noded.index");
   return instance;
-}
-
-std::uint64_t microseconds(Duration duration) {
-  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(duration).count());
 }
 
 void fill_device(const DeviceStatus& status, std::uint32_t node, SegmentStore& store,
@@ -55,18 +48,6 @@ void fill_status(const NodeIdentity& identity, const IndexLink::Situation& situa
   status.set_pid(identity.process.pid);
   status.set_leader(situation.leader);
   status.set_appends_in_flight(static_cast<std::uint32_t>(store.appends_under_way()));
-  for (const auto& device : store.devices()) {
-    const auto calls = device->take_calls();
-    if (!calls.any()) continue;
-    auto& told = *status.add_latencies();
-    told.set_device(device->id().value);
-    told.set_writes(calls.writes);
-    told.set_write_us(microseconds(calls.write_time));
-    told.set_flushes(calls.flushes);
-    told.set_flush_us(microseconds(calls.flush_time));
-    told.set_oldest_write_us(microseconds(calls.oldest_write));
-    told.set_oldest_flush_us(microseconds(calls.oldest_flush));
-  }
   if (!situation.leader) return;
   for (const auto& device : situation.devices) {
     auto& info = *status.add_devices();
@@ -176,34 +157,9 @@ Task<void> IndexLink::heartbeat(rpc::Client& index) {
                                                                                 request, call_deadline()));
   REELFS_CO_TRY(learn_epoch(reply.epoch()));
   if (reply.register_again()) co_return co_await register_worker(index);
-  take_slow(reply, request.status());
   REELFS_CO_TRY(std::exchange(freed_, ok()));  // else they are listed anew after another registration
   if (reply.report_blocks() && situation_().leader && !freeing_) co_return co_await report_blocks(index);
   co_return ok();
-}
-
-/// Nobody may write to a device that is avoided any more: whether it is still slow, the leader finds out.
-void IndexLink::take_slow(const wire::HeartbeatReply& reply, const wire::WorkerStatus& told) {
-  std::set<DeviceId> slow;
-  for (const auto device : reply.slow_devices()) slow.insert(DeviceId(device));
-  const auto now = clock_.now();
-  for (const auto device : slow) {
-    const bool is_used =
-        std::any_of(told.latencies().begin(), told.latencies().end(),
-                    [&](const wire::DeviceLatency& of) { return of.device() == device.value; });
-    if (is_used) probed_[device] = now;
-    if (!told.leader() || now - probed_[device] < kProbePause) continue;
-    probed_[device] = now;
-    if (auto found = store_.find_device(device)) group_.spawn(probe(std::move(found)));
-  }
-  std::erase_if(probed_, [&](const auto& entry) { return !slow.contains(entry.first); });
-  store_.set_slow(std::move(slow));
-}
-
-asio::awaitable<void> IndexLink::probe(DevicePtr device) {
-  const auto done = co_await device->probe();
-  if (!done)
-    log().debug("device not probed device={} why=\"{}\"", device->id().value, done.error().describe());
 }
 
 Task<void> IndexLink::report_damage(wire::Damage damage) {
@@ -253,13 +209,13 @@ asio::awaitable<void> IndexLink::free_blocks(wire::ReportBlocksReply reply) {
   for (const auto& block : reply.free()) {
     const SegmentId segment(block.segment());
     const BlockAddress address{DeviceId(block.device()), block.block()};
-    const auto found = store_.find(segment, address.device);
+    const auto found = store_.find(segment);
     if (!found || found.value().address != address) continue;  // gone or taken anew since the report
     log().info("freeing a block that the index does not know segment={} device={} block={}", segment.value,
                address.device.value, address.block);
     // One that was made anew since it was listed has a later generation.
-    auto freed = co_await store_.free(segment, Generation(block.generation()),
-                                      Deadline::after(clock_, kFreeLimit), address.device);
+    auto freed =
+        co_await store_.free(segment, Generation(block.generation()), Deadline::after(clock_, kFreeLimit));
     if (!freed && freed.error().code() != Errc::stale_generation) freed_ = std::move(freed);
   }
   freeing_ = false;

@@ -57,8 +57,6 @@ class IndexLink {
  private:
   Task<void> register_worker(rpc::Client& index);
   Task<void> heartbeat(rpc::Client& index);
-  void take_slow(const wire::HeartbeatReply& reply, const wire::WorkerStatus& told);
-  asio::awaitable<void> probe(DevicePtr device);
   Task<void> report_blocks(rpc::Client& index);
   asio::awaitable<void> free_blocks(wire::ReportBlocksReply reply);
   Task<void> stay_in_touch(rpc::Client& index);
@@ -80,7 +78,6 @@ class IndexLink {
   SegmentId report_from_;  // where the next part of a block report begins
   bool freeing_ = false;   // what the last part's answer named
   Result<void> freed_ = ok();
-  std::map<DeviceId, TimePoint> probed_;  // or used, of those that are slow
   Event wake_;
   TaskGroup group_;
 };

@@ -4,7 +4,6 @@
 #include <array>
 #include <cstring>
 #include <optional>
-#include <set>
 
 #include <fmt/format.h>
 
@@ -56,7 +55,6 @@ std::optional<std::string> fault_of_flushes(DeviceTable& table, const MappedArea
 std::vector<std::string> check_areas(const MappedAreas& areas) {
   std::vector<std::string> faults;
   std::vector<std::uint64_t> segments;
-  std::set<std::uint64_t> sealed;
   std::array<BlockSlot, 256> slots;
   for (const auto& [id, device] : areas.devices) {
     if (const auto sound = device->check(); !sound) {
@@ -70,7 +68,6 @@ std::vector<std::string> check_areas(const MappedAreas& areas) {
       for (std::uint32_t i = 0; i < count; ++i) {
         const bool in_use = slots[i].descriptor.state != BlockState::free;
         if (in_use && serves) segments.push_back(slots[i].descriptor.segment);
-        if (slots[i].descriptor.state == BlockState::sealed) sealed.insert(slots[i].descriptor.segment);
         if (slots[i].owner == 0) continue;
         if (auto fault = fault_of_owner(*device, first + i, areas)) faults.push_back(std::move(*fault));
       }
@@ -80,9 +77,6 @@ std::vector<std::string> check_areas(const MappedAreas& areas) {
   std::sort(segments.begin(), segments.end());
   for (auto twice = std::adjacent_find(segments.begin(), segments.end()); twice != segments.end();
        twice = std::adjacent_find(twice + 1, segments.end())) {
-    // A sealed copy that is moved to another device has two until the index has recorded the new one.
-    const auto blocks = std::count(segments.begin(), segments.end(), *twice);
-    if (blocks == 2 && sealed.contains(*twice)) continue;
     faults.push_back(fmt::format("segment {} has two blocks", *twice));
   }
   return faults;

@@ -178,8 +178,8 @@ Task<rpc::Response> NodeService::seal_segment(rpc::Request request) {
 
 Task<rpc::Response> NodeService::free_segment(rpc::Request request) {
   REELFS_CO_TRY(const auto command, request.parse<wire::FreeSegmentRequest>());
-  REELFS_CO_TRY(co_await store_.free(SegmentId(command.segment()), Generation(command.generation()),
-                                     bounded(request), DeviceId(command.device())));
+  REELFS_CO_TRY(
+      co_await store_.free(SegmentId(command.segment()), Generation(command.generation()), bounded(request)));
   co_return rpc::Response(wire::Empty());
 }
 

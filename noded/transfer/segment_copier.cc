@@ -43,7 +43,6 @@ Result<void> check(const wire::CopySegmentRequest& order) {
 struct SegmentCopier::Progress {
   SegmentId segment;
   Generation generation;
-  DeviceId on;  // none: wherever the copy is
   std::uint64_t length = 0;
   std::uint64_t upto = 0;  // of this order
   std::uint64_t at = 0;    // every byte before it is right, here
@@ -70,9 +69,8 @@ Task<wire::CopySegmentReply> SegmentCopier::copy(wire::CopySegmentRequest order,
   const Copying at_the_end{copying_};
   const SegmentId segment(order.segment());
   const Generation generation(order.generation());
-  const DeviceId on(order.device());
   REELFS_CO_TRY(const auto start, co_await store_.begin_copy(segment, generation, InodeId(order.channel()),
-                                                             order.length(), deadline, on));
+                                                             order.length(), deadline));
   wire::CopySegmentReply reply;
   reply.set_device(start.address.device.value);
   reply.set_block(start.address.block);
@@ -80,9 +78,9 @@ Task<wire::CopySegmentReply> SegmentCopier::copy(wire::CopySegmentRequest order,
   if (start.whole) co_return reply;
   auto from = start.valid;
   if (from > 0 && left_ != Left{segment, generation, from}) {
-    REELFS_CO_TRY(from, co_await store_.last_unit(segment, from, on));
+    REELFS_CO_TRY(from, co_await store_.last_unit(segment, from));
   }
-  Progress progress{segment, generation, on, order.length(), 0, from, epoch, deadline, clock_, {}};
+  Progress progress{segment, generation, order.length(), 0, from, epoch, deadline, clock_, {}};
   progress.upto = std::min(order.length(), start.valid + std::max(order.most_bytes(), kReadBytes));
   Error last(Errc::unavailable, "no source of segment " + std::to_string(segment.value) + " was named");
   for (const auto& source : order.sources()) {
@@ -101,16 +99,16 @@ Task<wire::CopySegmentReply> SegmentCopier::copy(wire::CopySegmentRequest order,
   reply.set_valid(valid);
   if (progress.at == order.length()) {
     REELFS_CO_TRY(
-        co_await store_.cut(segment, generation, order.length(), SegmentStore::After::sealed, deadline, on));
+        co_await store_.cut(segment, generation, order.length(), SegmentStore::After::sealed, deadline));
     log().info("copy whole segment={} length={} device={} block={}", segment.value, order.length(),
                reply.device(), reply.block());
     co_return reply;
   }
   if (progress.at < progress.upto && reply.copied_bytes() == 0) co_return last;
   // So that the end of a large copy does not have to wait for all of it, and others with it.
-  const auto device = store_.find_device(start.address.device);
-  if (!device) co_return Error(Errc::io, "the device has gone out of service");
-  REELFS_CO_TRY(co_await device->sync());
+  std::vector<SegmentStore::Flushed> written;
+  written.emplace_back(segment, progress.at);
+  REELFS_CO_TRY(co_await store_.sync(std::move(written)));
   co_return reply;
 }
 
@@ -163,8 +161,7 @@ Task<void> SegmentCopier::take_from(const wire::WorkerAddress& source, Progress&
     auto rest = Buffer::copy_of(std::as_const(window).span().subspan(right - base));
     window.resize(right - base);
     auto bytes = std::make_shared<const Buffer>(std::move(window));
-    auto written = co_await store_.extend_copy(progress.segment, progress.generation, base, std::move(bytes),
-                                               progress.on);
+    auto written = co_await store_.extend_copy(progress.segment, progress.generation, base, std::move(bytes));
     if (!written) {
       progress.own_failure = written.error();
       co_return std::move(written).error();

@@ -19,9 +19,8 @@ def content(number, size):
 class Recording(threading.Thread):
     """Writes files of a MiB one after the other, each with an fsync, until it is told to end."""
 
-    def __init__(self, channel, prefix, pause=0.02):
+    def __init__(self, channel, prefix):
         super().__init__()
-        self.pause = pause
         self.channel = channel
         self.prefix = prefix
         self.written = []
@@ -39,7 +38,7 @@ class Recording(threading.Thread):
                     os.fsync(file.fileno())
                 self.longest = max(self.longest, time.monotonic() - began)
                 self.written.append(name)
-                self.done.wait(self.pause)
+                self.done.wait(0.02)
         except OSError as error:
             self.error = error
 

@@ -100,7 +100,6 @@ class SegmentCopierTest : public ::testing::Test {
 
   NodeFiles files_;
   const std::filesystem::path device_ = files_.add_device("device", 64 * kMiB);
-  const std::filesystem::path second_ = files_.add_device("second", 64 * kMiB);  // blank unless initialised
   TestNode node_{files_};
   std::vector<UnitOptions> units_;
   std::vector<std::byte> whole_;   // the segment as it is to be
@@ -229,44 +228,6 @@ TEST_F(SegmentCopierTest, AnEarlierGenerationChangesNothing) {
   expect_whole();
   ASSERT_TRUE(node_.run(node_.store.free(kSegment, Generation(3), node_.soon())));
   EXPECT_EQ(node_.store.find(kSegment).error().code(), Errc::not_found);
-}
-
-TEST_F(SegmentCopierTest, MovesACopyToAnotherDeviceOfTheNodeAndTheOldOneCountsUntilTheNewOneIsWhole) {
-  ASSERT_TRUE(copy(order()));
-  const auto old = node_.store.find(kSegment).value().address;
-  ASSERT_EQ(old.device, DeviceId(1));
-  ASSERT_TRUE(node_.initialise(1, kBlockBytes));
-  auto move = order(2 * kMiB);
-  move.set_generation(4);
-  move.set_device(2);
-  const auto begun = copy(move);
-  ASSERT_TRUE(begun) << begun.error().describe();
-  EXPECT_EQ(begun.value().device(), 2u);
-  ASSERT_LT(begun.value().valid(), whole_.size());
-  EXPECT_EQ(node_.store.find(kSegment).value().address, old) << "what is not whole yet serves nobody";
-  expect_whole();
-  EXPECT_EQ(node_.store.list().size(), 2u);
-  // An order to free what an earlier attempt left on the new device frees nothing but that.
-  ASSERT_TRUE(node_.run(node_.store.free(kSegment, Generation(4), node_.soon(), DeviceId(2))));
-  EXPECT_EQ(node_.store.find(kSegment).value().address, old);
-  expect_whole();
-  move.set_generation(5);
-  move.set_most_bytes(kBlockBytes);
-  const auto moved = copy(move);
-  ASSERT_TRUE(moved) << moved.error().describe();
-  EXPECT_EQ(moved.value().device(), 2u);
-  EXPECT_EQ(moved.value().valid(), whole_.size());
-  const auto now = node_.store.find(kSegment, DeviceId(2)).value();
-  EXPECT_EQ(now.slot.descriptor.state, BlockState::sealed);
-  ASSERT_TRUE(node_.run(node_.store.free(kSegment, Generation(5), node_.soon(), old.device)));
-  EXPECT_EQ(node_.store.find(kSegment).value().address, now.address);
-  expect_whole();
-  EXPECT_EQ(node_.store.list().size(), 1u);
-  // A device that the node does not have is not another one.
-  move.set_device(9);
-  move.set_generation(6);
-  EXPECT_EQ(copy(move).error().code(), Errc::invalid);
-  expect_whole();
 }
 
 TEST_F(SegmentCopierTest, ACopyIsNotServedWhileItMayGrow) {

@@ -171,36 +171,6 @@ TEST(Placer, TakesASuspectNodeOnlyWhereNothingElseIsLeft) {
   ASSERT_TRUE(three) << "late is not offline";
 }
 
-TEST(Placer, LeavesSlowNodesAloneWhileOthersWillDo) {
-  std::vector<NodeLoad> nodes{node(1, 100), node(2, 100), node(3, 100), node(4, 100)};
-  nodes[1].slow = true;
-  Placer placer;
-  for (int i = 0; i < 20; ++i) {
-    const auto places = placer.place(nodes, want(2, 3)).value();
-    ASSERT_EQ(places.size(), 3u);
-    for (const auto& place : places) EXPECT_FALSE(nodes_of(place).contains(NodeId{2}));
-  }
-  // Never fewer copies for it.
-  nodes = {node(1, 100), node(2, 100)};
-  nodes[1].slow = true;
-  const auto both = placer.place(nodes, want(2, 2)).value();
-  for (const auto& place : both) EXPECT_EQ(place.size(), 2u);
-  // Another rack is worth more.
-  nodes = {node(1, 100, "a"), node(2, 100, "b"), node(3, 100, "a")};
-  nodes[1].slow = true;
-  EXPECT_TRUE(nodes_of(placer.place(nodes, want(2, 1)).value()[0]).contains(NodeId{2}));
-}
-
-TEST(Placer, ASpareIsRatherOnASlowNodeThanOnThoseThatItIsFor) {
-  std::vector<NodeLoad> nodes{node(1, 100), node(2, 100), node(3, 100)};
-  nodes[2].slow = true;
-  Placer placer;
-  const auto places = placer.place(nodes, want(2, 2)).value();
-  ASSERT_EQ(places.size(), 2u);
-  EXPECT_EQ(nodes_of(places[0]), (std::set<NodeId>{NodeId{1}, NodeId{2}}));
-  EXPECT_TRUE(nodes_of(places[1]).contains(NodeId{3}));
-}
-
 TEST(Placer, SaysWhichNodesAreMissing) {
   Placer placer;
   const auto none = placer.place({}, want(2, 1));

@@ -469,57 +469,6 @@ TEST(SegmentLife, ALoneCopyIsNotTakenForGoneBecauseOfAListThatIsOld) {
   EXPECT_EQ(open.row().length, 0u);
 }
 
-TEST(SegmentLife, ACopyIsMovedWithinItsNodeAndTheOldBlockFreedOnceTheNewOneIsRecorded) {
-  auto row = sealed_row();
-  row.copies[0].device = DeviceId{70};
-  SegmentLife life(SegmentId{9}, row);
-  const auto old = row.copies[0];
-  EXPECT_EQ(all_of<Repaired>(life.add_copy(old.node, old.worker, old.node)).at(0).result.error().code(),
-            Errc::invalid)
-      << "it is there";
-  EXPECT_EQ(
-      all_of<Repaired>(life.add_copy(old.node, old.worker, old.node, old.device)).at(0).result.error().code(),
-      Errc::invalid);
-  const DeviceId to{77};
-  auto actions = store(life, life.add_copy(old.node, old.worker, old.node, to));
-  const auto orders = all_of<Complete>(actions);
-  ASSERT_EQ(orders.size(), 1u);
-  EXPECT_EQ(orders[0].device, to);
-  EXPECT_TRUE(life.makes_copy_on(old.node));
-  actions = life.completed(old.node, BlockPlace{to, 5});
-  EXPECT_TRUE(all_of<Free>(actions).empty()) << "not before it is stored";
-  actions = store(life, actions);
-  const auto freed = all_of<Free>(actions);
-  ASSERT_EQ(freed.size(), 1u);
-  EXPECT_EQ(freed[0].node, old.node);
-  EXPECT_EQ(freed[0].device, old.device) << "the other block stays";
-  EXPECT_TRUE(all_of<Repaired>(actions).at(0).result.has_value());
-  EXPECT_EQ(life.row().copies.size(), row.copies.size());
-  EXPECT_EQ(life.row().copies[0].device, to);
-  EXPECT_EQ(life.row().copies[0].block, 5u);
-  EXPECT_TRUE(life.resting());
-}
-
-TEST(SegmentLife, AMoveWithinANodeThatFailsGivesUpNothingButWhatItMade) {
-  auto row = sealed_row();
-  row.copies[0].device = DeviceId{70};
-  const auto old = row.copies[0];
-  const DeviceId to{77};
-  SegmentLife life(SegmentId{9}, row);
-  store(life, life.add_copy(old.node, old.worker, old.node, to));
-  const auto failed = life.completed(old.node, Error(Errc::no_space));
-  ASSERT_EQ(all_of<Free>(failed).size(), 1u);
-  EXPECT_EQ(all_of<Free>(failed)[0].device, to);
-  EXPECT_EQ(life.row().copies, row.copies);
-  // A node that knows nothing of it answers with the block that it has.
-  SegmentLife other(SegmentId{9}, row);
-  store(other, other.add_copy(old.node, old.worker, old.node, to));
-  const auto answered = other.completed(old.node, BlockPlace{old.device, old.block});
-  EXPECT_TRUE(all_of<Free>(answered).empty());
-  EXPECT_FALSE(all_of<Repaired>(answered).at(0).result.has_value());
-  EXPECT_EQ(other.row().copies, row.copies);
-}
-
 TEST(SegmentLife, RepeatedAndForeignClosesChangeNothing) {
   auto life = opened();
   EXPECT_EQ(all_of<Answer>(life.close({SessionId{4}, Generation{1}, 0, false})).at(0).result.error().code(),
