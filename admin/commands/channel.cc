@@ -35,6 +35,7 @@ constexpr std::array kSettings{
     std::pair{"copies", "Copies of what is recorded from now on: 1 to 4"},
     std::pair{"min_copies", "With how many recording goes on where nodes are missing: 1 to 4"},
     std::pair{"replication", "sync"},
+    std::pair{"acknowledge", "What fsync waits for: disks, disk-and-memory, memory"},
 };
 /// Instead of a channel: what is in force where nothing else was decided.
 constexpr auto kDefaults = "/";

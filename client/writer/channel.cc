@@ -40,6 +40,18 @@ WriterCoreOptions core_options(const WriterOptions& options) {
   return core;
 }
 
+/// Of how many copies a call of fsync(2) awaits the flush.
+std::size_t copies_on_disk(wire::Acknowledge acknowledge) {
+  switch (acknowledge) {
+    case wire::ACKNOWLEDGE_MEMORY:
+      return 0;
+    case wire::ACKNOWLEDGE_DISK_AND_MEMORY:
+      return 1;
+    default:  // a level that this program does not know is none of the lesser ones
+      return SIZE_MAX;
+  }
+}
+
 }  // namespace
 
 struct ChannelWriter::Pending {
@@ -56,6 +68,7 @@ struct ChannelWriter::OpenSegment {
   const Generation generation;
   std::vector<WorkerAddress> copies;
   std::size_t needed = 0;           // copies that are to flush where the others are sick
+  std::size_t on_disk = SIZE_MAX;   // and that fsync waits for
   std::uint64_t last_sequence = 0;  // of the records sent there
   TaskGroup appends;
 };
@@ -187,7 +200,7 @@ void ChannelWriter::perform(PiecePlaced& action) {
   const auto bytes =
       pending == pending_.end() ? 0 : static_cast<std::uint32_t>(pending->second->piece.bytes->size());
   const auto end = bytes == 0 ? 0 : action.record_offset + wire::record_bytes(bytes);
-  syncer_.written({action.segment, segment.copies, segment.needed, end});
+  syncer_.written({action.segment, segment.copies, segment.needed, segment.on_disk, end});
   settle(action.piece, Placed{action.segment, action.record_offset});
 }
 
@@ -267,6 +280,7 @@ Result<SegmentGrant> ChannelWriter::accept_grant(const wire::Grant& grant) {
     segment->copies.push_back({NodeId(copy.node()), WorkerId(copy.worker()), std::move(endpoint)});
   }
   segment->needed = std::clamp<std::size_t>(grant.min_copies(), 1, segment->copies.size());
+  segment->on_disk = copies_on_disk(grant.acknowledge());
   segments_.emplace(accepted.segment, std::move(segment));
   return accepted;
 }
@@ -286,7 +300,8 @@ asio::awaitable<void> ChannelWriter::return_grant(std::unique_ptr<OpenSegment> s
   }
   // Nobody writes there any more: flushed now, it need not be remembered, and no later fsync waits for it.
   std::vector<SegmentId> closed(1, id);
-  const auto synced = co_await syncer_.sync(std::move(closed), Deadline::after(clock_, kFarewell));
+  const auto synced =
+      co_await syncer_.sync(std::move(closed), Syncer::Until::stable, Deadline::after(clock_, kFarewell));
   if (!synced) log().warn("segment not flushed segment={} error={}", id.value, synced.error().describe());
   --returning_;
   ended_.set();

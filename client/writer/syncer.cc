@@ -28,6 +28,7 @@ bool another_may_do_it(Errc code) {
 
 struct Syncer::Call {
   Numbers wanted;
+  Until until;
   TimePoint began;
   std::set<std::pair<SegmentId, NodeId>> told;  // sick copies
   std::optional<Error> error;                   // of one of them
@@ -52,6 +53,7 @@ void Syncer::written(const Written& write) {
   auto& segment = unsynced_[write.segment];
   segment.written = ++writes_;
   segment.needed = write.needed;
+  segment.on_disk = write.on_disk;
   segment.end = std::max(segment.end, write.end);
   for (const auto& worker : write.copies) {
     const auto same_node = [&](const Copy& copy) { return copy.worker.node == worker.node; };
@@ -82,8 +84,14 @@ void Syncer::wake_calls() {
   for (const auto& call : calls_) call->changed.set();
 }
 
-Task<void> Syncer::sync(std::vector<SegmentId> segments, Deadline deadline) {
+bool Syncer::acknowledges_stable(SegmentId segment) const {
+  const auto known = unsynced_.find(segment);
+  return known == unsynced_.end() || known->second.on_disk >= known->second.copies.size();
+}
+
+Task<void> Syncer::sync(std::vector<SegmentId> segments, Until until, Deadline deadline) {
   const auto call = std::make_shared<Call>();
+  call->until = until;
   call->wanted = written_now(std::set<SegmentId>(segments.begin(), segments.end()));
   call->began = clock_.now();
   calls_.insert(call);
@@ -120,7 +128,8 @@ void Syncer::look_at(Call& call, SegmentId id, std::uint64_t number, Outlook& ou
   if (known == unsynced_.end()) return;
   auto& segment = known->second;
   const auto synced = segment.synced(number);
-  if (synced == segment.copies.size()) return;
+  const auto wanted = call.until == Until::acknowledged ? segment.on_disk : segment.copies.size();
+  if (synced >= std::min(wanted, segment.copies.size())) return;
   const auto now = clock_.now();
   const auto look_again = [&](TimePoint at) { outlook.next = std::min(outlook.next.value_or(at), at); };
   std::size_t lost = 0;

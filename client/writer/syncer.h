@@ -50,7 +50,8 @@ class Syncer {
     SegmentId segment;
     std::vector<WorkerAddress> copies;  // that wrote it
     std::size_t needed = 0;             // of them are to flush it where the others are sick
-    std::uint64_t end = 0;              // of what they acknowledged, at least
+    std::size_t on_disk = SIZE_MAX;  // of them are to have flushed it before a call of fsync(2) is answered
+    std::uint64_t end = 0;           // of what they acknowledged, at least
   };
   /// Every copy has acknowledged further bytes of the segment.
   void written(const Written& write);
@@ -59,11 +60,17 @@ class Syncer {
   /// An append failed there.
   void suspect(NodeId node);
 
-  /// What was written before is on stable storage: of every copy, or of as many as are needed, see above.
+  enum class Until : std::uint8_t {
+    stable,        // on stable storage of every copy, or of as many as are needed, see above
+    acknowledged,  // of as many as its channel's policy asks for, Written::on_disk
+  };
+  /// What was written before is where it is to be.
   /// Segments not known here have nothing to be flushed. Where a worker process is gone, another one of its
   /// node is asked.
   /// @errors io: too few copies are left; timed_out, with what failed last: some of it may not be
-  Task<void> sync(std::vector<SegmentId> segments, Deadline deadline);
+  Task<void> sync(std::vector<SegmentId> segments, Until until, Deadline deadline);
+  /// Whether what is acknowledged of it is stable, too: by its policy, or because all of it is.
+  bool acknowledges_stable(SegmentId segment) const;
 
   asio::awaitable<void> stop();
 
@@ -79,6 +86,7 @@ class Syncer {
   struct Segment {
     std::vector<Copy> copies;
     std::size_t needed = 0;
+    std::size_t on_disk = SIZE_MAX;
     std::uint64_t written = 0;  // number of the latest write
     std::uint64_t end = 0;      // a flush that does not find as much says nothing
     bool left = false;

@@ -171,6 +171,7 @@ Result<rpc::Response> FakeIndex::open_segments_for(const wire::OpenSegmentReques
     grant.set_channel(request.channel());
     grant.set_block_bytes(block_bytes_);
     grant.set_min_copies(min_copies);
+    grant.set_acknowledge(acknowledge);
     grant.set_wanted_copies(static_cast<std::uint32_t>(copies_));
     for (auto* node : segment.nodes) {
       node->blocks[id].generation = 1;

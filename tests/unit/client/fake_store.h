@@ -72,6 +72,7 @@ class FakeIndex {
   std::map<std::uint64_t, Segment> segments;
   Errc refuse_grants{};  // instead of granting, where set
   std::uint32_t min_copies = 1;
+  wire::Acknowledge acknowledge = wire::ACKNOWLEDGE_DISKS;
   std::vector<std::vector<std::uint32_t>> avoided;  // in each request
 
  private:

@@ -231,6 +231,56 @@ TEST_F(WriterTest, SyncFlushesEveryCopyOnceAndOnlyWhatIsNew) {
   }
 }
 
+TEST_F(WriterTest, WhatMayBeInMemoryIsAcknowledgedWithoutAFlushAndStaysToBeFlushed) {
+  build(2, 64 * kMiB);
+  fake_index_->acknowledge = wire::ACKNOWLEDGE_MEMORY;
+  Result<void> acknowledged = Error(Errc::cancelled), synced = Error(Errc::cancelled);
+  std::size_t flushes = 1;
+  bool stable = true;
+  run([&]() -> asio::awaitable<void> {
+    append_many(3, 100'000);
+    co_await all_ended_.wait();
+    acknowledged = co_await writer_->acknowledge(segments_of_placed());
+    flushes = nodes_[0]->syncs + nodes_[1]->syncs;
+    stable = writer_->acknowledges_stable(segments_of_placed()[0]);
+    synced = co_await writer_->sync(segments_of_placed());
+  });
+  ASSERT_TRUE(acknowledged) << acknowledged.error().describe();
+  EXPECT_EQ(flushes, 0u);
+  EXPECT_FALSE(stable);
+  ASSERT_TRUE(synced) << synced.error().describe();
+  for (auto& node : nodes_) {
+    const auto& block = node->blocks.at(segments_of_placed()[0].value);
+    EXPECT_EQ(block.synced, block.bytes.size());
+  }
+}
+
+TEST_F(WriterTest, OnOneDiskAndInMemoryOfAnotherIsAcknowledgedWithTheFirstFlush) {
+  build(2, 64 * kMiB);
+  fake_index_->acknowledge = wire::ACKNOWLEDGE_DISK_AND_MEMORY;
+  Result<void> acknowledged = Error(Errc::cancelled), synced = Error(Errc::cancelled);
+  std::size_t on_first = 1, on_second = 0, bytes = 0;
+  run([&]() -> asio::awaitable<void> {
+    append_many(3, 100'000);
+    co_await all_ended_.wait();
+    const auto segment = segments_of_placed()[0].value;
+    Event hold;
+    nodes_[0]->hold_syncs = &hold;
+    acknowledged = co_await writer_->acknowledge(segments_of_placed());
+    on_first = nodes_[0]->blocks.at(segment).synced;
+    on_second = nodes_[1]->blocks.at(segment).synced;
+    bytes = nodes_[1]->blocks.at(segment).bytes.size();
+    nodes_[0]->hold_syncs = nullptr;
+    hold.set();
+    synced = co_await writer_->sync(segments_of_placed());
+  });
+  ASSERT_TRUE(acknowledged) << acknowledged.error().describe();
+  EXPECT_EQ(on_first, 0u);
+  EXPECT_EQ(on_second, bytes);
+  ASSERT_TRUE(synced) << synced.error().describe();
+  EXPECT_EQ(nodes_[0]->blocks.at(segments_of_placed()[0].value).synced, bytes);
+}
+
 TEST_F(WriterTest, CallersThatWaitTogetherShareOneFlush) {
   build(2, 64 * kMiB);
   std::size_t synced = 0;
