@@ -54,6 +54,7 @@ void Syncer::written(const Written& write) {
   segment.written = ++writes_;
   segment.needed = write.needed;
   segment.on_disk = write.on_disk;
+  segment.alone = write.alone;
   segment.end = std::max(segment.end, write.end);
   for (const auto& worker : write.copies) {
     const auto same_node = [&](const Copy& copy) { return copy.worker.node == worker.node; };
@@ -140,7 +141,8 @@ void Syncer::look_at(Call& call, SegmentId id, std::uint64_t number, Outlook& ou
     const auto sick_at = call.began + (is_suspect(node) ? options_.suspect_timeout : options_.flush_timeout);
     // Where too few have flushed it may be the load of all: leaving would not help.
     const bool lags = now >= sick_at && synced >= segment.needed;
-    if (copy.error || lags) {
+    const bool is_gone = segment.alone && segment.left && is_suspect(node);
+    if (copy.error || lags || is_gone) {
       if (lags) suspects_[node] = now + options_.suspicion;
       const auto why = copy.error.value_or(Error(Errc::timed_out, "no reply to a flush"));
       call.error = why;
@@ -159,8 +161,8 @@ void Syncer::look_at(Call& call, SegmentId id, std::uint64_t number, Outlook& ou
       }
     }
   }
-  if (segment.left && others_are_sick && synced >= segment.needed) {
-    if (segment.synced(segment.written) >= segment.needed) unsynced_.erase(known);
+  if (segment.left && others_are_sick && (synced >= segment.needed || segment.alone)) {
+    if (segment.synced(segment.written) >= segment.needed || segment.alone) unsynced_.erase(known);
     return;
   }
   outlook.done = false;

@@ -29,6 +29,8 @@ class IndexClient;
 /// A copy that does not flush is waited for no longer than it takes to leave its segment: once the index has
 /// ended the grant, the other copies decide how long the segment is, and it is enough that `needed` of them
 /// have flushed. docs/design/seal-and-switch.md
+/// Where one copy acknowledges alone nobody else can flush for it: what it had is then what the index counts
+/// as away. docs/design/async.md
 ///
 /// Lives on one io_context.
 class Syncer {
@@ -51,6 +53,7 @@ class Syncer {
     std::vector<WorkerAddress> copies;  // that wrote it
     std::size_t needed = 0;             // of them are to flush it where the others are sick
     std::size_t on_disk = SIZE_MAX;  // of them are to have flushed it before a call of fsync(2) is answered
+    bool alone = false;              // others are not asked: the one copy sends on to them
     std::uint64_t end = 0;           // of what they acknowledged, at least
   };
   /// Every copy has acknowledged further bytes of the segment.
@@ -87,6 +90,7 @@ class Syncer {
     std::vector<Copy> copies;
     std::size_t needed = 0;
     std::size_t on_disk = SIZE_MAX;
+    bool alone = false;
     std::uint64_t written = 0;  // number of the latest write
     std::uint64_t end = 0;      // a flush that does not find as much says nothing
     bool left = false;

@@ -18,6 +18,7 @@
 #include "indexd/service/file_service.h"
 #include "indexd/service/gap_keeper.h"
 #include "indexd/service/hold_service.h"
+#include "indexd/service/lag_service.h"
 #include "indexd/service/leases.h"
 #include "indexd/service/lock_service.h"
 #include "indexd/service/name_service.h"
@@ -101,6 +102,7 @@ class IndexService {
   LockService locks_;
   GapKeeper gaps_;
   ScrubKeeper scrubs_;
+  LagService lag_;
   AdminService admin_;
   Dispatcher dispatcher_;
   TimePoint began_;

@@ -66,6 +66,7 @@ Task<wire::OpenSegmentReply> SegmentService::open_segment(wire::OpenSegmentReque
   REELFS_CO_TRY(const auto policy, co_await index_.read(std::move(read_policy)));
   params.min_copies = std::min(policy.min_copies, params.copies);
   params.use = request.use();
+  params.async = policy.async;
   const auto acknowledge = to_wire(policy.acknowledge);
   wire::OpenSegmentReply reply;
   if (params.use == wire::GRANT_COVER && !has_plenty(params.copies)) co_return reply;
@@ -90,6 +91,7 @@ Task<wire::OpenSegmentReply> SegmentService::open_segment(wire::OpenSegmentReque
     grant.set_min_copies(params.min_copies);
     grant.set_wanted_copies(params.copies);
     grant.set_acknowledge(acknowledge);
+    grant.set_async(row.async != 0);
     for (const auto& copy : row.copies) {
       auto addresses = nodes_.workers(copy.node, copy.worker);
       auto& address = *grant.add_copies();

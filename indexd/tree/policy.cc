@@ -134,8 +134,9 @@ Result<void> set_min_copies(Decided& decided, std::string_view value) {
 }
 
 Result<void> set_replication(Decided& decided, std::string_view value) {
-  if (value != "sync") return Error(Errc::invalid, fmt::format("replication is sync, and not \"{}\"", value));
-  decided.row.replication = Replication::sync;
+  if (value != "sync" && value != "async")
+    return Error(Errc::invalid, fmt::format("replication is sync or async, and not \"{}\"", value));
+  decided.row.replication = value == "sync" ? Replication::sync : Replication::async;
   return ok();
 }
 
@@ -263,6 +264,7 @@ Result<Policy> policy_of(const Reader& reader, InodeId channel) {
   if (limit(row.min_age_s)) policy.min_age = std::chrono::seconds(row.min_age_s);
   policy.overwrite = row.overwrite != Switch::off;
   if (row.min_copies != 0) policy.min_copies = row.min_copies;
+  policy.async = row.replication == Replication::async;
   if (row.acknowledge != Acknowledge::undecided) policy.acknowledge = row.acknowledge;
   return policy;
 }

@@ -18,6 +18,7 @@
 #include "noded/leader/device_bring_up.h"
 #include "noded/leader/node_identity.h"
 #include "noded/segment/segment_store.h"
+#include "noded/transfer/change_log.h"
 
 namespace reelfs::noded {
 
@@ -32,6 +33,7 @@ class IndexLink {
     bool leader = false;
     std::vector<DeviceStatus> devices;  // of the leader
     std::map<DeviceId, wire::ScrubProgress> scrubs;
+    std::vector<ChangeLog::Lag> lag;  // of what this process sends on
   };
   struct Options {
     std::vector<rpc::Endpoint> indexes;

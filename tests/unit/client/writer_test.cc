@@ -42,6 +42,9 @@ class WriterTest : public ::testing::Test {
       nodes_.push_back(std::make_unique<FakeNode>(context_, clock_, id, workers));
       pointers.push_back(nodes_.back().get());
     }
+    for (auto& node : nodes_) {
+      for (auto* peer : pointers) node->peers[peer->id()] = peer;
+    }
     fake_index_ = std::make_unique<FakeIndex>(context_, clock_, pointers, 2, block_bytes);
     IndexClient::Options index_options;
     index_options.purpose = "test";
@@ -279,6 +282,60 @@ TEST_F(WriterTest, OnOneDiskAndInMemoryOfAnotherIsAcknowledgedWithTheFirstFlush)
   EXPECT_EQ(on_second, bytes);
   ASSERT_TRUE(synced) << synced.error().describe();
   EXPECT_EQ(nodes_[0]->blocks.at(segments_of_placed()[0].value).synced, bytes);
+}
+
+TEST_F(WriterTest, WithAsyncCopiesTheFirstAcknowledgesAndTheGrantGoesBackWhenAllHaveIt) {
+  build(2, 4 * kMiB);
+  fake_index_->async = true;
+  fake_index_->min_copies = 2;
+  for (auto& node : nodes_) node->sends_on = false;
+  Result<void> synced = Error(Errc::cancelled);
+  std::uint64_t on_others = 0;
+  std::size_t open = 0;
+  run([&]() -> asio::awaitable<void> {
+    append_many(10, kMiB);  // fills several segments
+    while (under_way_ > 0) co_await all_ended_.wait();
+    synced = co_await writer_->acknowledge(segments_of_placed());
+    for (const auto segment : segments_of_placed())
+      on_others += fake_index_->segments.at(segment.value).nodes[1]->blocks.at(segment.value).bytes.size();
+    open = fake_index_->open_segments();
+    for (auto& node : nodes_) node->sends_on = true;
+  });
+  EXPECT_EQ(placed(), 10u) << "nobody waits for the second copy";
+  EXPECT_TRUE(synced);
+  EXPECT_EQ(on_others, 0u);
+  EXPECT_GE(open, segments_of_placed().size()) << "no grant went back before";
+  expect_stored();
+  for (const auto segment : segments_of_placed()) {
+    const auto& closed = fake_index_->segments.at(segment.value);
+    EXPECT_FALSE(closed.open);
+    EXPECT_FALSE(closed.failed);
+    for (auto* node : closed.nodes) {
+      const auto& block = node->blocks.at(segment.value);
+      EXPECT_EQ(block.bytes.size(), closed.length);
+      EXPECT_EQ(block.synced, closed.length) << "node " << node->id();
+    }
+  }
+}
+
+TEST_F(WriterTest, ADeadFirstCopyThatLaggedIsReturnedAsFailedThoughNothingIsWritten) {
+  build(3, 64 * kMiB);
+  fake_index_->async = true;
+  for (auto& node : nodes_) node->sends_on = false;
+  Result<void> synced = Error(Errc::cancelled);
+  run([&]() -> asio::awaitable<void> {
+    append_many(1, 1000);
+    co_await all_ended_.wait();
+    const auto segment = segments_of_placed()[0].value;
+    auto* const first = fake_index_->segments.at(segment).nodes[0];
+    co_await first->kill(0);
+    const auto patience = Deadline::after(clock_, 10s);
+    while (!fake_index_->segments.at(segment).failed && patience.left(clock_) > Duration::zero())
+      co_await asio::post(asio::use_awaitable);
+    synced = co_await writer_->acknowledge(segments_of_placed());
+  });
+  EXPECT_TRUE(fake_index_->segments.at(segments_of_placed()[0].value).failed);
+  EXPECT_TRUE(synced) << "what only a dead node has is away, and not waited for";
 }
 
 TEST_F(WriterTest, CallersThatWaitTogetherShareOneFlush) {

@@ -347,6 +347,127 @@ TEST(SegmentLife, ATornCopyDecidesOnceTheSilentOneIsGivenUp) {
   EXPECT_EQ(life.row().length, 4096u);
 }
 
+/// One whose writer was acknowledged by the copy on node 1 alone, and had so much committed.
+SegmentLife opened_async(std::uint64_t committed, std::uint32_t copies = 2) {
+  auto row = fresh(copies);
+  row.state = SegmentState::open;
+  row.async = 1;
+  row.length = committed;
+  for (auto& copy : row.copies) copy.device = DeviceId{copy.node.value};
+  return SegmentLife(SegmentId{9}, row);
+}
+
+TEST(SegmentLifeAsync, TheFirstCopyDecidesAndTheOthersAreCompletedFromIt) {
+  auto life = opened_async(8192);
+  store(life, life.close({SessionId{3}, Generation{1}, 8192, true}));
+  EXPECT_TRUE(life.fenced(NodeId{2}, 4096).empty()) << "the first has not answered";
+  auto actions = store(life, life.fenced(NodeId{1}, 12288));
+  EXPECT_EQ(life.row().state, SegmentState::sealed);
+  EXPECT_EQ(life.row().length, 12288u) << "what it acknowledged last may be committed yet";
+  EXPECT_EQ(life.row().lost_upto, 0u);
+  actions = life.sealed(NodeId{1}, ok());
+  const auto completed = all_of<Complete>(actions);
+  ASSERT_EQ(completed.size(), 1u);
+  EXPECT_EQ(completed[0].node, NodeId{2});
+  EXPECT_EQ(completed[0].length, 12288u);
+  ASSERT_EQ(completed[0].sources.size(), 1u);
+  EXPECT_EQ(completed[0].sources[0].node, NodeId{1});
+  life.completed(NodeId{2}, BlockPlace{DeviceId{2}, 0});
+  EXPECT_TRUE(life.resting());
+}
+
+TEST(SegmentLifeAsync, TheFirstCopyDecidesThoughOthersAreSilent) {
+  auto life = opened_async(8192);
+  store(life, life.close({SessionId{3}, Generation{1}, 8192, true}));
+  life.fenced(NodeId{1}, 12288);
+  store(life, life.fenced(NodeId{2}, Error(Errc::unavailable)));
+  EXPECT_EQ(life.row().state, SegmentState::sealed);
+  EXPECT_EQ(life.row().length, 12288u);
+}
+
+TEST(SegmentLifeAsync, ASilentFirstCopyIsWaitedForAndGivesItsEndWhenItIsBack) {
+  auto life = opened_async(8192);
+  store(life, life.close({SessionId{3}, Generation{1}, 8192, true}));
+  life.fenced(NodeId{2}, 4096);
+  EXPECT_TRUE(life.fenced(NodeId{1}, Error(Errc::unavailable)).empty());
+  EXPECT_TRUE(life.waiting());
+  EXPECT_EQ(life.row().state, SegmentState::open);
+  EXPECT_EQ(life.reach_without_first(), 4096u);
+  const auto again = life.retry();
+  ASSERT_EQ(all_of<Fence>(again).size(), 1u);
+  EXPECT_EQ(all_of<Fence>(again)[0].node, NodeId{1});
+  store(life, life.fenced(NodeId{1}, 8192));
+  EXPECT_EQ(life.row().length, 8192u);
+  EXPECT_EQ(life.row().lost_upto, 0u);
+}
+
+TEST(SegmentLifeAsync, OnceTheFirstCopyIsLostWhatNoOtherHasIsLost) {
+  auto life = opened_async(9000, 3);
+  store(life, life.close({SessionId{3}, Generation{1}, 8192, true}));
+  life.fenced(NodeId{2}, 4096);
+  life.fenced(NodeId{1}, Error(Errc::unavailable));
+  EXPECT_TRUE(life.fenced(NodeId{3}, Error(Errc::unavailable)).empty());
+  EXPECT_TRUE(life.give_up(NodeId{1}).empty()) << "the third copy may have more";
+  life.retry();
+  life.fenced(NodeId{1}, Error(Errc::unavailable));
+  const auto actions = life.fenced(NodeId{3}, 8192);
+  const auto stored = all_of<Persist>(actions);
+  ASSERT_EQ(stored.size(), 1u);
+  EXPECT_TRUE(stored[0].loses_end);
+  EXPECT_TRUE(stored[0].sync);
+  EXPECT_EQ(stored[0].row.length, 8192u);
+  EXPECT_EQ(stored[0].row.lost_upto, 12288u) << "the end of what was committed, in whole pages";
+  store(life, actions);
+  EXPECT_EQ(life.row().state, SegmentState::sealed);
+}
+
+TEST(SegmentLifeAsync, NothingIsLostWithAFirstCopyWhoseBytesTheOthersHave) {
+  auto life = opened_async(9000);
+  store(life, life.close({SessionId{3}, Generation{1}, 8192, true}));
+  life.fenced(NodeId{2}, 12288);
+  life.fenced(NodeId{1}, Error(Errc::unavailable));
+  EXPECT_FALSE(life.reach_without_first());
+  const auto actions = life.give_up(NodeId{1});
+  ASSERT_EQ(all_of<Persist>(actions).size(), 1u);
+  EXPECT_FALSE(all_of<Persist>(actions)[0].loses_end);
+  store(life, actions);
+  EXPECT_EQ(life.row().length, 12288u);
+}
+
+TEST(SegmentLifeAsync, TheEndIsLostWhereTheFirstCopyGoesBeforeAnotherWasCompletedFromIt) {
+  auto life = opened_async(8192);
+  store(life, life.close({SessionId{3}, Generation{1}, 8192, true}));
+  life.fenced(NodeId{2}, 4096);
+  store(life, life.fenced(NodeId{1}, 8192));
+  life.sealed(NodeId{1}, ok());
+  life.completed(NodeId{2}, Error(Errc::unavailable));  // its source is gone
+  ASSERT_TRUE(life.waiting());
+  EXPECT_EQ(life.reach_without_first(), 4096u);
+  const auto actions = life.give_up(NodeId{1});
+  ASSERT_EQ(all_of<Persist>(actions).size(), 1u);
+  EXPECT_TRUE(all_of<Persist>(actions)[0].loses_end);
+  const auto after = store(life, actions);
+  EXPECT_EQ(life.row().length, 4096u);
+  EXPECT_EQ(life.row().lost_upto, 8192u);
+  bool seals_the_other = false;
+  for (const auto& seal : all_of<Seal>(after))
+    seals_the_other |= seal.node == NodeId{2} && seal.length == 4096;
+  EXPECT_TRUE(seals_the_other);
+}
+
+TEST(SegmentLifeAsync, ACleanCloseLeavesAnOrdinarySegment) {
+  auto life = opened_async(8192);
+  store(life, life.close({SessionId{3}, Generation{1}, 8192, false}));
+  EXPECT_EQ(life.row().state, SegmentState::unfilled);
+  EXPECT_EQ(life.row().async, 0u) << "every copy has all of it";
+  life.reopen(SessionId{4}, life.row().copies, true);
+  life.fenced(NodeId{1}, 8192);
+  life.fenced(NodeId{2}, 8192);
+  life.sealed(NodeId{1}, ok());
+  store(life, life.sealed(NodeId{2}, ok()));
+  EXPECT_EQ(life.row().async, 1u);
+}
+
 TEST(SegmentLife, WhereAllCopiesAreTornTheLongestCounts) {
   auto life = opened();
   store(life, life.close({SessionId{3}, Generation{1}, 8192, true}));
