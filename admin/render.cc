@@ -68,21 +68,6 @@ json describe_device(const wire::DeviceInfo& device) {
           {"since_ns", device.since_ns()}};
 }
 
-json describe_lag(const wire::Lag& lag) {
-  return {{"bytes", lag.bytes()},
-          {"oldest_ms", lag.oldest_ms()},
-          {"away_bytes", lag.away_bytes()},
-          {"lost_bytes", lag.lost_bytes()}};
-}
-
-std::string lag_text(const wire::Lag& lag) {
-  std::string text =
-      lag.bytes() == 0 ? "-" : fmt::format("{}, {}", human_bytes(lag.bytes()), human_time(lag.oldest_ms()));
-  if (lag.away_bytes() > 0) text += fmt::format("; {} away", human_bytes(lag.away_bytes()));
-  if (lag.lost_bytes() > 0) text += fmt::format("; {} lost", human_bytes(lag.lost_bytes()));
-  return text;
-}
-
 json describe_node(const wire::NodeInfo& node) {
   json workers = json::array();
   for (const auto& worker : node.workers()) {
@@ -99,15 +84,10 @@ json describe_node(const wire::NodeInfo& node) {
   }
   json devices = json::array();
   for (const auto& device : node.devices()) devices.push_back(describe_device(device));
-  return {{"node", node.node()},
-          {"name", node.name()},
-          {"rack", node.rack()},
-          {"state", state_name(node.state())},
-          {"workers", workers},
-          {"devices", devices},
-          {"leaving", node.leaving()},
-          {"to_send", describe_lag(node.to_send())},
-          {"to_receive", describe_lag(node.to_receive())}};
+  return {{"node", node.node()},      {"name", node.name()},
+          {"rack", node.rack()},      {"state", state_name(node.state())},
+          {"workers", workers},       {"devices", devices},
+          {"leaving", node.leaving()}};
 }
 
 json describe_repair(const wire::RepairStatus& status) {

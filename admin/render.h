@@ -16,10 +16,6 @@ std::string endpoint_text(const wire::Endpoint& endpoint);
 
 /// As `reelctl … --json` gives them: the fields of the message by their names, with states in words.
 nlohmann::json describe_node(const wire::NodeInfo& node);
-/// {"bytes", "oldest_ms", "away_bytes", "lost_bytes"}
-nlohmann::json describe_lag(const wire::Lag& lag);
-/// "1.2 MiB, 0.3 s", or "-" where every copy has everything.
-std::string lag_text(const wire::Lag& lag);
 nlohmann::json describe_device(const wire::DeviceInfo& device);
 nlohmann::json describe_repair(const wire::RepairStatus& status);
 /// What is at risk and what is being done about it, in a line; empty where there is nothing to tell.

@@ -57,12 +57,6 @@ Result<std::size_t> verify(const Name& name, const Extent& extent, std::uint32_t
 }
 
 // The error that says most: a bad copy before a missing one before silence.
-/// Where the part of a segment ends that an extent needs.
-std::uint64_t needed_upto(const Extent& extent) {
-  return std::uint64_t{extent.record_offset} + sizeof(wire::RecordHeader) + extent.payload_offset +
-         extent.length;
-}
-
 const Error& most_telling(const std::vector<Error>& errors) {
   const auto weight = [](const Error& error) {
     if (error.code() == Errc::corrupt) return 3;
@@ -93,13 +87,7 @@ void RecordReader::learn(const wire::SegmentLocation& location) {
     worker.endpoint = rpc::Endpoint::from(copy.endpoint());
     workers.push_back(std::move(worker));
   }
-  const SegmentId segment(location.segment());
-  locations_.learn(segment, std::move(workers));
-  if (!location.has_reach()) return;
-  SegmentLocations::Missing missing;
-  missing.from = location.reach();
-  missing.away = location.away();
-  locations_.learn_missing(segment, std::move(missing));
+  locations_.learn(SegmentId(location.segment()), std::move(workers));
 }
 
 std::shared_ptr<RecordRead> RecordReader::start(InodeId inode, const Extent& part) {
@@ -200,19 +188,6 @@ asio::awaitable<void> RecordReader::fetch(Read read) {
         end(read, std::move(located.error()).within(describe(read->inode_, read->extent_)));
         co_return;
       }
-    }
-    // No node need be asked: the one that has it is away, or there is none. What was known a while ago may
-    // have changed: the index is asked once more.
-    if (auto missing = locations_.missing(segment); needed_upto(read->extent_) > missing.from) {
-      locations_.forget(segment);
-      if (!std::exchange(located_anew, true)) continue;
-      auto why = missing.away.empty()
-                     ? std::string("lost: no copy was made before the node that had it was lost")
-                     : "only node " + missing.away + " has it, which is away";
-      log().warn("not to be had inode={} segment={} record={} why=\"{}\"", read->inode_.value, segment.value,
-                 read->extent_.record_offset, why);
-      end(read, Error(Errc::io, std::move(why)).within(describe(read->inode_, read->extent_)));
-      co_return;
     }
     const auto asked = co_await ask_all(read, deadline);
     if (read->ended()) co_return;

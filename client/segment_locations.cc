@@ -14,18 +14,7 @@ constexpr Duration kSuspicion = std::chrono::seconds(5);
 void SegmentLocations::learn(SegmentId segment, std::vector<WorkerAddress> workers) {
   if (workers.empty()) return;
   if (segments_.size() >= kMaxSegments && !segments_.contains(segment)) segments_.clear();
-  auto& known = segments_[segment];
-  known.workers = std::move(workers);
-  known.missing = {};
-}
-
-void SegmentLocations::learn_missing(SegmentId segment, Missing missing) {
-  segments_[segment].missing = std::move(missing);
-}
-
-SegmentLocations::Missing SegmentLocations::missing(SegmentId segment) const {
-  const auto found = segments_.find(segment);
-  return found == segments_.end() ? Missing{} : found->second.missing;
+  segments_[segment].workers = std::move(workers);
 }
 
 void SegmentLocations::forget(SegmentId segment) { segments_.erase(segment); }
@@ -33,7 +22,7 @@ void SegmentLocations::forget(SegmentId segment) { segments_.erase(segment); }
 std::vector<WorkerAddress> SegmentLocations::order(SegmentId segment, TimePoint now) {
   const auto found = segments_.find(segment);
   if (found == segments_.end()) return {};
-  const auto& [workers, last_good, missing] = found->second;
+  const auto& [workers, last_good] = found->second;
   std::vector<NodeId> nodes;
   for (const auto& worker : workers) {
     if (std::find(nodes.begin(), nodes.end(), worker.node) == nodes.end()) nodes.push_back(worker.node);

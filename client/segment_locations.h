@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -16,13 +15,6 @@ class SegmentLocations {
  public:
   void learn(SegmentId segment, std::vector<WorkerAddress> workers);
   void forget(SegmentId segment);
-  /// What no copy within reach has of a segment: what lies at or behind `from`.
-  struct Missing {
-    std::uint64_t from = UINT64_MAX;
-    std::string away;  // the node that has it; empty: it is lost
-  };
-  void learn_missing(SegmentId segment, Missing missing);
-  Missing missing(SegmentId segment) const;
   bool known(SegmentId segment) const { return segments_.contains(segment); }
 
   /// The workers in the order in which to ask them: one of each node before the second of any; the node that
@@ -37,7 +29,6 @@ class SegmentLocations {
   struct Segment {
     std::vector<WorkerAddress> workers;
     NodeId last_good;
-    Missing missing;
   };
   std::unordered_map<SegmentId, Segment> segments_;
   std::unordered_map<NodeId, TimePoint> failures_;

@@ -29,29 +29,6 @@ spdlog::logger& log() { return logger("client.write_back"); }
 // up and freed before the commit came. The bytes are still here.
 bool is_lost_place(Errc code) { return code == Errc::stale_generation || code == Errc::invalid; }
 
-std::vector<SegmentId> unsynced_of(const std::vector<WriteBack::File>& files) {
-  std::set<SegmentId> segments;
-  for (const auto& file : files) {
-    for (const auto& [segment, placement] : file->unsynced) segments.insert(segment);
-  }
-  return {segments.begin(), segments.end()};
-}
-
-/// Where it may still succeed later the segments stay on the list. A device that failed stays failed: it is
-/// told once, as fsync(2) does. @param is_stable  of a segment that was synced: whether it is done with
-template <class IsStable>
-void forget_synced(const std::vector<WriteBack::File>& files, std::uint64_t placed_before,
-                   const Result<void>& synced, IsStable is_stable) {
-  if (!synced && (is_retryable(synced.error().code()) || synced.error().code() == Errc::cancelled)) return;
-  for (const auto& file : files) {
-    const auto erased = std::erase_if(file->unsynced, [&](const auto& each) {
-      const auto& [segment, placement] = each;
-      return placement <= placed_before && (!synced || is_stable(segment));
-    });
-    if (!synced && erased > 0) file->fail(synced.error());
-  }
-}
-
 }  // namespace
 
 template <class F>
@@ -191,11 +168,7 @@ asio::awaitable<void> WriteBack::watch_dirty() {
 asio::awaitable<void> WriteBack::sync_old(std::vector<File> files) {
   last_sync_ = clock_.now();
   syncing_old_ = true;
-  // Also what fsync(2) need not wait for: everywhere.
-  const auto unsynced = unsynced_of(files);
-  const auto placed_before = placements_;
-  const auto synced = co_await writer_.sync(unsynced);
-  forget_synced(files, placed_before, synced, [](SegmentId) { return true; });
+  const auto synced = co_await sync_segments(std::move(files));
   syncing_old_ = false;
   if (!synced)
     log().warn("written bytes could not be brought to stable storage error={}", synced.error().describe());
@@ -288,15 +261,25 @@ void WriteBack::share_unsynced(const FileState& source, const File& target) {
   became_dirty_.set();
 }
 
-/// As far as the channels' policies have fsync(2) wait for it.
 Task<void> WriteBack::sync_segments(std::vector<File> files) {
-  auto segments = unsynced_of(files);
+  std::set<SegmentId> segments;
+  for (const auto& file : files) {
+    for (const auto& [segment, placement] : file->unsynced) segments.insert(segment);
+  }
   if (segments.empty()) co_return ok();
   const auto placed_before = placements_;
-  auto synced = co_await writer_.acknowledge(std::move(segments));
-  // What is acknowledged before it is stable everywhere stays on the list for sync_old.
-  forget_synced(files, placed_before, synced,
-                [this](SegmentId segment) { return writer_.acknowledges_stable(segment); });
+  std::vector<SegmentId> list(segments.begin(), segments.end());
+  auto synced = co_await writer_.sync(std::move(list));
+  // Where it may still succeed later the segments stay on the list. A device that failed stays failed: it is
+  // told once, as fsync(2) does.
+  if (!synced && (is_retryable(synced.error().code()) || synced.error().code() == Errc::cancelled)) {
+    co_return std::move(synced);
+  }
+  for (const auto& file : files) {
+    const auto erased =
+        std::erase_if(file->unsynced, [&](const auto& each) { return each.second <= placed_before; });
+    if (!synced && erased > 0) file->fail(synced.error());
+  }
   co_return std::move(synced);
 }
 

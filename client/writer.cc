@@ -56,16 +56,7 @@ Task<Placed> Writer::append(InodeId channel, Piece piece) {
 
 Task<void> Writer::sync(std::vector<SegmentId> segments) {
   const auto deadline = Deadline::after(state_->clock, state_->options.timeout);
-  co_return co_await state_->syncer.sync(std::move(segments), Syncer::Until::stable, deadline);
-}
-
-Task<void> Writer::acknowledge(std::vector<SegmentId> segments) {
-  const auto deadline = Deadline::after(state_->clock, state_->options.timeout);
-  co_return co_await state_->syncer.sync(std::move(segments), Syncer::Until::acknowledged, deadline);
-}
-
-bool Writer::acknowledges_stable(SegmentId segment) const {
-  return state_->syncer.acknowledges_stable(segment);
+  co_return co_await state_->syncer.sync(std::move(segments), deadline);
 }
 
 asio::awaitable<void> Writer::stop() {

@@ -65,10 +65,6 @@ class Writer {
   /// the other copies are sick and their segment was left. Calls that wait together share one flush.
   /// @errors io, timed_out: some may not be
   Task<void> sync(std::vector<SegmentId> segments);
-  /// The same of as many copies as the channel's policy has fsync(2) wait for: maybe of one, or of none.
-  Task<void> acknowledge(std::vector<SegmentId> segments);
-  /// Whether acknowledge() leaves nothing of the segment for sync().
-  bool acknowledges_stable(SegmentId segment) const;
 
   /// Waits for what is under way, gives all grants back to the index, joins.
   asio::awaitable<void> stop();

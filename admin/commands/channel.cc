@@ -12,7 +12,6 @@
 
 #include "admin/command.h"
 #include "admin/output.h"
-#include "admin/render.h"
 #include "common/wire/index.pb.h"
 
 namespace reelfs::admin {
@@ -35,8 +34,7 @@ constexpr std::array kSettings{
     std::pair{"overwrite", "Whether the oldest recordings make room for new ones: on, off"},
     std::pair{"copies", "Copies of what is recorded from now on: 1 to 4"},
     std::pair{"min_copies", "With how many recording goes on where nodes are missing: 1 to 4"},
-    std::pair{"replication", "Who acknowledges: all copies (sync), or the first, which sends on (async)"},
-    std::pair{"acknowledge", "What fsync waits for: disks, disk-and-memory, memory"},
+    std::pair{"replication", "sync"},
 };
 /// Instead of a channel: what is in force where nothing else was decided.
 constexpr auto kDefaults = "/";
@@ -50,17 +48,15 @@ json describe(const wire::ChannelInfo& channel) {
           {"files", channel.files()},
           {"segments", channel.segments()},
           {"stored_bytes", channel.stored_bytes()},
-          {"live_bytes", channel.live_bytes()},
-          {"replication", channel.async() ? "async" : "sync"},
-          {"lag", describe_lag(channel.lag())}};
+          {"live_bytes", channel.live_bytes()}};
 }
 
 void print_table(const std::vector<wire::ChannelInfo>& channels) {
-  Table table({"CHANNEL", "COPIES", "FILES", "SEGMENTS", "STORED", "LIVE", "LAG"});
+  Table table({"CHANNEL", "COPIES", "FILES", "SEGMENTS", "STORED", "LIVE"});
   for (const auto& channel : channels) {
     table.add({channel.name(), std::to_string(channel.copies()), std::to_string(channel.files()),
                std::to_string(channel.segments()), human_bytes(channel.stored_bytes()),
-               human_bytes(channel.live_bytes()), lag_text(channel.lag())});
+               human_bytes(channel.live_bytes())});
   }
   table.print(std::cout);
 }

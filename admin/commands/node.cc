@@ -37,12 +37,6 @@ Result<void> list(const ClusterOptions& options) {
     }
   }
   table.print(std::cout);
-  for (const auto& node : reply.nodes()) {
-    if (node.to_send().bytes() > 0)
-      std::cout << fmt::format("{} has yet to send on: {}\n", node.name(), lag_text(node.to_send()));
-    if (node.to_receive().bytes() > 0)
-      std::cout << fmt::format("copies on {} lack: {}\n", node.name(), lag_text(node.to_receive()));
-  }
   return ok();
 }
 

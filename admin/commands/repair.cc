@@ -156,63 +156,6 @@ Result<void> show_log(const LogOptions& options) {
   return ok();
 }
 
-struct LostOptions {
-  ClusterOptions cluster;
-  std::string channel;
-};
-
-json describe(const wire::LostRange& range) {
-  return {{"path", range.path()},
-          {"inode", range.inode()},
-          {"offset", range.offset()},
-          {"length", range.length()},
-          {"channel", range.channel_name()},
-          {"segment", range.segment()},
-          {"node", range.node_name()},
-          {"state", range.lost() ? "lost" : "away"},
-          {"since", rfc3339(range.since_ns())},
-          {"since_ns", range.since_ns()}};
-}
-
-Result<void> show_lost(const LostOptions& options) {
-  REELFS_TRY(auto connection, options.cluster.connect());
-  wire::ListLostRequest request;
-  if (!options.channel.empty()) {
-    REELFS_TRY(const auto channel, connection->find_channel(options.channel));
-    request.set_channel(channel.inode());
-  }
-  std::vector<wire::LostRange> ranges;
-  for (;;) {
-    REELFS_TRY(auto reply, connection->call<wire::ListLostReply>(wire::Method::list_lost, request));
-    for (auto& range : *reply.mutable_ranges()) ranges.push_back(std::move(range));
-    if (reply.next_after() == 0) break;
-    request.set_after_segment(reply.next_after());
-  }
-  std::uint64_t away = 0, lost = 0;
-  for (const auto& range : ranges) (range.lost() ? lost : away) += range.length();
-  if (options.cluster.json) {
-    json described = json::array();
-    for (const auto& range : ranges) described.push_back(describe(range));
-    print_json({{"away_bytes", away}, {"lost_bytes", lost}, {"ranges", described}});
-    return ok();
-  }
-  if (ranges.empty()) {
-    std::cout << "nothing is lost, and nothing is on a node alone that is away\n";
-    return ok();
-  }
-  Table table({"RECORDING", "FROM", "BYTES", "STATE", "NODE", "SINCE"});
-  for (const auto& range : ranges) {
-    table.add({range.path().empty() ? fmt::format("inode {}", range.inode()) : range.path(),
-               std::to_string(range.offset()), std::to_string(range.length()), range.lost() ? "lost" : "away",
-               range.node_name(), time_text(range.since_ns())});
-  }
-  table.print(std::cout);
-  std::cout << fmt::format("\n{} away, {} lost\n", human_bytes(away), human_bytes(lost));
-  if (away > 0)
-    std::cout << "what is away is there again when its node is; reelctl node remove --lost gives it up\n";
-  return ok();
-}
-
 }  // namespace
 
 void add_repair(CLI::App& app, Action& action) {
@@ -234,13 +177,6 @@ void add_repair(CLI::App& app, Action& action) {
   auto* lines = log->add_option("-n,--lines", options->lines, "The newest so many (100)")->option_text("N");
   log->add_flag("--all", options->all, "Everything that is kept: 100,000 entries")->excludes(lines);
   log->callback([options, &action] { action = [options] { return show_log(*options); }; });
-  auto* lost = repair->add_subcommand(
-      "lost",
-      "Which bytes of which recordings are lost, or only on nodes that are away (asynchronous copies)");
-  auto lost_options = std::make_shared<LostOptions>();
-  lost_options->cluster.add_to(*lost);
-  lost->add_option("--channel", lost_options->channel, "Only of this one")->option_text("NAME");
-  lost->callback([lost_options, &action] { action = [lost_options] { return show_lost(*lost_options); }; });
 }
 
 }  // namespace reelfs::admin

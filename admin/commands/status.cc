@@ -61,7 +61,6 @@ json describe(const wire::ClusterStatusReply& status) {
           {"segments", status.segments()},
           {"compaction", describe(status.compaction())},
           {"repair", describe_repair(status.repair())},
-          {"lag", describe_lag(status.lag())},
           {"sessions", sessions}};
 }
 
@@ -98,7 +97,6 @@ void print(const wire::ClusterStatusReply& status, const wire::ListNodesReply& n
                    status.journal_index() - std::min(status.journal_synced_index(), status.journal_index()));
   if (const auto line = compaction_line(status.compaction()); !line.empty()) std::cout << line << '\n';
   if (const auto line = repair_line(status.repair()); !line.empty()) std::cout << line << '\n';
-  if (const auto lag = lag_text(status.lag()); lag != "-") std::cout << "lag       " << lag << '\n';
   std::uint64_t online = 0;
   for (const auto& node : nodes.nodes()) online += node.state() == wire::STATE_ONLINE;
   std::cout << fmt::format("nodes     {} of {} online\n", online, nodes.nodes_size());

@@ -20,10 +20,7 @@ struct SegmentGrant {
   std::uint64_t block_bytes = 0;
   std::vector<NodeId> nodes;      // one per copy
   std::size_t wanted_copies = 0;  // as many as the channel asks for; there may be fewer nodes to be had
-  bool async = false;             // the first node acknowledges alone, and sends on to the others
   bool lesser() const { return nodes.size() < wanted_copies; }
-  /// So many of the nodes, the first ones, are appended to and acknowledge.
-  std::size_t acknowledging() const { return async ? 1 : nodes.size(); }
 };
 
 /// A piece's place in a unit, and in the segment.
@@ -47,7 +44,7 @@ struct RequestGrants {
   std::vector<NodeId> avoid;
 };
 
-/// Form the unit and append it to every copy of the segment that acknowledges.
+/// Form the unit and append it to every copy of the segment.
 struct SendUnit {
   SegmentId segment;
   Generation generation;
@@ -56,7 +53,7 @@ struct SendUnit {
   std::vector<UnitPiece> pieces;
 };
 
-/// Every copy that acknowledges has the piece, and all before it.
+/// Every copy has the piece, and all before it.
 struct PiecePlaced {
   PieceId piece;
   SegmentId segment;
@@ -78,7 +75,7 @@ struct CopyFailure {
 struct ReturnGrant {
   SegmentId segment;
   Generation generation;
-  std::uint64_t length = 0;  // every copy that acknowledges has acknowledged so much
+  std::uint64_t length = 0;  // every copy has acknowledged so much
   std::optional<CopyFailure> failure;
 };
 

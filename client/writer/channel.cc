@@ -25,9 +25,6 @@ namespace {
 constexpr Duration kFarewell = std::chrono::seconds(5);
 /// A little longer than the index waits for a node that does not answer.
 constexpr Duration kGrantPatience = std::chrono::milliseconds(2500);
-/// How long the first copy's process is to await the others before it says how far they are.
-constexpr Duration kCopiesPatience = std::chrono::seconds(1);
-constexpr Duration kCopiesMargin = std::chrono::seconds(2);
 constexpr std::size_t kMaxCopies = 16;  // more in one grant is a mistake
 
 spdlog::logger& log() { return logger("client.writer"); }
@@ -41,24 +38,6 @@ WriterCoreOptions core_options(const WriterOptions& options) {
   core.append_timeout = options.append_timeout;
   core.idle_timeout = options.idle_timeout;
   return core;
-}
-
-void to_wire(const WorkerAddress& address, wire::WorkerAddress& message) {
-  message.set_node(address.node.value);
-  message.set_worker(address.worker.value);
-  *message.mutable_endpoint() = address.endpoint.to_wire();
-}
-
-/// Of how many copies a call of fsync(2) awaits the flush.
-std::size_t copies_on_disk(wire::Acknowledge acknowledge) {
-  switch (acknowledge) {
-    case wire::ACKNOWLEDGE_MEMORY:
-      return 0;
-    case wire::ACKNOWLEDGE_DISK_AND_MEMORY:
-      return 1;
-    default:  // a level that this program does not know is none of the lesser ones
-      return SIZE_MAX;
-  }
 }
 
 }  // namespace
@@ -75,13 +54,8 @@ struct ChannelWriter::OpenSegment {
       : generation(granted), appends(context.get_executor()) {}
 
   const Generation generation;
-  std::vector<WorkerAddress> copies;  // that acknowledge
-  std::vector<WorkerAddress> others;  // to which the first of them sends on
-  std::uint64_t acked = 0;            // by it
-  std::uint64_t sent_on = 0;          // every copy has the bytes before it, as far as is known
-  bool following = false;
+  std::vector<WorkerAddress> copies;
   std::size_t needed = 0;           // copies that are to flush where the others are sick
-  std::size_t on_disk = SIZE_MAX;   // and that fsync waits for
   std::uint64_t last_sequence = 0;  // of the records sent there
   TaskGroup appends;
 };
@@ -136,7 +110,7 @@ void ChannelWriter::copy_is_sick(SegmentId segment, NodeId node, const Error& wh
 }
 
 void ChannelWriter::close() {
-  if (!std::exchange(closed_, true)) closed_at_ = clock_.now();
+  closed_ = true;
   core_.close();
   wake();
 }
@@ -201,13 +175,10 @@ void ChannelWriter::perform(SendUnit& action) {
   }
   const SharedBuffer unit =
       std::make_shared<const Buffer>(wire::form_unit(action.bytes, action.offset, records));
-  const auto request = std::make_shared<wire::AppendRequest>();
-  request->set_segment(action.segment.value);
-  request->set_generation(action.generation.value);
-  request->set_offset(action.offset);
-  for (const auto& other : segment.others) to_wire(other, *request->add_send_on_to());
-  for (std::size_t copy = 0; copy < segment.copies.size(); ++copy)
-    segment.appends.spawn(append_to_copy(segment.copies[copy], copy, request, unit));
+  for (std::size_t copy = 0; copy < segment.copies.size(); ++copy) {
+    segment.appends.spawn(
+        append_to_copy(segment.copies[copy], action.segment, action.generation, copy, action.offset, unit));
+  }
 }
 
 void ChannelWriter::perform(PiecePlaced& action) {
@@ -216,8 +187,7 @@ void ChannelWriter::perform(PiecePlaced& action) {
   const auto bytes =
       pending == pending_.end() ? 0 : static_cast<std::uint32_t>(pending->second->piece.bytes->size());
   const auto end = bytes == 0 ? 0 : action.record_offset + wire::record_bytes(bytes);
-  const bool alone = !segment.others.empty();
-  syncer_.written({action.segment, segment.copies, segment.needed, segment.on_disk, alone, end});
+  syncer_.written({action.segment, segment.copies, segment.needed, end});
   settle(action.piece, Placed{action.segment, action.record_offset});
 }
 
@@ -287,20 +257,16 @@ Result<SegmentGrant> ChannelWriter::accept_grant(const wire::Grant& grant) {
                         grant.offset(),
                         round_down(grant.block_bytes(), kPageBytes),
                         {},
-                        grant.wanted_copies(),
-                        grant.async() && grant.copies_size() > 1};
+                        grant.wanted_copies()};
   if (segments_.contains(accepted.segment)) return Error(Errc::protocol, "granted twice");
   auto segment = std::make_unique<OpenSegment>(context_, accepted.generation);
   for (const auto& copy : grant.copies()) {
     auto endpoint = rpc::Endpoint::from(copy.endpoint());
     if (endpoint.port == 0) return Error(Errc::protocol, "port");
     accepted.nodes.emplace_back(copy.node());
-    auto& copies = accepted.async && !segment->copies.empty() ? segment->others : segment->copies;
-    copies.push_back({NodeId(copy.node()), WorkerId(copy.worker()), std::move(endpoint)});
+    segment->copies.push_back({NodeId(copy.node()), WorkerId(copy.worker()), std::move(endpoint)});
   }
-  segment->acked = segment->sent_on = accepted.offset;
   segment->needed = std::clamp<std::size_t>(grant.min_copies(), 1, segment->copies.size());
-  segment->on_disk = copies_on_disk(grant.acknowledge());
   segments_.emplace(accepted.segment, std::move(segment));
   return accepted;
 }
@@ -311,12 +277,6 @@ asio::awaitable<void> ChannelWriter::return_grant(std::unique_ptr<OpenSegment> s
   const auto patience = closed_ ? kFarewell : Duration(options_.timeout);
   // Nothing may be sent under the grant once the index counts it as returned.
   co_await segment->appends.stop();
-  if (!segment->others.empty() && !returned.failure) co_await hand_over(*segment, returned);
-  if (!segment->others.empty() && !returned.failure && segment->acked > 0) {
-    auto all = segment->copies;  // what was sent on is to be flushed as well
-    all.insert(all.end(), segment->others.begin(), segment->others.end());
-    syncer_.written({id, std::move(all), segment->needed, SIZE_MAX, false, returned.length});
-  }
   const auto told =
       co_await tell_index(std::move(returned), segment->last_sequence, Deadline::after(clock_, patience));
   if (told) {
@@ -326,81 +286,10 @@ asio::awaitable<void> ChannelWriter::return_grant(std::unique_ptr<OpenSegment> s
   }
   // Nobody writes there any more: flushed now, it need not be remembered, and no later fsync waits for it.
   std::vector<SegmentId> closed(1, id);
-  const auto synced =
-      co_await syncer_.sync(std::move(closed), Syncer::Until::stable, Deadline::after(clock_, kFarewell));
+  const auto synced = co_await syncer_.sync(std::move(closed), Deadline::after(clock_, kFarewell));
   if (!synced) log().warn("segment not flushed segment={} error={}", id.value, synced.error().describe());
   --returning_;
   ended_.set();
-}
-
-/// Knows how far the other copies are as long as they lag, and so notices that the first one's process died,
-/// though nothing is appended: what it had not sent on is for the index to see to then.
-asio::awaitable<void> ChannelWriter::follow(SegmentId id, OpenSegment& segment) {
-  while (segment.sent_on < segment.acked) {
-    auto awaited = co_await await_copies(id, segment, segment.acked);
-    if (awaited) continue;
-    core_.copy_failed(id, segment.generation, 0, std::move(awaited).error(), clock_.now());
-    wake();
-    break;
-  }
-  segment.following = false;
-}
-
-/// Until all copies have so much, or for a while: then OpenSegment::sent_on says how far they are.
-Task<void> ChannelWriter::await_copies(SegmentId id, OpenSegment& segment, std::uint64_t length) {
-  wire::AwaitCopiesRequest request;
-  request.set_segment(id.value);
-  request.set_generation(segment.generation.value);
-  request.set_length(length);
-  for (const auto& other : segment.others) to_wire(other, *request.add_copies());
-  request.set_patience_ms(static_cast<std::uint32_t>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(kCopiesPatience).count()));
-  const auto deadline = Deadline::after(clock_, kCopiesPatience + kCopiesMargin);
-  auto& first = nodes_.for_appends(segment.copies.front());
-  REELFS_CO_TRY(const auto reply, co_await first.call(wire::Method::await_copies, request, deadline));
-  wire::AwaitCopiesReply message;
-  if (!message.ParseFromString(reply.message)) co_return Error(Errc::protocol, "reply does not parse");
-  // One whose process ended has another one by now, at another port.
-  if (message.end() <= segment.sent_on) {
-    const auto located = co_await locate_others(id, segment);
-    if (!located)
-      log().info("copies not located segment={} why=\"{}\"", id.value, located.error().describe());
-  }
-  segment.sent_on = std::max(segment.sent_on, message.end());
-  co_return ok();
-}
-
-Task<void> ChannelWriter::locate_others(SegmentId id, OpenSegment& segment) {
-  wire::LocateSegmentsRequest request;
-  request.add_segments(id.value);
-  REELFS_CO_TRY(const auto reply, co_await index_.call<wire::LocateSegmentsReply>(
-                                      wire::Method::locate_segments, std::move(request),
-                                      Deadline::after(clock_, kCopiesMargin)));
-  for (auto& other : segment.others) {
-    const wire::WorkerAddress* best = nullptr;
-    for (const auto& location : reply.locations()) {
-      for (const auto& copy : location.copies()) {
-        if (copy.node() != other.node.value) continue;
-        if (best == nullptr || copy.worker() == other.worker.value) best = &copy;
-      }
-    }
-    if (best == nullptr) continue;  // none answers
-    other.worker = WorkerId(best->worker());
-    other.endpoint = rpc::Endpoint::from(best->endpoint());
-  }
-  co_return ok();
-}
-
-/// A grant goes back when every copy has all that was acknowledged, or as one of which a copy failed.
-asio::awaitable<void> ChannelWriter::hand_over(OpenSegment& segment, ReturnGrant& returned) {
-  while (segment.sent_on < returned.length) {
-    auto awaited = co_await await_copies(returned.segment, segment, returned.length);
-    const bool is_late = closed_ && clock_.now() - closed_at_ >= kFarewell;
-    if (awaited && (segment.sent_on >= returned.length || !is_late)) continue;
-    auto why = awaited ? Error(Errc::timed_out, "other copies lag behind") : std::move(awaited).error();
-    returned.failure = CopyFailure{segment.copies.front().node, std::move(why)};
-    break;
-  }
 }
 
 Task<void> ChannelWriter::tell_index(ReturnGrant returned, std::uint64_t last_sequence, Deadline deadline) {
@@ -416,24 +305,18 @@ Task<void> ChannelWriter::tell_index(ReturnGrant returned, std::uint64_t last_se
 
 // ---- towards the nodes
 
-void ChannelWriter::acked(SegmentId id, std::uint64_t end) {
-  const auto found = segments_.find(id);
-  if (found == segments_.end() || found->second->others.empty()) return;
-  auto& segment = *found->second;
-  segment.acked = std::max(segment.acked, end);
-  if (!std::exchange(segment.following, true)) segment.appends.spawn(follow(id, segment));
-}
-
-asio::awaitable<void> ChannelWriter::append_to_copy(WorkerAddress worker, std::size_t copy,
-                                                    std::shared_ptr<const wire::AppendRequest> request,
-                                                    SharedBuffer unit) {
-  const SegmentId segment(request->segment());
-  const Generation generation(request->generation());
-  const auto end = request->offset() + unit->size();
+asio::awaitable<void> ChannelWriter::append_to_copy(WorkerAddress worker, SegmentId segment,
+                                                    Generation generation, std::size_t copy,
+                                                    std::uint64_t offset, SharedBuffer unit) {
+  wire::AppendRequest request;
+  request.set_segment(segment.value);
+  request.set_generation(generation.value);
+  request.set_offset(offset);
+  const auto end = offset + unit->size();
   // A copy that stands still is noticed by the core; this bound only ends calls that nobody waits for.
   const auto deadline = Deadline::after(clock_, options_.timeout);
   auto reply =
-      co_await nodes_.for_appends(worker).call(wire::Method::append, *request, deadline, std::move(unit));
+      co_await nodes_.for_appends(worker).call(wire::Method::append, request, deadline, std::move(unit));
   wire::AppendReply answer;
   if (!reply) {
     core_.copy_failed(segment, generation, copy, std::move(reply).error(), clock_.now());
@@ -442,7 +325,6 @@ asio::awaitable<void> ChannelWriter::append_to_copy(WorkerAddress worker, std::s
                       clock_.now());
   } else {
     core_.copy_acked(segment, generation, copy, answer.end(), clock_.now());
-    acked(segment, answer.end());
   }
   wake();
 }

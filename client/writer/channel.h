@@ -14,9 +14,8 @@
 #include "common/async/task_group.h"
 
 namespace reelfs::wire {
-class AppendRequest;
 class Grant;
-}  // namespace reelfs::wire
+}
 
 namespace reelfs::client {
 
@@ -53,16 +52,11 @@ class ChannelWriter {
   void perform(PieceFailed& action);
   void perform(ReturnGrant& action);
   void settle(PieceId piece, Result<Placed> result);
-  void acked(SegmentId id, std::uint64_t end);
 
   asio::awaitable<void> request_grants(RequestGrants wanted);
   Result<SegmentGrant> accept_grant(const wire::Grant& grant);
-  asio::awaitable<void> append_to_copy(WorkerAddress worker, std::size_t copy,
-                                       std::shared_ptr<const wire::AppendRequest> request, SharedBuffer unit);
-  asio::awaitable<void> follow(SegmentId id, OpenSegment& segment);
-  Task<void> await_copies(SegmentId id, OpenSegment& segment, std::uint64_t length);
-  Task<void> locate_others(SegmentId id, OpenSegment& segment);
-  asio::awaitable<void> hand_over(OpenSegment& segment, ReturnGrant& returned);
+  asio::awaitable<void> append_to_copy(WorkerAddress worker, SegmentId segment, Generation generation,
+                                       std::size_t copy, std::uint64_t offset, SharedBuffer unit);
   asio::awaitable<void> return_grant(std::unique_ptr<OpenSegment> segment, ReturnGrant returned);
   Task<void> tell_index(ReturnGrant returned, std::uint64_t last_sequence, Deadline deadline);
 
@@ -80,7 +74,6 @@ class ChannelWriter {
   std::unordered_map<SegmentId, std::unique_ptr<OpenSegment>> segments_;  // granted and not returned
 
   bool closed_ = false;
-  TimePoint closed_at_{};
   bool woken_ = false;  // an event happened since the core last decided
   bool driving_ = true;
   std::size_t returning_ = 0;  // grants on their way back

@@ -419,10 +419,9 @@ std::set<NodeId> WriterCore::to_avoid() const {
 
 std::optional<NodeId> WriterCore::uncovered() const {
   if (!current_ || closing_) return std::nullopt;
-  const auto& grant = segments_.at(current_).grant;
-  if (grant.nodes.size() < 2) return std::nullopt;
-  for (std::size_t i = 0; i < grant.acknowledging(); ++i) {
-    const auto node = grant.nodes[i];
+  const auto& nodes = segments_.at(current_).grant.nodes;
+  if (nodes.size() < 2) return std::nullopt;
+  for (const auto node : nodes) {
     const auto avoids = [&](const Spare& spare) {
       const auto& others = spare.grant.nodes;
       return usable(spare) && std::find(others.begin(), others.end(), node) == others.end();
@@ -445,8 +444,7 @@ bool WriterCore::take_grant(TimePoint now) {
   Segment segment{std::move(choice->grant), 0, {}, {}};
   spares_.erase(choice);
   segment.end = segment.grant.offset;
-  for (std::size_t i = 0; i < segment.grant.acknowledging(); ++i)
-    segment.copies.push_back({segment.grant.nodes[i], segment.end, now});
+  for (const auto node : segment.grant.nodes) segment.copies.push_back({node, segment.end, now});
   current_ = segment.grant.segment;
   segments_.emplace(current_, std::move(segment));
   return true;

@@ -47,8 +47,7 @@ struct WriterCoreOptions {
 ///
 /// Promises to its user:
 ///  - each queued piece is placed once or fails once, unless it was abandoned;
-///  - a piece is placed when every copy of its segment, or with `async` the first, has acknowledged up to the
-///    end of its unit;
+///  - a piece is placed when every copy of its segment has acknowledged up to the end of its unit;
 ///  - units of one segment are sent in the order of their offsets, without gaps;
 ///  - each grant that arrived is returned once, after all its units are acknowledged or a copy has failed;
 ///  - a segment with fewer copies than the channel asks for is left as soon as a whole one is granted.
@@ -98,9 +97,9 @@ class WriterCore {
   };
   struct Segment {
     SegmentGrant grant;
-    std::uint64_t end;         // of what was sent
-    std::vector<Copy> copies;  // that acknowledge: of the grant's first nodes
-    std::deque<Unit> units;    // not acknowledged by all
+    std::uint64_t end;  // of what was sent
+    std::vector<Copy> copies;
+    std::deque<Unit> units;  // not acknowledged by all
     std::uint64_t acked() const;
     std::uint64_t room() const { return grant.block_bytes - end; }
   };

@@ -28,7 +28,6 @@ bool another_may_do_it(Errc code) {
 
 struct Syncer::Call {
   Numbers wanted;
-  Until until;
   TimePoint began;
   std::set<std::pair<SegmentId, NodeId>> told;  // sick copies
   std::optional<Error> error;                   // of one of them
@@ -53,8 +52,6 @@ void Syncer::written(const Written& write) {
   auto& segment = unsynced_[write.segment];
   segment.written = ++writes_;
   segment.needed = write.needed;
-  segment.on_disk = write.on_disk;
-  segment.alone = write.alone;
   segment.end = std::max(segment.end, write.end);
   for (const auto& worker : write.copies) {
     const auto same_node = [&](const Copy& copy) { return copy.worker.node == worker.node; };
@@ -85,14 +82,8 @@ void Syncer::wake_calls() {
   for (const auto& call : calls_) call->changed.set();
 }
 
-bool Syncer::acknowledges_stable(SegmentId segment) const {
-  const auto known = unsynced_.find(segment);
-  return known == unsynced_.end() || known->second.on_disk >= known->second.copies.size();
-}
-
-Task<void> Syncer::sync(std::vector<SegmentId> segments, Until until, Deadline deadline) {
+Task<void> Syncer::sync(std::vector<SegmentId> segments, Deadline deadline) {
   const auto call = std::make_shared<Call>();
-  call->until = until;
   call->wanted = written_now(std::set<SegmentId>(segments.begin(), segments.end()));
   call->began = clock_.now();
   calls_.insert(call);
@@ -129,8 +120,7 @@ void Syncer::look_at(Call& call, SegmentId id, std::uint64_t number, Outlook& ou
   if (known == unsynced_.end()) return;
   auto& segment = known->second;
   const auto synced = segment.synced(number);
-  const auto wanted = call.until == Until::acknowledged ? segment.on_disk : segment.copies.size();
-  if (synced >= std::min(wanted, segment.copies.size())) return;
+  if (synced == segment.copies.size()) return;
   const auto now = clock_.now();
   const auto look_again = [&](TimePoint at) { outlook.next = std::min(outlook.next.value_or(at), at); };
   std::size_t lost = 0;
@@ -141,8 +131,7 @@ void Syncer::look_at(Call& call, SegmentId id, std::uint64_t number, Outlook& ou
     const auto sick_at = call.began + (is_suspect(node) ? options_.suspect_timeout : options_.flush_timeout);
     // Where too few have flushed it may be the load of all: leaving would not help.
     const bool lags = now >= sick_at && synced >= segment.needed;
-    const bool is_gone = segment.alone && segment.left && is_suspect(node);
-    if (copy.error || lags || is_gone) {
+    if (copy.error || lags) {
       if (lags) suspects_[node] = now + options_.suspicion;
       const auto why = copy.error.value_or(Error(Errc::timed_out, "no reply to a flush"));
       call.error = why;
@@ -161,8 +150,8 @@ void Syncer::look_at(Call& call, SegmentId id, std::uint64_t number, Outlook& ou
       }
     }
   }
-  if (segment.left && others_are_sick && (synced >= segment.needed || segment.alone)) {
-    if (segment.synced(segment.written) >= segment.needed || segment.alone) unsynced_.erase(known);
+  if (segment.left && others_are_sick && synced >= segment.needed) {
+    if (segment.synced(segment.written) >= segment.needed) unsynced_.erase(known);
     return;
   }
   outlook.done = false;

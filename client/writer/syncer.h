@@ -29,8 +29,6 @@ class IndexClient;
 /// A copy that does not flush is waited for no longer than it takes to leave its segment: once the index has
 /// ended the grant, the other copies decide how long the segment is, and it is enough that `needed` of them
 /// have flushed. docs/design/seal-and-switch.md
-/// Where one copy acknowledges alone nobody else can flush for it: what it had is then what the index counts
-/// as away. docs/design/async.md
 ///
 /// Lives on one io_context.
 class Syncer {
@@ -52,9 +50,7 @@ class Syncer {
     SegmentId segment;
     std::vector<WorkerAddress> copies;  // that wrote it
     std::size_t needed = 0;             // of them are to flush it where the others are sick
-    std::size_t on_disk = SIZE_MAX;  // of them are to have flushed it before a call of fsync(2) is answered
-    bool alone = false;              // others are not asked: the one copy sends on to them
-    std::uint64_t end = 0;           // of what they acknowledged, at least
+    std::uint64_t end = 0;              // of what they acknowledged, at least
   };
   /// Every copy has acknowledged further bytes of the segment.
   void written(const Written& write);
@@ -63,17 +59,11 @@ class Syncer {
   /// An append failed there.
   void suspect(NodeId node);
 
-  enum class Until : std::uint8_t {
-    stable,        // on stable storage of every copy, or of as many as are needed, see above
-    acknowledged,  // of as many as its channel's policy asks for, Written::on_disk
-  };
-  /// What was written before is where it is to be.
+  /// What was written before is on stable storage: of every copy, or of as many as are needed, see above.
   /// Segments not known here have nothing to be flushed. Where a worker process is gone, another one of its
   /// node is asked.
   /// @errors io: too few copies are left; timed_out, with what failed last: some of it may not be
-  Task<void> sync(std::vector<SegmentId> segments, Until until, Deadline deadline);
-  /// Whether what is acknowledged of it is stable, too: by its policy, or because all of it is.
-  bool acknowledges_stable(SegmentId segment) const;
+  Task<void> sync(std::vector<SegmentId> segments, Deadline deadline);
 
   asio::awaitable<void> stop();
 
@@ -89,8 +79,6 @@ class Syncer {
   struct Segment {
     std::vector<Copy> copies;
     std::size_t needed = 0;
-    std::size_t on_disk = SIZE_MAX;
-    bool alone = false;
     std::uint64_t written = 0;  // number of the latest write
     std::uint64_t end = 0;      // a flush that does not find as much says nothing
     bool left = false;

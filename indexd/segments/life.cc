@@ -81,12 +81,11 @@ Actions SegmentLife::allocated(NodeId node, Result<BlockPlace> place) {
   return actions;
 }
 
-Actions SegmentLife::reopen(SessionId session, std::vector<SegmentCopy> copies, bool async) {
+Actions SegmentLife::reopen(SessionId session, std::vector<SegmentCopy> copies) {
   REELFS_ASSERT(step_ == Step::resting && row_.state == SegmentState::unfilled);
   REELFS_ASSERT(copies.size() == row_.copies.size());
   answer_due_ = true;
   next_session_ = session;
-  next_async_ = async;
   chosen_ = std::move(copies);
   step_ = Step::fencing_to_reopen;
   set_all(Call::under_way);
@@ -196,74 +195,7 @@ Actions SegmentLife::fences_done() {
   return actions;
 }
 
-/// Only the first copy has all that was acknowledged: nothing is decided without it unless it never comes
-/// back. What is committed and in no other copy is lost with it. docs/design/async.md
-Actions SegmentLife::seal_async() {
-  std::uint64_t longest = 0;
-  bool answered = false, some_are_silent = false;
-  for (std::size_t i = 0; i < copies_.size(); ++i) {
-    const auto& copy = copies_[i];
-    answered = answered || copy.fenced;
-    if (copy.fenced) longest = std::max(longest, copy.length);
-    if (copy.call == Call::failed && !given_up_.contains(row_.copies[i].node)) some_are_silent = true;
-  }
-  const auto& first = copies_.front();
-  const bool first_decides = first.fenced && !first.torn && first.length >= row_.length;
-  if (!answered || (!first_decides && some_are_silent)) return {};
-  if (longest < row_.length) return store_without_end(longest);
-  if (longest > 0) return store_end(SegmentState::sealed, longest);
-  auto sealed = row_;
-  sealed.state = SegmentState::sealed;
-  sealed.generation = Generation{row_.generation.value + 1};
-  sealed.session = {};
-  otherwise_ = std::move(sealed);
-  return store_freeing(true);
-}
-
-/// Close 3 of one that ends where no copy has more.
-Actions SegmentLife::store_without_end(std::uint64_t length) {
-  auto row = row_;
-  row.state = SegmentState::sealed;
-  row.length = length;
-  row.session = {};
-  row.lost_upto = std::max(row.lost_upto, round_up(row_.length, kPageBytes));
-  if (step_ == Step::fencing) row.generation = Generation{row_.generation.value + 1};
-  auto actions = store(Step::storing_end, std::move(row), true);
-  std::get<Persist>(actions.front()).loses_end = true;
-  return actions;
-}
-
-/// It was sealed at what the first copy had, and that is lost before another one was whole.
-Actions SegmentLife::lose_end() {
-  if (row_.async == 0 || step_ != Step::sealing || !waiting()) return {};
-  std::uint64_t longest = 0;
-  bool answered = false;
-  for (std::size_t i = 0; i < copies_.size(); ++i) {
-    if (given_up_.contains(row_.copies[i].node)) continue;
-    if (is_whole(i)) return {};
-    if (!copies_[i].fenced) return {};  // it may be whole
-    answered = true;
-    longest = std::max(longest, copies_[i].length);
-  }
-  if (!answered || longest >= row_.length) return {};
-  return store_without_end(longest);
-}
-
-std::optional<std::uint64_t> SegmentLife::reach_without_first() const {
-  if (row_.async == 0 || (step_ != Step::fencing && step_ != Step::sealing)) return std::nullopt;
-  const bool is_decided = step_ == Step::sealing;
-  if (!is_decided && copies_.front().fenced) return std::nullopt;
-  std::optional<std::uint64_t> longest;
-  for (std::size_t i = 1; i < copies_.size(); ++i) {
-    if (copies_[i].call == Call::under_way && !copies_[i].fenced) return std::nullopt;
-    if (is_decided && is_whole(i)) return std::nullopt;
-    if (copies_[i].fenced) longest = std::max(longest.value_or(0), copies_[i].length);
-  }
-  return longest && *longest < row_.length ? longest : std::nullopt;
-}
-
 Actions SegmentLife::seal_at_valid_length() {
-  if (row_.async != 0) return seal_async();
   // What was acknowledged is on every copy that is not torn, so the shortest of those that answer holds it;
   // what was committed was acknowledged, so a copy that is shorter than that has lost something and the
   // others count.
@@ -309,7 +241,6 @@ Actions SegmentLife::store_end(SegmentState state, std::uint64_t length) {
   row.session = {};
   const bool was_fenced = step_ == Step::fencing;
   if (was_fenced) row.generation = Generation{row_.generation.value + 1};
-  if (!was_fenced) row.async = 0;  // every copy has all of it
   // Close 3. Nodes cut their copies to this length, so it must not be forgotten once one has.
   return store(Step::storing_end, std::move(row), state == SegmentState::sealed);
 }
@@ -330,8 +261,7 @@ Seal SegmentLife::seal_of(std::size_t at, bool reopen) const {
 
 bool SegmentLife::is_whole(std::size_t at) const {
   const auto& copy = copies_[at];
-  const bool is_here = copy.call == Call::done && !given_up_.contains(row_.copies[at].node);
-  return is_here && !(copy.fenced && copy.length < row_.length);
+  return copy.call == Call::done && !(copy.fenced && copy.length < row_.length);
 }
 
 bool SegmentLife::is_behind(NodeId node) const {
@@ -395,7 +325,6 @@ Actions SegmentLife::sealed(NodeId node, Result<void> result) {
   row.session = next_session_;
   row.length = copies_.front().length;
   row.copies = chosen_;
-  row.async = next_async_ ? 1 : 0;
   return store(Step::storing_open, std::move(row), true);  // reopen 3
 }
 
@@ -635,10 +564,8 @@ Actions SegmentLife::retry() {
 }
 
 Actions SegmentLife::give_up(NodeId node) {
-  if (!find(node) || !waiting()) return {};
-  const bool is_news = given_up_.insert(node).second;
-  if (step_ == Step::sealing) return lose_end();
-  return is_news && step_ == Step::fencing && waits_for(node) ? seal_at_valid_length() : Actions{};
+  if (!waits_for(node) || !given_up_.insert(node).second) return {};
+  return step_ == Step::fencing ? seal_at_valid_length() : Actions{};
 }
 
 Actions SegmentLife::store(Step step, SegmentRow row, bool sync) {

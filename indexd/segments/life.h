@@ -35,7 +35,6 @@ struct Persist {              // -> persisted(row as stored) | persist_refused |
   bool create = false;        // there is no such row yet
   bool sync = false;          // the event comes when the journal is on stable storage up to this
   bool only_if_dead = false;  // refused where bytes live in it
-  bool loses_end = false;     // a longer length does not stay: no copy has so much, and a LossRow says so
 };
 struct Erase {};   // -> erased | persist_failed
 struct Allocate {  // -> allocated
@@ -124,11 +123,6 @@ class SegmentLife {
   /// A copy is being made there that is not one of the row's yet: the block is not to be given back.
   bool makes_copy_on(NodeId node) const { return new_copy_ && new_copy_->node == node; }
 
-  /// Of one whose first copy alone acknowledged, and has not said how long it is, or was not whole again in
-  /// others before it went: where the longest of those that answered ends. None: nothing depends on the
-  /// first.
-  std::optional<std::uint64_t> reach_without_first() const;
-
   // ---- events from outside
 
   /// A new segment is wanted. Answers when the grant is stored.
@@ -137,8 +131,7 @@ class SegmentLife {
   Actions resume(bool session_alive);
   /// Grants an unfilled segment again. @pre resting  @param copies  nodes as in the row, with the worker
   /// processes chosen
-  /// @param async  its writer is to be acknowledged by the first copy alone
-  Actions reopen(SessionId session, std::vector<SegmentCopy> copies, bool async = false);
+  Actions reopen(SessionId session, std::vector<SegmentCopy> copies);
   /// The writer is done with it, or could not go on. Repeating it is harmless.
   Actions close(const Closing& closing);
   /// The session that has it open is gone.
@@ -217,9 +210,6 @@ class SegmentLife {
   Actions start_fencing();
   Actions fences_done();
   Actions seal_at_valid_length();
-  Actions seal_async();
-  Actions lose_end();
-  Actions store_without_end(std::uint64_t length);
   Actions start_sealing();
   Actions sealing_progress();
   Actions complete_behind();
@@ -251,7 +241,6 @@ class SegmentLife {
   bool answer_due_ = false;
   bool abandoned_ = false;
   SessionId next_session_;               // reopen's
-  bool next_async_ = false;              // the same
   std::vector<SegmentCopy> chosen_;      // allocated or reopened: as they are to be stored
   std::optional<SegmentRow> otherwise_;  // to be stored where freeing is refused
   std::set<NodeId> given_up_;            // never answer

@@ -10,7 +10,6 @@
 #include "indexd/service/compactor.h"
 #include "indexd/service/convert.h"
 #include "indexd/service/gap_keeper.h"
-#include "indexd/service/lag_service.h"
 #include "indexd/service/node_log.h"
 #include "indexd/service/node_registry.h"
 #include "indexd/service/overwriter.h"
@@ -19,7 +18,6 @@
 #include "indexd/service/scrub_keeper.h"
 #include "indexd/service/segment_keeper.h"
 #include "indexd/tree/names.h"
-#include "indexd/tree/policy.h"
 
 namespace reelfs::indexd {
 
@@ -81,10 +79,6 @@ Task<wire::ListChannelsReply> AdminService::list_channels(wire::ListChannelsRequ
       info.set_live_bytes(row.live_bytes);
       return true;
     }));
-    for (auto& [inode, info] : channels) {
-      REELFS_TRY(const auto policy, tree::policy_of(view, inode));
-      info.set_async(policy.async);
-    }
     REELFS_TRY(view.scan_table<SegmentKey>([&](const SegmentKey&, const SegmentRow& row) {
       const auto channel = channels.find(row.channel);
       if (channel == channels.end()) return true;
@@ -96,20 +90,12 @@ Task<wire::ListChannelsReply> AdminService::list_channels(wire::ListChannelsRequ
     for (auto& [inode, info] : channels) *reply.add_channels() = std::move(info);
     return reply;
   };
-  REELFS_CO_TRY(auto reply, co_await index_.read(std::move(read)));
-  REELFS_CO_TRY(const auto now, co_await lag_.lags());
-  for (auto& info : *reply.mutable_channels()) {
-    const auto lag = now.channels.find(InodeId{info.inode()});
-    if (lag != now.channels.end()) *info.mutable_lag() = lag->second;
-  }
-  co_return std::move(reply);
+  co_return co_await index_.read(std::move(read));
 }
 
 Task<wire::ListNodesReply> AdminService::list_nodes(wire::ListNodesRequest) {
   wire::ListNodesReply reply;
-  auto nodes = nodes_.list();
-  lag_.describe(nodes);
-  for (auto& node : nodes) *reply.add_nodes() = std::move(node);
+  for (auto& node : nodes_.list()) *reply.add_nodes() = std::move(node);
   co_return reply;
 }
 
@@ -405,9 +391,6 @@ Task<wire::ClusterStatusReply> AdminService::cluster_status(wire::ClusterStatusR
   }
   for (auto& problem : overwriter_.problems()) *reply.add_problems() = std::move(problem);
   for (auto& problem : gaps_.problems()) *reply.add_problems() = std::move(problem);
-  REELFS_CO_TRY(const auto lag, co_await lag_.lags());
-  *reply.mutable_lag() = lag.total;
-  for (auto& problem : LagService::problems(lag)) *reply.add_problems() = std::move(problem);
   for (auto& problem : scrubs_.problems()) *reply.add_problems() = std::move(problem);
   co_return reply;
 }

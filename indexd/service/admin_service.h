@@ -15,7 +15,6 @@
 namespace reelfs::indexd {
 
 class GapKeeper;
-class LagService;
 class NodeLog;
 class NodeRegistry;
 class Compactor;
@@ -30,7 +29,7 @@ class AdminService {
  public:
   AdminService(Executor& index, Sessions& sessions, NodeRegistry& nodes, SegmentKeeper& segments,
                Overwriter& overwriter, GapKeeper& gaps, Compactor& compactor, Repairer& repairer,
-               RepairLog& repair_log, ScrubKeeper& scrubs, const NodeLog& node_log, const LagService& lag,
+               RepairLog& repair_log, ScrubKeeper& scrubs, const NodeLog& node_log,
                const ServiceOptions& options)
       : index_(index),
         sessions_(sessions),
@@ -43,7 +42,6 @@ class AdminService {
         repair_log_(repair_log),
         scrubs_(scrubs),
         node_log_(node_log),
-        lag_(lag),
         options_(options) {}
   void register_with(Dispatcher& dispatcher);
 
@@ -86,7 +84,6 @@ class AdminService {
   RepairLog& repair_log_;
   ScrubKeeper& scrubs_;
   const NodeLog& node_log_;
-  const LagService& lag_;
   const ServiceOptions& options_;
 };
 

@@ -180,7 +180,6 @@ Task<Compactor::Seen> Compactor::look() {
       if (row.state == SegmentState::unfilled && row.block_bytes > row.length)
         seen.room[{row.channel, copies}] += row.block_bytes - row.length;
       if (row.state != SegmentState::sealed || row.live_bytes == 0 || row.sealed_ns > sealed_before) continue;
-      if (row.lost_upto > 0) continue;  // what is lost of it cannot be moved
       if (CompactionPlan::is_mostly_dead(row.live_bytes, row.block_bytes)) {
         ++seen.mostly_dead;
         seen.dead_bytes += row.block_bytes - row.live_bytes;

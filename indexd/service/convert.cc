@@ -76,8 +76,6 @@ void to_wire(SegmentId id, const SegmentRow& row, wire::SegmentInfo& out) {
   out.set_length(row.length);
   out.set_live_bytes(row.live_bytes);
   out.set_session(row.session.value);
-  out.set_async(row.async != 0);
-  out.set_lost_upto(row.lost_upto);
   for (const auto& copy : row.copies) {
     auto& info = *out.add_copies();
     info.set_node(copy.node.value);

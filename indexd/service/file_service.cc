@@ -249,20 +249,13 @@ Result<std::vector<FileService::Located>> FileService::locate(const View& view,
   for (const auto segment : segments) {
     REELFS_TRY(auto row, view.find(SegmentKey{segment}));
     // Nothing lives in one that is being freed: who still asks for it has old extents.
-    if (!row || row->state == SegmentState::freeing) continue;
-    located.push_back({segment, std::move(row->copies)});
-    if (row->lost_upto > 0) located.back().lost_from = row->length;
+    if (row && row->state != SegmentState::freeing) located.push_back({segment, std::move(row->copies)});
   }
   return located;
 }
 
 void FileService::describe(const Located& located, wire::SegmentLocation& out) const {
   out.set_segment(located.segment.value);
-  if (located.lost_from) out.set_reach(*located.lost_from);
-  if (const auto tail = segments_.tail(located.segment)) {
-    out.set_reach(std::min(tail->reach, located.lost_from.value_or(UINT64_MAX)));
-    out.set_away(nodes_.name(tail->node));
-  }
   for (const auto& copy : located.copies) {
     for (auto& address : nodes_.workers(copy.node, copy.worker)) *out.add_copies() = std::move(address);
   }

@@ -61,7 +61,6 @@ class FileService {
   struct Located {
     SegmentId segment;
     std::vector<SegmentCopy> copies;
-    std::optional<std::uint64_t> lost_from{};  // no copy has what lies behind
   };
   /// It was changed by who asked: Leases::changed().
   asio::awaitable<void> tell_of(InodeId inode, const wire::RequestHeader& header);

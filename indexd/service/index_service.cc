@@ -50,9 +50,8 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
       locks_(context.get_executor(), clock, index, sessions_, options_, registry),
       gaps_(context.get_executor(), clock, index, sessions_, options_, registry),
       scrubs_(context.get_executor(), clock, index, nodes_, repair_log_, registry),
-      lag_(context.get_executor(), clock, index, nodes_, segments_, registry),
       admin_(index, sessions_, nodes_, segments_, overwriter_, gaps_, compactor_, repairer_, repair_log_,
-             scrubs_, node_log_, lag_, options_),
+             scrubs_, node_log_, options_),
       dispatcher_(clock, registry),
       began_(clock.now()) {
   dispatcher_.add(wire::Method::open_session, *this, &IndexService::open_session);
@@ -72,7 +71,6 @@ IndexService::IndexService(asio::io_context& context, const Clock& clock, Execut
   recordings_.register_with(dispatcher_);
   gaps_.register_with(dispatcher_);
   scrubs_.register_with(dispatcher_);
-  lag_.register_with(dispatcher_);
   admin_.register_with(dispatcher_);
   repair_log_.register_with(dispatcher_);
   nodes_.on_changed([this] {
@@ -115,7 +113,6 @@ Task<void> IndexService::start() {
   REELFS_CO_TRY(co_await scrubs_.start());
   overwriter_.start();
   repairer_.start();
-  lag_.start();
   co_return co_await compactor_.start();
 }
 
@@ -127,7 +124,6 @@ asio::awaitable<void> IndexService::stop() {
   co_await rebuilder_.stop();
   co_await node_log_.stop();
   co_await gaps_.stop();
-  co_await lag_.stop();
   co_await scrubs_.stop();
   co_await compactor_.stop();
   co_await roll_forward_.stop();

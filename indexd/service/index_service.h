@@ -18,7 +18,6 @@
 #include "indexd/service/file_service.h"
 #include "indexd/service/gap_keeper.h"
 #include "indexd/service/hold_service.h"
-#include "indexd/service/lag_service.h"
 #include "indexd/service/leases.h"
 #include "indexd/service/lock_service.h"
 #include "indexd/service/name_service.h"
@@ -102,7 +101,6 @@ class IndexService {
   LockService locks_;
   GapKeeper gaps_;
   ScrubKeeper scrubs_;
-  LagService lag_;
   AdminService admin_;
   Dispatcher dispatcher_;
   TimePoint began_;

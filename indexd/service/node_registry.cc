@@ -914,17 +914,6 @@ std::vector<wire::NodeInfo> NodeRegistry::list() const {
   return nodes;
 }
 
-std::vector<std::pair<NodeId, wire::ChannelLag>> NodeRegistry::lag() const {
-  std::vector<std::pair<NodeId, wire::ChannelLag>> told;
-  for (const auto& [id, node] : nodes_) {
-    for (const auto& [worker_id, worker] : node.workers) {
-      if (!worker.online) continue;
-      for (const auto& lag : worker.status.lag()) told.emplace_back(id, lag);
-    }
-  }
-  return told;
-}
-
 std::vector<wire::Problem> NodeRegistry::problems() const {
   std::vector<wire::Problem> problems;
   const auto add = [&](std::string what, std::string advice, WallTime since) {

@@ -109,8 +109,6 @@ class NodeRegistry {
   /// @param copies  0: those of new channels
   NetSpace net_space(std::uint32_t copies) const;
   std::vector<wire::NodeInfo> list() const;
-  /// What online workers have to send on to other nodes, and who they are of.
-  std::vector<std::pair<NodeId, wire::ChannelLag>> lag() const;
   std::vector<wire::Problem> problems() const;
   /// Whether a device of the node holds segments and is unknown here. Devices are recorded before they are
   /// initialised, so then this is not the index that they were filled under: an empty data_dir, or a wrong

@@ -13,7 +13,6 @@
 #include "indexd/service/copy_orders.h"
 #include "indexd/service/node_registry.h"
 #include "indexd/service/repair_log.h"
-#include "indexd/tree/lost.h"
 
 namespace reelfs::indexd {
 
@@ -147,7 +146,6 @@ void SegmentKeeper::settle(SegmentId segment) {
   const auto found = lives_.find(segment);
   const auto& life = found->second->life;
   waiting_.erase(segment);
-  look_for_tail(segment, *found->second);
   if (life.gone()) {
     forget_row(segment);
     lives_.erase(found);
@@ -158,52 +156,6 @@ void SegmentKeeper::settle(SegmentId segment) {
     waiting_.insert(segment);
   }
   work_there_.set();
-}
-
-/// Whether the segment's end is out of reach with its first copy, or within reach again.
-void SegmentKeeper::look_for_tail(SegmentId segment, Tracked& tracked) {
-  const auto& row = tracked.life.row();
-  if (row.async == 0 || row.copies.empty()) return;
-  const auto reach = tracked.life.reach_without_first();
-  const auto& first = row.copies.front();
-  const bool is_away = !nodes_.reachable(first.node, first.device);
-  if (reach && is_away && !tracked.tail) {
-    tracked.tail = Tail{segment, row.channel, first.node, *reach, clock_.wall()};
-    group_.spawn(note_tail(RepairEvent::tail_away, *tracked.tail));
-  } else if (tracked.tail && !is_away && !reach) {
-    if (row.lost_upto == 0) group_.spawn(note_tail(RepairEvent::tail_back, *tracked.tail));
-    tracked.tail.reset();
-  } else if (tracked.tail && row.lost_upto > 0) {
-    tracked.tail.reset();  // it will not come back
-  }
-}
-
-asio::awaitable<void> SegmentKeeper::note_tail(RepairEvent event, Tail tail) {
-  auto read = [&tail](const View& view) { return tree::lost_behind(view, tail.segment, tail.reach); };
-  const auto pieces = co_await index_.read(std::move(read));
-  std::uint64_t bytes = 0;
-  if (pieces) {
-    for (const auto& piece : pieces.value()) bytes += piece.length;
-  }
-  note(event, tail.segment, tail.node, bytes);
-  if (event == RepairEvent::tail_lost) {
-    log().error("recordings lost their end with a first copy segment={} node={} from={} bytes={}",
-                tail.segment.value, nodes_.name(tail.node), tail.reach, bytes);
-  }
-}
-
-std::vector<SegmentKeeper::Tail> SegmentKeeper::tails() const {
-  std::vector<Tail> tails;
-  for (const auto& [segment, tracked] : lives_) {
-    if (tracked->tail) tails.push_back(*tracked->tail);
-  }
-  std::sort(tails.begin(), tails.end(), [](const Tail& a, const Tail& b) { return a.segment < b.segment; });
-  return tails;
-}
-
-std::optional<SegmentKeeper::Tail> SegmentKeeper::tail(SegmentId segment) const {
-  const auto found = lives_.find(segment);
-  return found == lives_.end() ? std::nullopt : found->second->tail;
 }
 
 template <class Event>
@@ -224,8 +176,7 @@ asio::awaitable<void> SegmentKeeper::store(SegmentId segment, std::uint64_t seri
                         (basis.state != SegmentState::open || basis.generation != row.generation);
   const tree::Grant grant{row.session, segment, row.generation, 0};
   bool noted = false;
-  const auto now_ns = clock_.wall().time_since_epoch().count();
-  auto change = [segment, row, basis, how, grant, is_grant, now_ns, loses_end = action.loses_end,
+  auto change = [segment, row, basis, how, grant, is_grant,
                  &noted](Transaction& txn) -> Result<std::optional<SegmentRow>> {
     const auto [create, only_if_dead] = how;
     auto stored_row = row;
@@ -237,12 +188,6 @@ asio::awaitable<void> SegmentKeeper::store(SegmentId segment, std::uint64_t seri
       if (only_if_dead && stored->live_bytes > 0) return std::optional<SegmentRow>();
       stored_row.live_bytes = stored->live_bytes;
       stored_row.length = std::max(row.length, stored->length);
-      if (loses_end) {
-        stored_row.length = row.length;
-        stored_row.lost_upto = std::max(row.lost_upto, round_up(stored->length, kPageBytes));
-        txn.put(LossKey{segment},
-                LossRow{now_ns, row.copies.front().node, stored_row.length, stored_row.lost_upto});
-      }
     }
     txn.put(SegmentKey{segment}, stored_row);
     if (is_grant) {
@@ -270,10 +215,6 @@ asio::awaitable<void> SegmentKeeper::store(SegmentId segment, std::uint64_t seri
     if (row.sealed_ns != basis.sealed_ns && row.copies.size() < row.wanted_copies)
       note(RepairEvent::too_few_copies, segment, NodeId(), row.length);
     if (reports_read_ > 0 && row.copies != basis.copies) new_copies_.insert(segment);
-    if (action.loses_end) {
-      const Tail lost{segment, row.channel, row.copies.front().node, row.length, clock_.wall()};
-      group_.spawn(note_tail(RepairEvent::tail_lost, lost));
-    }
     note_row(segment, *result.value());
     log().debug("segment segment={} state={} generation={} length={} session={}", segment.value,
                 to_string(result.value()->state), result.value()->generation.value, result.value()->length,
@@ -285,7 +226,6 @@ asio::awaitable<void> SegmentKeeper::store(SegmentId segment, std::uint64_t seri
 asio::awaitable<void> SegmentKeeper::erase(SegmentId segment, std::uint64_t serial) {
   auto change = [segment](Transaction& txn) -> Result<void> {
     txn.erase(SegmentKey{segment});
-    txn.erase(LossKey{segment});
     return ok();
   };
   auto result = co_await index_.run(std::move(change));
@@ -506,7 +446,6 @@ asio::awaitable<void> SegmentKeeper::open_new(std::shared_ptr<Batch> batch, Open
   row.block_bytes = options_.block_bytes;
   for (const auto& copy : place) row.copies.push_back({copy.node, copy.worker, {}, 0});
   if (row.copies.size() < params.copies) row.wanted_copies = params.copies;
-  row.async = params.async && row.copies.size() > 1 ? 1 : 0;
   auto& tracked = add(number.value(), std::move(row));
   tracked.allocate_limit = params.allocate_limit;
   expect_answer(tracked, batch, params.session);
@@ -534,8 +473,7 @@ asio::awaitable<void> SegmentKeeper::open_again(std::shared_ptr<Batch> batch, Op
     co_return;
   }
   expect_answer(*tracked.value(), batch, params.session);
-  perform(segment,
-          life.reopen(params.session, std::move(copies), params.async && life.row().copies.size() > 1));
+  perform(segment, life.reopen(params.session, std::move(copies)));
 }
 
 asio::awaitable<void> SegmentKeeper::give_back(Granted granted) {
@@ -878,7 +816,6 @@ asio::awaitable<void> SegmentKeeper::sweep() {
   for (;;) {
     co_await sleep_for(options_.sweep_interval);
     retry_waiting();
-    for (const auto segment : waiting_) look_for_tail(segment, *lives_.at(segment));
     const auto looked = co_await look_at_rows(options_.sweep_rows, false);
     if (!looked) log().warn("segments not looked at why=\"{}\"", looked.error().describe());
     forget_ended();

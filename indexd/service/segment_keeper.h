@@ -46,7 +46,6 @@ struct OpenParams {
   std::uint32_t count = 0;       // grants wanted
   std::vector<NodeId> avoid;
   wire::GrantUse use = wire::GRANT_NOW;
-  bool async = false;         // the first copy is to acknowledge alone, where there are others
   Duration allocate_limit{};  // open() sets it
 };
 
@@ -118,17 +117,6 @@ class SegmentKeeper {
   };
   Task<std::vector<wire::BlockReport>> report(Report report);
 
-  /// A segment whose end only its first copy has, and that is away. docs/design/async.md
-  struct Tail {
-    SegmentId segment;
-    InodeId channel;
-    NodeId node;              // that has it
-    std::uint64_t reach = 0;  // other copies end here, or before
-    WallTime since;
-  };
-  std::vector<Tail> tails() const;
-  std::optional<Tail> tail(SegmentId segment) const;
-
   /// All there are.
   std::uint64_t segments() const { return segments_; }
   /// Of them those in which nothing lives any more and whose nodes answer, and those that are gone but whose
@@ -145,7 +133,6 @@ class SegmentKeeper {
     std::vector<NodeId> failed;                  // nodes that could not take a block
     Duration allocate_limit{};
     CopyUse copy_use = CopyUse::repair;  // of the copy that is added
-    std::optional<Tail> tail{};          // while it is away
   };
   struct Batch;
   struct Ended {  // a closed segment that its writer may yet commit to
@@ -162,8 +149,6 @@ class SegmentKeeper {
   Tracked& add(SegmentId segment, SegmentRow row);
   void perform(SegmentId segment, Actions actions);
   void settle(SegmentId segment);
-  void look_for_tail(SegmentId segment, Tracked& tracked);
-  asio::awaitable<void> note_tail(RepairEvent event, Tail tail);
   template <class Event>
   void tell(SegmentId segment, std::uint64_t serial, Event event);
 

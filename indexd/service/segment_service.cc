@@ -26,19 +26,6 @@ bool may_change(Errc code) {
   return code == Errc::unavailable || code == Errc::no_space || code == Errc::timed_out;
 }
 
-wire::Acknowledge to_wire(PolicyRow::Acknowledge acknowledge) {
-  switch (acknowledge) {
-    case PolicyRow::Acknowledge::memory:
-      return wire::ACKNOWLEDGE_MEMORY;
-    case PolicyRow::Acknowledge::disk_and_memory:
-      return wire::ACKNOWLEDGE_DISK_AND_MEMORY;
-    case PolicyRow::Acknowledge::undecided:
-    case PolicyRow::Acknowledge::disks:
-      break;
-  }
-  return wire::ACKNOWLEDGE_DISKS;
-}
-
 /// Within the two seconds in which no call may stall.
 constexpr auto kRoomPatience = std::chrono::milliseconds(1500);
 
@@ -66,8 +53,6 @@ Task<wire::OpenSegmentReply> SegmentService::open_segment(wire::OpenSegmentReque
   REELFS_CO_TRY(const auto policy, co_await index_.read(std::move(read_policy)));
   params.min_copies = std::min(policy.min_copies, params.copies);
   params.use = request.use();
-  params.async = policy.async;
-  const auto acknowledge = to_wire(policy.acknowledge);
   wire::OpenSegmentReply reply;
   if (params.use == wire::GRANT_COVER && !has_plenty(params.copies)) co_return reply;
   auto granted = co_await segments_.open(params);
@@ -90,8 +75,6 @@ Task<wire::OpenSegmentReply> SegmentService::open_segment(wire::OpenSegmentReque
     grant.set_block_bytes(row.block_bytes);
     grant.set_min_copies(params.min_copies);
     grant.set_wanted_copies(params.copies);
-    grant.set_acknowledge(acknowledge);
-    grant.set_async(row.async != 0);
     for (const auto& copy : row.copies) {
       auto addresses = nodes_.workers(copy.node, copy.worker);
       auto& address = *grant.add_copies();

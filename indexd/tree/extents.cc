@@ -60,12 +60,6 @@ Result<void> note_commit(SegmentId id, SegmentRow& segment, std::uint64_t end) {
         return Error(Errc::invalid, fmt::format("segment {} has {} bytes, and the commit needs {}", id.value,
                                                 segment.block_bytes, end));
       }
-      // Its first copy failed, and whether the others have so much is not known: the bytes are still at the
-      // mount.
-      if (segment.async != 0 && !segment.session && end > segment.length) {
-        return Error(Errc::stale_generation,
-                     fmt::format("segment {} was left by its writer, and may lack the end", id.value));
-      }
       segment.length = std::max(segment.length, end);
       return ok();
     case SegmentState::unfilled:

@@ -17,8 +17,6 @@ constexpr std::string_view kHold = "user.reel.hold";
 constexpr std::string_view kNone = "none";
 constexpr std::uint64_t kNoLimit = PolicyRow::kNoLimit;
 using Switch = PolicyRow::Switch;
-using Replication = PolicyRow::Replication;
-using Acknowledge = PolicyRow::Acknowledge;
 
 struct Unit {
   char letter;
@@ -133,36 +131,9 @@ Result<void> set_min_copies(Decided& decided, std::string_view value) {
   return ok();
 }
 
-Result<void> set_replication(Decided& decided, std::string_view value) {
-  if (value != "sync" && value != "async")
-    return Error(Errc::invalid, fmt::format("replication is sync or async, and not \"{}\"", value));
-  decided.row.replication = value == "sync" ? Replication::sync : Replication::async;
-  return ok();
-}
-
-struct Level {
-  Acknowledge acknowledge;
-  std::string_view name;
-};
-constexpr std::array kLevels{Level{Acknowledge::disks, "disks"},
-                             Level{Acknowledge::disk_and_memory, "disk-and-memory"},
-                             Level{Acknowledge::memory, "memory"}};
-
-Result<void> set_acknowledge(Decided& decided, std::string_view value) {
-  for (const auto& level : kLevels) {
-    if (level.name != value) continue;
-    decided.row.acknowledge = level.acknowledge;
-    return ok();
-  }
-  return Error(Errc::invalid,
-               fmt::format("acknowledge is disks, disk-and-memory or memory, and not \"{}\"", value));
-}
-
-std::string show_acknowledge(const Decided& decided) {
-  for (const auto& level : kLevels) {
-    if (level.acknowledge == decided.row.acknowledge) return std::string(level.name);
-  }
-  return std::string(kLevels.front().name);  // undecided
+Result<void> set_replication(Decided&, std::string_view value) {
+  if (value == "sync") return ok();
+  return Error(Errc::invalid, fmt::format("replication is sync, and not \"{}\"", value));
 }
 
 const std::array kSettings{
@@ -193,16 +164,8 @@ const std::array kSettings{
     Setting{"min_copies", set_min_copies, [](Decided& decided) { decided.row.min_copies = 0; },
             [](const Decided& decided) { return decided.row.min_copies != 0; },
             [](const Decided& decided) { return std::to_string(std::max(decided.row.min_copies, 1u)); }},
-    Setting{"replication", set_replication,
-            [](Decided& decided) { decided.row.replication = Replication::undecided; },
-            [](const Decided& decided) { return decided.row.replication != Replication::undecided; },
-            [](const Decided& decided) {
-              return std::string(decided.row.replication == Replication::async ? "async" : "sync");
-            }},
-    Setting{"acknowledge", set_acknowledge,
-            [](Decided& decided) { decided.row.acknowledge = Acknowledge::undecided; },
-            [](const Decided& decided) { return decided.row.acknowledge != Acknowledge::undecided; },
-            show_acknowledge},
+    Setting{"replication", set_replication, [](Decided&) {}, [](const Decided&) { return false; },
+            [](const Decided&) { return std::string("sync"); }},
 };
 
 const Setting* find_setting(std::string_view attribute) {
@@ -224,8 +187,6 @@ PolicyRow inherit(PolicyRow own, const PolicyRow& all) {
   if (own.min_age_s == 0) own.min_age_s = all.min_age_s;
   if (own.overwrite == Switch::undecided) own.overwrite = all.overwrite;
   if (own.min_copies == 0) own.min_copies = all.min_copies;
-  if (own.replication == Replication::undecided) own.replication = all.replication;
-  if (own.acknowledge == Acknowledge::undecided) own.acknowledge = all.acknowledge;
   return own;
 }
 
@@ -264,8 +225,6 @@ Result<Policy> policy_of(const Reader& reader, InodeId channel) {
   if (limit(row.min_age_s)) policy.min_age = std::chrono::seconds(row.min_age_s);
   policy.overwrite = row.overwrite != Switch::off;
   if (row.min_copies != 0) policy.min_copies = row.min_copies;
-  policy.async = row.replication == Replication::async;
-  if (row.acknowledge != Acknowledge::undecided) policy.acknowledge = row.acknowledge;
   return policy;
 }
 

@@ -17,8 +17,6 @@ struct Policy {
   std::chrono::seconds min_age{0};              // younger ones are never overwritten
   bool overwrite = true;                        // the oldest recordings, for new ones
   std::uint32_t min_copies = 1;  // recording goes on with so many where no more nodes are to be had
-  bool async = false;            // the first copy acknowledges, and sends on to the others
-  PolicyRow::Acknowledge acknowledge = PolicyRow::Acknowledge::disks;  // what fsync(2) waits for
 };
 Result<Policy> policy_of(const Reader& reader, InodeId channel);
 /// Copies of what is recorded into new channels; none: undecided.
@@ -32,8 +30,7 @@ Result<std::optional<std::uint32_t>> copies_of_new_channels(const Reader& reader
 //     user.reel.overwrite    "on", "off"
 //     user.reel.copies       1 to 4
 //     user.reel.min_copies   1 to 4; as many as copies where it is more
-//     user.reel.replication  "sync", "async"
-//     user.reel.acknowledge  "disks", "disk-and-memory", "memory"
+//     user.reel.replication  "sync"
 
 inline constexpr std::uint32_t kMaxCopies = 4;
 

@@ -16,7 +16,7 @@ namespace reelfs::noded {
 struct SegmentStore::Queue {
   struct Waiting {
     std::shared_ptr<Pending<std::uint64_t>> pending;
-    std::shared_ptr<const Buffer> unit;
+    std::shared_ptr<Buffer> unit;
     Generation generation;
   };
 
@@ -62,15 +62,10 @@ class SegmentStore::UnderWay {
 
 Task<std::uint64_t> SegmentStore::append(SegmentId segment, Generation generation, std::uint64_t offset,
                                          Buffer unit) {
-  return append(segment, generation, offset, std::make_shared<const Buffer>(std::move(unit)));
-}
-
-Task<std::uint64_t> SegmentStore::append(SegmentId segment, Generation generation, std::uint64_t offset,
-                                         std::shared_ptr<const Buffer> unit) {
-  if (unit->empty() || unit->size() % kPageBytes != 0 || offset % kPageBytes != 0) {
+  if (unit.empty() || unit.size() % kPageBytes != 0 || offset % kPageBytes != 0) {
     co_return Error(Errc::invalid, "an append is a whole number of pages at a page boundary");
   }
-  const auto size = unit->size();
+  const auto size = unit.size();
   QueuePtr queue;
   if (const auto at = queues_.find(segment); at != queues_.end()) {
     queue = at->second;
@@ -85,7 +80,7 @@ Task<std::uint64_t> SegmentStore::append(SegmentId segment, Generation generatio
     auto pending = std::make_shared<Pending<std::uint64_t>>();
     Queue::Waiting waiting;
     waiting.pending = pending;
-    waiting.unit = std::move(unit);
+    waiting.unit = std::make_shared<Buffer>(std::move(unit));
     waiting.generation = generation;
     queue->waiting.emplace(ticket, std::move(waiting));
     queues_.emplace(segment, queue);
@@ -169,7 +164,7 @@ void SegmentStore::decide(const QueuePtr& queue, const std::vector<AppendQueue::
   if (queue->order.idle()) queue->failure.reset();
 }
 
-asio::awaitable<void> SegmentStore::write(UnderWay under_way, std::shared_ptr<const Buffer> unit) {
+asio::awaitable<void> SegmentStore::write(UnderWay under_way, std::shared_ptr<Buffer> unit) {
   const auto append = under_way.append();
   const auto offset = under_way.offset();
   // Here and not on a thread: a MiB takes some 60 us, and the way there and back costs more.
@@ -181,27 +176,6 @@ asio::awaitable<void> SegmentStore::write(UnderWay under_way, std::shared_ptr<co
     crash_point("append.on_disk");
   }
   under_way.end(std::move(done));
-}
-
-Task<std::shared_ptr<const Buffer>> SegmentStore::read_written(SegmentId segment, Generation generation,
-                                                               std::uint64_t offset, std::uint64_t upto) {
-  const auto is_stale = [&](const Located& located) {
-    const auto& descriptor = located.found.slot.descriptor;
-    return descriptor.generation > generation.value || descriptor.fenced == 1;
-  };
-  REELFS_CO_TRY(const auto located, locate(segment));
-  if (is_stale(located)) co_return explain(Error(Errc::stale_generation), segment);
-  if (offset % kPageBytes != 0 || upto % kPageBytes != 0 || offset >= upto || upto > located.found.slot.end)
-    co_return Error(Errc::invalid, "nothing is written there");
-  auto bytes = std::make_shared<Buffer>(upto - offset);
-  const auto& device = located.device;
-  const auto at = device->table().geometry().block_offset(located.found.address.block) + offset;
-  REELFS_CO_TRY(co_await device->read(at, bytes));
-  // What was freed meanwhile may have been another segment's already when it was read.
-  REELFS_CO_TRY(const auto after, locate(segment));
-  if (after.found.address != located.found.address || is_stale(after))
-    co_return explain(Error(Errc::stale_generation), segment);
-  co_return std::shared_ptr<const Buffer>(std::move(bytes));
 }
 
 void SegmentStore::finish_write(const QueuePtr& queue, const DeviceTable::Append& append,

@@ -103,13 +103,6 @@ class SegmentStore {
   /// @errors not_found, stale_generation, no_space, busy, corrupt, io; invalid (a gap, an overlap, not whole
   /// pages)
   Task<std::uint64_t> append(SegmentId segment, Generation generation, std::uint64_t offset, Buffer unit);
-  Task<std::uint64_t> append(SegmentId segment, Generation generation, std::uint64_t offset,
-                             std::shared_ptr<const Buffer> unit);
-  /// Bytes [offset, upto) of a copy that this generation may still append to, all of them written, as they
-  /// stand on the device: unverified.
-  /// @errors not_found, stale_generation (it was fenced), invalid (no whole pages, or beyond the end), io
-  Task<std::shared_ptr<const Buffer>> read_written(SegmentId segment, Generation generation,
-                                                   std::uint64_t offset, std::uint64_t upto);
   struct Flushed {
     Flushed() = default;
     Flushed(SegmentId which)
@@ -228,7 +221,7 @@ class SegmentStore {
               const std::optional<Error>& error);
   void finish_write(const QueuePtr& queue, const DeviceTable::Append& append, std::uint64_t offset,
                     Result<void> outcome);
-  asio::awaitable<void> write(UnderWay under_way, std::shared_ptr<const Buffer> unit);
+  asio::awaitable<void> write(UnderWay under_way, std::shared_ptr<Buffer> unit);
   asio::awaitable<void> write_copy(CopyWrite write, std::uint64_t place, std::shared_ptr<const Buffer> bytes);
   asio::awaitable<void> discard(DevicePtr device, std::uint32_t block);
   Task<void> drain(Located located, Deadline deadline);

@@ -48,14 +48,6 @@ void fill_status(const NodeIdentity& identity, const IndexLink::Situation& situa
   status.set_pid(identity.process.pid);
   status.set_leader(situation.leader);
   status.set_appends_in_flight(static_cast<std::uint32_t>(store.appends_under_way()));
-  for (const auto& lag : situation.lag) {
-    auto& info = *status.add_lag();
-    info.set_channel(lag.channel.value);
-    info.set_node(lag.node.value);
-    info.set_bytes(lag.bytes);
-    info.set_oldest_ms(static_cast<std::uint64_t>(
-        std::chrono::duration_cast<std::chrono::milliseconds>(lag.oldest).count()));
-  }
   if (!situation.leader) return;
   for (const auto& device : situation.devices) {
     auto& info = *status.add_devices();

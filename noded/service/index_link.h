@@ -18,7 +18,6 @@
 #include "noded/leader/device_bring_up.h"
 #include "noded/leader/node_identity.h"
 #include "noded/segment/segment_store.h"
-#include "noded/transfer/change_log.h"
 
 namespace reelfs::noded {
 
@@ -33,7 +32,6 @@ class IndexLink {
     bool leader = false;
     std::vector<DeviceStatus> devices;  // of the leader
     std::map<DeviceId, wire::ScrubProgress> scrubs;
-    std::vector<ChangeLog::Lag> lag;  // of what this process sends on
   };
   struct Options {
     std::vector<rpc::Endpoint> indexes;

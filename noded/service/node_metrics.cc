@@ -15,10 +15,6 @@ prometheus::Counter& counter(prometheus::Registry& registry, const char* name, c
   return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
 }
 
-prometheus::Gauge& gauge(prometheus::Registry& registry, const char* name, const char* help) {
-  return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
-}
-
 }  // namespace
 
 NodeMetrics::NodeMetrics(prometheus::Registry& registry)
@@ -57,27 +53,7 @@ NodeMetrics::NodeMetrics(prometheus::Registry& registry)
       scrub_bytes_(counter(registry, "reelfs_noded_scrub_bytes_total", "Bytes read to verify copies")),
       scrub_blocks_(counter(registry, "reelfs_noded_scrub_blocks_total", "Blocks that were verified")),
       scrub_damaged_blocks_(counter(registry, "reelfs_noded_scrub_damaged_blocks_total",
-                                    "Blocks of which the scrubber found something damaged")),
-      sent_on_bytes_(counter(registry, "reelfs_noded_sent_on_bytes_total",
-                             "Bytes of first copies that were sent on to others")),
-      received_bytes_(counter(registry, "reelfs_noded_received_bytes_total",
-                              "Bytes that first copies' nodes sent on to copies here")),
-      lag_bytes_(gauge(registry, "reelfs_noded_lag_bytes",
-                       "Payload written to first copies by this process that is not on every other copy")),
-      lag_seconds_(gauge(registry, "reelfs_noded_lag_seconds", "Since the oldest of it was written")) {}
-
-void NodeMetrics::sent_on(std::uint64_t bytes, const std::vector<ChangeLog::Lag>& lag) {
-  sent_on_bytes_.Increment(static_cast<double>(bytes - std::exchange(sent_on_, bytes)));
-  double behind = 0;
-  Duration oldest{};
-  for (const auto& part : lag) {
-    if (part.node) continue;  // told with what any node lacks
-    behind += static_cast<double>(part.bytes);
-    oldest = std::max(oldest, part.oldest);
-  }
-  lag_bytes_.Set(behind);
-  lag_seconds_.Set(std::chrono::duration<double>(oldest).count());
-}
+                                    "Blocks of which the scrubber found something damaged")) {}
 
 void NodeMetrics::scrubbed(const ScrubCounts& counts) {
   const auto add = [](prometheus::Counter& to, std::uint64_t now, std::uint64_t before) {

@@ -15,7 +15,6 @@
 #include "common/wire/method.h"
 #include "noded/scrub/scrubber.h"
 #include "noded/shm/device_table.h"
-#include "noded/transfer/change_log.h"
 
 namespace reelfs::noded {
 
@@ -34,9 +33,6 @@ class NodeMetrics {
   void copied_from(std::uint64_t bytes) { copied_from_bytes_.Increment(static_cast<double>(bytes)); }
   /// Bytes of copies that were written in place.
   void rewritten(std::uint64_t bytes) { rewritten_bytes_.Increment(static_cast<double>(bytes)); }
-  void received(std::uint64_t bytes) { received_bytes_.Increment(static_cast<double>(bytes)); }
-  /// What this worker has sent on so far, and what it has yet to.
-  void sent_on(std::uint64_t bytes, const std::vector<ChangeLog::Lag>& lag);
   /// What this worker's scrubber has counted so far.
   void scrubbed(const ScrubCounts& counts);
   struct DeviceFigures {
@@ -73,11 +69,6 @@ class NodeMetrics {
   prometheus::Counter& scrub_bytes_;
   prometheus::Counter& scrub_blocks_;
   prometheus::Counter& scrub_damaged_blocks_;
-  prometheus::Counter& sent_on_bytes_;
-  prometheus::Counter& received_bytes_;
-  prometheus::Gauge& lag_bytes_;
-  prometheus::Gauge& lag_seconds_;
-  std::uint64_t sent_on_ = 0;
   ScrubCounts scrubbed_;
   std::map<wire::Method, OfMethod> methods_;
   std::map<std::string, OfDevice> devices_;  // by path

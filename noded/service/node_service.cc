@@ -20,7 +20,6 @@ constexpr Duration kLongestOperation = 60s;     // a request without a deadline 
 constexpr std::uint32_t kMaxListed = 8192;      // records in an answer: 512 KiB
 constexpr std::size_t kMaxBlocksListed = 8192;  // in an answer, at most 60 bytes each
 constexpr std::uint32_t kMaxReadBytes = wire::kMaxRecordPayload;
-constexpr int kMaxOthers = 3;  // copies of a segment besides the first
 
 spdlog::logger& log() {
   static auto& instance = logger("noded.service");
@@ -36,7 +35,7 @@ bool is_index_command(wire::Method method) {
 
 NodeService::NodeService(NodeIdentity identity, const Clock& clock, BlockingPool& pool, SegmentStore& store,
                          UnfilledTable& unfilled, RecordCopier& records, SegmentCopier& copies,
-                         SendUnit& sender, NodeMetrics& metrics, Hooks hooks)
+                         NodeMetrics& metrics, Hooks hooks)
     : identity_(std::move(identity)),
       clock_(clock),
       pool_(pool),
@@ -44,8 +43,6 @@ NodeService::NodeService(NodeIdentity identity, const Clock& clock, BlockingPool
       unfilled_(unfilled),
       copier_(records),
       segment_copier_(copies),
-      sender_(sender),
-      receiver_(store),
       metrics_(metrics),
       hooks_(std::move(hooks)) {}
 
@@ -66,8 +63,6 @@ NodeService::Operation NodeService::operation_of(wire::Method method) {
       {wire::Method::rewrite_ranges, &NodeService::rewrite_ranges},
       {wire::Method::scrub_node, &NodeService::scrub_node},
       {wire::Method::append, &NodeService::append},
-      {wire::Method::await_copies, &NodeService::await_copies},
-      {wire::Method::send_on, &NodeService::send_on},
       {wire::Method::sync_segments, &NodeService::sync_segments},
       {wire::Method::read_record, &NodeService::read_record},
       {wire::Method::read_segment, &NodeService::read_segment},
@@ -287,40 +282,13 @@ Task<rpc::Response> NodeService::scrub_node(rpc::Request request) {
 
 Task<rpc::Response> NodeService::append(rpc::Request request) {
   REELFS_CO_TRY(const auto command, request.parse<wire::AppendRequest>());
-  if (command.send_on_to_size() > kMaxOthers)
-    co_return Error(Errc::invalid, "a segment has 3 other copies at most");
-  ChangeSource source;
-  source.segment = SegmentId(command.segment());
-  source.generation = Generation(command.generation());
-  const auto unit = std::make_shared<const Buffer>(std::move(request.payload));
+  const auto bytes = request.payload.size();
   REELFS_CO_TRY(const auto end,
-                co_await store_.append(source.segment, source.generation, command.offset(), unit));
-  metrics_.appended(unit->size());
-  if (command.send_on_to_size() > 0) {
-    REELFS_CO_TRY(const auto block, store_.find(source.segment));
-    source.channel = InodeId(block.slot.descriptor.channel);
-    const std::vector<wire::WorkerAddress> others(command.send_on_to().begin(), command.send_on_to().end());
-    sender_.appended(source, others, command.offset(), unit);
-  }
+                co_await store_.append(SegmentId(command.segment()), Generation(command.generation()),
+                                       command.offset(), std::move(request.payload)));
+  metrics_.appended(bytes);
   wire::AppendReply reply;
   reply.set_end(end);
-  co_return rpc::Response(reply);
-}
-
-Task<rpc::Response> NodeService::await_copies(rpc::Request request) {
-  REELFS_CO_TRY(auto order, request.parse<wire::AwaitCopiesRequest>());
-  REELFS_CO_TRY(const auto end, co_await sender_.await_copies(std::move(order)));
-  wire::AwaitCopiesReply reply;
-  reply.set_end(end);
-  co_return rpc::Response(reply);
-}
-
-Task<rpc::Response> NodeService::send_on(rpc::Request request) {
-  REELFS_CO_TRY(auto command, request.parse<wire::SendOnRequest>());
-  const auto bytes = request.payload.size();
-  const auto end = command.offset() + bytes;
-  REELFS_CO_TRY(const auto reply, co_await receiver_.take(std::move(command), std::move(request.payload)));
-  if (bytes > 0 && reply.end() >= end) metrics_.received(bytes);
   co_return rpc::Response(reply);
 }
 

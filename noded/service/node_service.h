@@ -14,10 +14,8 @@
 #include "noded/segment/segment_store.h"
 #include "noded/service/node_description.h"
 #include "noded/service/node_metrics.h"
-#include "noded/transfer/receive_unit.h"
 #include "noded/transfer/record_copier.h"
 #include "noded/transfer/segment_copier.h"
-#include "noded/transfer/send_unit.h"
 
 namespace reelfs::noded {
 
@@ -41,8 +39,8 @@ class NodeService {
 
   /// @param pool  for what takes long
   NodeService(NodeIdentity identity, const Clock& clock, BlockingPool& pool, SegmentStore& store,
-              UnfilledTable& unfilled, RecordCopier& records, SegmentCopier& copies, SendUnit& sender,
-              NodeMetrics& metrics, Hooks hooks);
+              UnfilledTable& unfilled, RecordCopier& records, SegmentCopier& copies, NodeMetrics& metrics,
+              Hooks hooks);
   NodeService(const NodeService&) = delete;
   NodeService& operator=(const NodeService&) = delete;
 
@@ -71,8 +69,6 @@ class NodeService {
   Task<rpc::Response> rewrite_ranges(rpc::Request request);
   Task<rpc::Response> scrub_node(rpc::Request request);
   Task<rpc::Response> append(rpc::Request request);
-  Task<rpc::Response> await_copies(rpc::Request request);
-  Task<rpc::Response> send_on(rpc::Request request);
   Task<rpc::Response> sync_segments(rpc::Request request);
   Task<rpc::Response> read_record(rpc::Request request);
   Task<rpc::Response> read_segment(rpc::Request request);
@@ -86,8 +82,6 @@ class NodeService {
   UnfilledTable& unfilled_;
   RecordCopier& copier_;
   SegmentCopier& segment_copier_;
-  SendUnit& sender_;
-  ReceiveUnit receiver_;
   NodeMetrics& metrics_;
   const Hooks hooks_;
   bool describing_ = false;  // one at a time

@@ -123,7 +123,6 @@ Task<void> Worker::lead() {
     co_await leader_->release_dead();
     metrics_.devices(device_figures());
     metrics_.scrubbed(scrubber_->counts());
-    metrics_.sent_on(sender_->sent_bytes(), sender_->lag());
   }
 }
 
@@ -174,7 +173,6 @@ Task<void> Worker::follow() {
     if (joins.first) co_await state_.settle(clock_, kBringUpLimit);
     REELFS_CO_TRY(co_await serve());
     metrics_.scrubbed(scrubber_->counts());
-    metrics_.sent_on(sender_->sent_bytes(), sender_->lag());
     co_await sleep_for(kWatchPause);
   }
 }
@@ -201,14 +199,13 @@ Task<void> Worker::serve() {
   peer_options.traffic = rpc::Traffic::copies;
   copier_ = std::make_unique<RecordCopier>(context_, clock_, store_, peer_options);
   segment_copier_ = std::make_unique<SegmentCopier>(context_, clock_, store_, peer_options);
-  sender_ = std::make_unique<SendUnit>(context_, clock_, store_, peer_options);
   peers_ = std::make_unique<PeerReader>(context_, clock_, peer_options);
   auto fetch = [this](RangeRewriter::Wanted wanted, Deadline deadline) {
     return peers_->read(std::move(wanted), state_.unfilled->epoch(), deadline);
   };
   rewriter_ = std::make_unique<RangeRewriter>(store_, options_.identity.worker, std::move(fetch));
   service_ = std::make_unique<NodeService>(state_.identity, clock_, pool_, store_, *state_.unfilled, *copier_,
-                                           *segment_copier_, *sender_, metrics_, hooks());
+                                           *segment_copier_, metrics_, hooks());
   rpc::ServerOptions server_options;
   server_options.tls = options_.tls;
   server_ = std::make_unique<rpc::Server>(context_, clock_, server_options, [this](rpc::Request request) {
@@ -305,7 +302,6 @@ Task<void> Worker::initialise_device(NewDevice device, Deadline deadline) {
 IndexLink::Situation Worker::situation() const {
   IndexLink::Situation situation;
   situation.endpoint = endpoint_;
-  situation.lag = sender_->lag();
   situation.leader = leading() && ready_to_be_joined_;
   if (!situation.leader) return situation;
   situation.devices = leader_->devices();
@@ -387,7 +383,6 @@ asio::awaitable<void> Worker::stop() {
   if (index_link_) co_await index_link_->stop();
   if (copier_) co_await end(copier_->stop(), "what is copied");
   if (segment_copier_) co_await end(segment_copier_->stop(), "copies of segments");
-  if (sender_) co_await end(sender_->stop(), "what is sent on");
   if (peers_) co_await end(peers_->stop(), "what is read from other nodes");
   if (leader_client_) co_await leader_client_->stop();
   if (state_.attached()) co_await flush_devices();

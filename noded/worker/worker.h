@@ -117,7 +117,6 @@ class Worker {
   Event connection_lost_;
   std::unique_ptr<RecordCopier> copier_;
   std::unique_ptr<SegmentCopier> segment_copier_;
-  std::unique_ptr<SendUnit> sender_;
   std::unique_ptr<PeerReader> peers_;
   std::unique_ptr<RangeRewriter> rewriter_;
   std::unique_ptr<Scrubber> scrubber_;

@@ -11,11 +11,11 @@ from harness import PATIENCE, BoxTest, until
 
 MIB = 1 << 20
 KILLS = 8
-DEFAULTS = {"quota": "none", "max_age": "none", "min_age": "none", "overwrite": "on", "copies": "2", "replication": "sync", "acknowledge": "disks"}
+DEFAULTS = {"quota": "none", "max_age": "none", "min_age": "none", "overwrite": "on", "copies": "2", "replication": "sync"}
 VALUES = {"quota": ("500G", "1T", "1536M", "12345"), "max_age": ("30d", "1d12h", "1m30s"), "min_age": ("1h", "10d"),
-          "overwrite": ("off", "on"), "copies": ("1", "4"), "replication": ("async", "sync"), "acknowledge": ("memory", "disk-and-memory", "disks")}
+          "overwrite": ("off", "on"), "copies": ("1", "4"), "replication": ("sync",)}
 WRONG = {"quota": ("", "0", "x", "-1G", "5X", "1G1"), "max_age": ("1y", "d", "1.5d", ""), "min_age": ("soon", "-1h"),
-         "overwrite": ("maybe", "ON", ""), "copies": ("0", "5", "two"), "replication": ("both", ""), "acknowledge": ("disk", "none", "")}
+         "overwrite": ("maybe", "ON", ""), "copies": ("0", "5", "two"), "replication": ("async", "")}
 
 
 def attribute(name):

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "common/async/timeout.h"
 #include "common/base/assert.h"
 #include "common/wire/common.pb.h"
 #include "common/wire/node.pb.h"
@@ -84,27 +83,7 @@ Task<rpc::Response> FakeNode::handle(rpc::Request request) {
       blocks[segment].synced = std::max(blocks[segment].synced, length);
     co_return rpc::Response(wire::Empty());
   }
-  if (request.method == wire::Method::await_copies) {
-    REELFS_CO_TRY(auto order, request.parse<wire::AwaitCopiesRequest>());
-    co_return co_await await_copies(std::move(order));
-  }
   co_return Error(Errc::unsupported);
-}
-
-Task<rpc::Response> FakeNode::await_copies(wire::AwaitCopiesRequest order) {
-  const auto found = blocks.find(order.segment());
-  if (found == blocks.end()) co_return Error(Errc::not_found, "no such block");
-  if (order.generation() != found->second.generation) co_return Error(Errc::stale_generation);
-  auto end = found->second.bytes.size();
-  for (const auto& copy : order.copies()) {
-    auto& block = peers.at(copy.node())->blocks.at(order.segment());
-    if (sends_on) block.bytes = blocks.at(order.segment()).bytes;
-    end = std::min(end, block.bytes.size());
-  }
-  if (end < order.length()) co_await sleep_for(std::chrono::milliseconds(order.patience_ms() / 10));
-  wire::AwaitCopiesReply reply;
-  reply.set_end(end);
-  co_return rpc::Response(reply);
 }
 
 FakeIndex::FakeIndex(asio::io_context& context, const Clock& clock, std::vector<FakeNode*> nodes,
@@ -192,8 +171,6 @@ Result<rpc::Response> FakeIndex::open_segments_for(const wire::OpenSegmentReques
     grant.set_channel(request.channel());
     grant.set_block_bytes(block_bytes_);
     grant.set_min_copies(min_copies);
-    grant.set_acknowledge(acknowledge);
-    grant.set_async(async);
     grant.set_wanted_copies(static_cast<std::uint32_t>(copies_));
     for (auto* node : segment.nodes) {
       node->blocks[id].generation = 1;

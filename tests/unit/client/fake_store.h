@@ -15,7 +15,6 @@
 #include "common/base/ids.h"
 #include "common/rpc/server.h"
 #include "common/wire/index.pb.h"
-#include "common/wire/node.pb.h"
 
 namespace reelfs::client {
 
@@ -39,16 +38,13 @@ class FakeNode {
   asio::awaitable<void> stop();
 
   std::map<std::uint64_t, Block> blocks;
-  std::map<std::uint32_t, FakeNode*> peers;  // by id: to which it sends on what names them
-  bool sends_on = true;                      // else other copies stay as they are
-  bool stands_still = false;                 // takes requests, answers none
-  Event* hold_syncs = nullptr;               // a flush waits for it
-  std::size_t syncs = 0;                     // flushes begun
-  std::vector<std::size_t> sync_sizes;       // segments in each
+  bool stands_still = false;            // takes requests, answers none
+  Event* hold_syncs = nullptr;          // a flush waits for it
+  std::size_t syncs = 0;                // flushes begun
+  std::vector<std::size_t> sync_sizes;  // segments in each
 
  private:
   Task<rpc::Response> handle(rpc::Request request);
-  Task<rpc::Response> await_copies(wire::AwaitCopiesRequest order);
 
   const std::uint32_t id_;
   std::vector<std::unique_ptr<rpc::Server>> servers_;
@@ -76,8 +72,6 @@ class FakeIndex {
   std::map<std::uint64_t, Segment> segments;
   Errc refuse_grants{};  // instead of granting, where set
   std::uint32_t min_copies = 1;
-  wire::Acknowledge acknowledge = wire::ACKNOWLEDGE_DISKS;
-  bool async = false;
   std::vector<std::vector<std::uint32_t>> avoided;  // in each request
 
  private:

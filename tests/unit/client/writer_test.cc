@@ -42,9 +42,6 @@ class WriterTest : public ::testing::Test {
       nodes_.push_back(std::make_unique<FakeNode>(context_, clock_, id, workers));
       pointers.push_back(nodes_.back().get());
     }
-    for (auto& node : nodes_) {
-      for (auto* peer : pointers) node->peers[peer->id()] = peer;
-    }
     fake_index_ = std::make_unique<FakeIndex>(context_, clock_, pointers, 2, block_bytes);
     IndexClient::Options index_options;
     index_options.purpose = "test";
@@ -232,110 +229,6 @@ TEST_F(WriterTest, SyncFlushesEveryCopyOnceAndOnlyWhatIsNew) {
     const auto& block = node->blocks.at(segments_of_placed()[0].value);
     EXPECT_EQ(block.synced, block.bytes.size());
   }
-}
-
-TEST_F(WriterTest, WhatMayBeInMemoryIsAcknowledgedWithoutAFlushAndStaysToBeFlushed) {
-  build(2, 64 * kMiB);
-  fake_index_->acknowledge = wire::ACKNOWLEDGE_MEMORY;
-  Result<void> acknowledged = Error(Errc::cancelled), synced = Error(Errc::cancelled);
-  std::size_t flushes = 1;
-  bool stable = true;
-  run([&]() -> asio::awaitable<void> {
-    append_many(3, 100'000);
-    co_await all_ended_.wait();
-    acknowledged = co_await writer_->acknowledge(segments_of_placed());
-    flushes = nodes_[0]->syncs + nodes_[1]->syncs;
-    stable = writer_->acknowledges_stable(segments_of_placed()[0]);
-    synced = co_await writer_->sync(segments_of_placed());
-  });
-  ASSERT_TRUE(acknowledged) << acknowledged.error().describe();
-  EXPECT_EQ(flushes, 0u);
-  EXPECT_FALSE(stable);
-  ASSERT_TRUE(synced) << synced.error().describe();
-  for (auto& node : nodes_) {
-    const auto& block = node->blocks.at(segments_of_placed()[0].value);
-    EXPECT_EQ(block.synced, block.bytes.size());
-  }
-}
-
-TEST_F(WriterTest, OnOneDiskAndInMemoryOfAnotherIsAcknowledgedWithTheFirstFlush) {
-  build(2, 64 * kMiB);
-  fake_index_->acknowledge = wire::ACKNOWLEDGE_DISK_AND_MEMORY;
-  Result<void> acknowledged = Error(Errc::cancelled), synced = Error(Errc::cancelled);
-  std::size_t on_first = 1, on_second = 0, bytes = 0;
-  run([&]() -> asio::awaitable<void> {
-    append_many(3, 100'000);
-    co_await all_ended_.wait();
-    const auto segment = segments_of_placed()[0].value;
-    Event hold;
-    nodes_[0]->hold_syncs = &hold;
-    acknowledged = co_await writer_->acknowledge(segments_of_placed());
-    on_first = nodes_[0]->blocks.at(segment).synced;
-    on_second = nodes_[1]->blocks.at(segment).synced;
-    bytes = nodes_[1]->blocks.at(segment).bytes.size();
-    nodes_[0]->hold_syncs = nullptr;
-    hold.set();
-    synced = co_await writer_->sync(segments_of_placed());
-  });
-  ASSERT_TRUE(acknowledged) << acknowledged.error().describe();
-  EXPECT_EQ(on_first, 0u);
-  EXPECT_EQ(on_second, bytes);
-  ASSERT_TRUE(synced) << synced.error().describe();
-  EXPECT_EQ(nodes_[0]->blocks.at(segments_of_placed()[0].value).synced, bytes);
-}
-
-TEST_F(WriterTest, WithAsyncCopiesTheFirstAcknowledgesAndTheGrantGoesBackWhenAllHaveIt) {
-  build(2, 4 * kMiB);
-  fake_index_->async = true;
-  fake_index_->min_copies = 2;
-  for (auto& node : nodes_) node->sends_on = false;
-  Result<void> synced = Error(Errc::cancelled);
-  std::uint64_t on_others = 0;
-  std::size_t open = 0;
-  run([&]() -> asio::awaitable<void> {
-    append_many(10, kMiB);  // fills several segments
-    while (under_way_ > 0) co_await all_ended_.wait();
-    synced = co_await writer_->acknowledge(segments_of_placed());
-    for (const auto segment : segments_of_placed())
-      on_others += fake_index_->segments.at(segment.value).nodes[1]->blocks.at(segment.value).bytes.size();
-    open = fake_index_->open_segments();
-    for (auto& node : nodes_) node->sends_on = true;
-  });
-  EXPECT_EQ(placed(), 10u) << "nobody waits for the second copy";
-  EXPECT_TRUE(synced);
-  EXPECT_EQ(on_others, 0u);
-  EXPECT_GE(open, segments_of_placed().size()) << "no grant went back before";
-  expect_stored();
-  for (const auto segment : segments_of_placed()) {
-    const auto& closed = fake_index_->segments.at(segment.value);
-    EXPECT_FALSE(closed.open);
-    EXPECT_FALSE(closed.failed);
-    for (auto* node : closed.nodes) {
-      const auto& block = node->blocks.at(segment.value);
-      EXPECT_EQ(block.bytes.size(), closed.length);
-      EXPECT_EQ(block.synced, closed.length) << "node " << node->id();
-    }
-  }
-}
-
-TEST_F(WriterTest, ADeadFirstCopyThatLaggedIsReturnedAsFailedThoughNothingIsWritten) {
-  build(3, 64 * kMiB);
-  fake_index_->async = true;
-  for (auto& node : nodes_) node->sends_on = false;
-  Result<void> synced = Error(Errc::cancelled);
-  run([&]() -> asio::awaitable<void> {
-    append_many(1, 1000);
-    co_await all_ended_.wait();
-    const auto segment = segments_of_placed()[0].value;
-    auto* const first = fake_index_->segments.at(segment).nodes[0];
-    co_await first->kill(0);
-    const auto patience = Deadline::after(clock_, 10s);
-    while (!fake_index_->segments.at(segment).failed && patience.left(clock_) > Duration::zero())
-      co_await asio::post(asio::use_awaitable);
-    synced = co_await writer_->acknowledge(segments_of_placed());
-  });
-  EXPECT_TRUE(fake_index_->segments.at(segments_of_placed()[0].value).failed);
-  EXPECT_TRUE(synced) << "what only a dead node has is away, and not waited for";
 }
 
 TEST_F(WriterTest, CallersThatWaitTogetherShareOneFlush) {
