@@ -27,7 +27,6 @@ Result<IndexConfig> read(config::File file, const std::filesystem::path& path) {
   table.read_bytes("compaction_rate", config.compaction_rate, {.min = 0, .max = kTiB});
   table.read_bytes("repair_rate", config.repair_rate, {.min = kMiB, .max = kTiB});
   table.read_duration("repair_delay", config.repair_delay, {.min = 0, .max = 30LL * 24 * 3600 * 1000});
-  table.read_bytes("rebalance_rate", config.rebalance_rate, {.min = 0, .max = kTiB});
   table.read("adopt_blank_devices", config.adopt_blank_devices);
   table.read("tls", config.tls);
   table.read("log", config.log);

@@ -29,7 +29,6 @@ struct IndexConfig {
   std::uint64_t compaction_rate = 16 * kMiB;  // bytes per second, an eighth of what one disk writes; 0: none
   std::uint64_t repair_rate = 256 * kMiB;     // bytes per second; see ServiceOptions
   std::chrono::milliseconds repair_delay = std::chrono::minutes(10);  // see ServiceOptions
-  std::uint64_t rebalance_rate = 32 * kMiB;  // bytes per second; 0: off; see ServiceOptions
   bool adopt_blank_devices = false;  // an operator's blank disk is not ours to write to unless he says so
   rpc::TlsFiles tls;
   LogConfig log;

@@ -158,7 +158,6 @@ Result<bool> serve(const IndexConfig& config, LostJournal lost_journal) {
   options.compaction_rate = config.compaction_rate;
   options.repair_rate = config.repair_rate;
   options.repair_delay = config.repair_delay;
-  options.rebalance_rate = config.rebalance_rate;
   options.adopt_blank_devices = config.adopt_blank_devices;
   prometheus::Registry registry;
   IndexService service(context, clock, *index, std::move(options), std::move(client_options), registry);

@@ -9,6 +9,7 @@ its time limit, its guardian takes the box down and removes the directory.
 """
 import contextlib
 import json
+import mmap
 import os
 import pathlib
 import re
@@ -190,6 +191,15 @@ class Box:
     def segments(self):
         """Those of channels: not where the index's journal is kept."""
         return [segment for segment in self.all_segments() if segment["channel_name"] != "(journal)"]
+
+    def is_on_both_nodes(self, data):
+        """Whether the first device of each of two nodes has these bytes somewhere."""
+        for node in ("node1", "node2"):
+            with open(self.directory / f"{node}.dev1", "rb") as device:
+                with mmap.mmap(device.fileno(), 0, prot=mmap.PROT_READ) as view:
+                    if view.find(data) < 0:
+                        return False
+        return True
 
     def blocks_add_up(self):
         """Whether each device's blocks are either free or hold a copy of a segment that the index knows."""

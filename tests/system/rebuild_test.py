@@ -2,7 +2,6 @@
 import contextlib
 import hashlib
 import json
-import mmap
 import os
 import random
 import shutil
@@ -257,7 +256,7 @@ class AfterALoss(RebuildTest):
         os.kill(self.box.processes()["index1"]["pid"], signal.SIGSTOP)
         more = os.urandom(300_000)
         os.write(fd, more)
-        until(lambda: self.is_on_both_nodes(more[-64:]), "the bytes are on both nodes")
+        until(lambda: self.box.is_on_both_nodes(more[-64:]), "the bytes are on both nodes")
         recorder.process.kill()
         recorder.process.wait()
         with contextlib.suppress(OSError):  # its mount is gone
@@ -269,14 +268,6 @@ class AfterALoss(RebuildTest):
         path = self.box.mount / "cam1" / "growing.ts"
         until(lambda: path.stat().st_size == 500_000, "what was placed is there", LEASE + 20)
         self.assertEqual(path.read_bytes(), expected + more)
-
-    def is_on_both_nodes(self, data):
-        for node in ("node1", "node2"):
-            with open(self.box.directory / f"{node}.dev1", "rb") as device:
-                with mmap.mmap(device.fileno(), 0, prot=mmap.PROT_READ) as view:
-                    if view.find(data) < 0:
-                        return False
-        return True
 
 
 class WithANodeAway(RebuildTest):

@@ -1,5 +1,4 @@
 """Recorders that die between storing their bytes on the nodes and telling the index of them: the bytes are there all the same."""
-import mmap
 import os
 import signal
 import time
@@ -43,18 +42,10 @@ class DeadRecorder(unittest.TestCase):
         except OSError:
             pass  # its mount was killed
 
-    def is_on_both_nodes(self, data):
-        for node in ("node1", "node2"):
-            with open(self.box.directory / f"{node}.dev1", "rb") as device:
-                with mmap.mmap(device.fileno(), 0, prot=mmap.PROT_READ) as view:
-                    if view.find(data) < 0:
-                        return False
-        return True
-
     def place(self, fd, data, offset):
         """Returns when the bytes are stored on every copy; the index need not know."""
         self.assertEqual(os.pwrite(fd, data, offset), len(data))
-        until(lambda: self.is_on_both_nodes(data[-64:]), "the bytes are on both nodes")
+        until(lambda: self.box.is_on_both_nodes(data[-64:]), "the bytes are on both nodes")
 
     def take_grants(self):
         """The recorder has segments to write to when the index server is frozen."""
@@ -84,7 +75,7 @@ class DeadRecorder(unittest.TestCase):
             data = marked(size)
             self.assertEqual(os.pwrite(fd, data, len(expected)), size)
             expected += data
-        until(lambda: self.is_on_both_nodes(bytes(expected[-64:])), "the last bytes are on both nodes")
+        until(lambda: self.box.is_on_both_nodes(bytes(expected[-64:])), "the last bytes are on both nodes")
         self.kill_recorder()
         self.let_go_on()
         self.assert_comes_to_be("growing.ts", expected)
@@ -97,7 +88,7 @@ class DeadRecorder(unittest.TestCase):
         for fd, data in files.values():
             os.pwrite(fd, data, 0)
         for _, data in files.values():
-            until(lambda data=data: self.is_on_both_nodes(data[-64:]), "the bytes are on both nodes")
+            until(lambda data=data: self.box.is_on_both_nodes(data[-64:]), "the bytes are on both nodes")
         self.kill_recorder()
         self.let_go_on()
         for name, (_, data) in files.items():
