@@ -84,7 +84,7 @@ void Cluster::start_node(Node& node) {
     options.identity.process = noded::ProcessIdentity::self();
     options.identity.boot = node.host.boot;
     options.indexes = {kIndexEndpoint};
-    options.host = node.host.name;
+    options.addresses = {{node.host.name, 0}};
     options.internal_port = static_cast<std::uint16_t>(
         9000 + std::distance(nodes_.begin(), std::find_if(nodes_.begin(), nodes_.end(),
                                                           [&](const auto& n) { return n.get() == &node; })));
